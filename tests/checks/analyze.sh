@@ -1,0 +1,44 @@
+# Static analyzers over the implementation, and a limit for the stack of every function.
+#   STACK  bytes one function may use
+. "$(dirname "$0")/common.sh"
+stack=${STACK:-4096}
+echo '#define TT_IMPLEMENTATION
+#include "../../../tt.h"' >"$build/header.c"
+
+if have clang; then
+  check "clang --analyze" clang --analyze -Xclang -analyzer-werror -Xclang -analyzer-output=text \
+    -std=c99 "$build/header.c"
+else
+  skip "clang --analyze" "not installed"
+fi
+
+if have gcc; then
+  check "gcc -fanalyzer" gcc -std=c99 -O1 -fanalyzer -Werror -c "$build/header.c" -o /dev/null
+  for level in -O0 -O2; do
+    check "at most $stack bytes of stack per function, $level" gcc -std=c99 $level -Wframe-larger-than=$stack \
+      -Wvla -Walloca -Werror -c "$build/header.c" -o /dev/null
+  done
+else
+  skip "gcc -fanalyzer" "not installed"
+fi
+
+# Left out: style opinions (no enable=style), unused functions (a library has them), and
+#   missingIncludeSystem   cppcheck brings its own knowledge of the C library
+#   normalCheckLevelMaxBranches, toomanyconfigs   remarks about cppcheck, not about the code
+if have cppcheck; then
+  check cppcheck cppcheck --quiet --error-exitcode=1 --std=c99 --language=c --inline-suppr \
+    --enable=warning,performance,portability --suppress=missingIncludeSystem \
+    --suppress=normalCheckLevelMaxBranches --suppress=toomanyconfigs \
+    -DTT_IMPLEMENTATION --force "$build/header.c"
+else
+  skip cppcheck "not installed"
+fi
+barrier
+
+if have gcc; then
+  gcc -std=c99 -O2 -fstack-usage -c "$build/header.c" -o "$build/header.o"
+  echo "largest stack frames at -O2 (bytes, function):"
+  sort -t "$(printf '\t')" -k 2 -n -r "$build"/*.su | head -n 5 |
+    awk -F '\t' '{ n = split($1, part, ":"); printf "  %6d %s\n", $2, part[n] }'
+fi
+finish

@@ -1,0 +1,10 @@
+# Lines and branches of tt.h that the default tests reach, per section, and every missed branch by
+# line.
+#   COVERAGE_LINES, COVERAGE_BRANCHES   least percentages
+. "$(dirname "$0")/common.sh"
+have gcc && have gcov || { skip gcov "not installed"; exit 0; }
+have python3 || { skip python3 "not installed"; exit 0; }
+cd "$build" || exit 1
+gcc -O0 --coverage ../../all.c -o all -lm && run_tests ./all ${SECTIONS:-} >run.log || { cat run.log; exit 1; }
+gcov --json-format --branch-probabilities --branch-counts ./*.gcda >gcov.log 2>&1 || { cat gcov.log; exit 1; }
+python3 ../../coverage.py ./*.gcov.json.gz "${COVERAGE_LINES:-97}" "${COVERAGE_BRANCHES:-95}"

@@ -1,0 +1,37 @@
+# The default tests under the sanitizers of gcc and clang, and under valgrind.
+#   VALGRIND_SECTIONS  sections for valgrind, which is some 30 times slower than the processor
+. "$(dirname "$0")/common.sh"
+
+sections=${SECTIONS:-}
+valgrind_sections=${VALGRIND_SECTIONS:-config number random shape train round quantize apply file}
+export ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1
+export UBSAN_OPTIONS=print_stacktrace=1
+
+# sanitized COMPILER FLAGS..
+sanitized() {
+  name=$(echo "$*" | tr -c 'a-z\n' '_')
+  "$@" -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=all all.c -o "$build/$name" -lm &&
+    run_tests "$build/$name" $sections
+}
+
+for compiler in gcc clang; do
+  if works $compiler -fsanitize=address,undefined; then
+    check "$compiler address and undefined" sanitized $compiler -fsanitize=address,undefined
+  else
+    skip "$compiler -fsanitize=address,undefined" "not installed"
+  fi
+done
+
+if works clang -fsanitize=memory; then
+  check "clang memory" sanitized clang -fsanitize=memory
+else
+  skip "clang -fsanitize=memory" "not installed"
+fi
+
+under_valgrind() {
+  cc -O1 -g all.c -o "$build/plain" -lm &&
+    run_tests valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect,possible \
+      "$build/plain" $valgrind_sections
+}
+if have valgrind; then check "valgrind: $valgrind_sections" under_valgrind; else skip valgrind "not installed"; fi
+finish

@@ -1,0 +1,48 @@
+# The header alone, in every mode and at every language level, with all warnings as errors.
+. "$(dirname "$0")/common.sh"
+
+warnings="-Wall -Wextra -pedantic -Wconversion -Wsign-conversion -Wshadow -Wdouble-promotion -Werror"
+echo '#include "../../../tt.h"' >"$build/header.c"
+
+# compile COMPILER -std=.. -x LANGUAGE FLAGS..: in each mode
+compile() {
+  compiler=$1
+  shift
+  for mode in "" "-DTT_IMPLEMENTATION" "-DTT_IMPLEMENTATION -DTT_STATIC" \
+              "-DTT_IMPLEMENTATION -DTT_NO_STDIO" "-DTT_INFERENCE_ONLY" \
+              "-DTT_IMPLEMENTATION -DTT_INFERENCE_ONLY"; do
+    check "$compiler $* ${mode:-declarations only}" \
+      $compiler $warnings "$@" $mode -O1 -c "$build/header.c" -o /dev/null
+  done
+}
+
+for compiler in gcc clang; do
+  have $compiler || { skip $compiler "not installed"; continue; }
+  for std in c99 c11 c17; do compile $compiler -std=$std -Wstrict-prototypes; done
+  have "$([ $compiler = gcc ] && echo g++ || echo clang++)" || { skip "$compiler for C++" "not installed"; continue; }
+  for std in c++11 c++14 c++17 c++20; do compile $compiler -std=$std -x c++; done
+done
+
+if have nvcc; then
+  for mode in "" -DTT_IMPLEMENTATION -DTT_INFERENCE_ONLY; do
+    check "nvcc -x cu ${mode:-declarations only}" \
+      nvcc -x cu -Xcompiler -Wall,-Wextra --Werror all-warnings $mode -c "$build/header.c" -o "$build/header$mode.o"
+  done
+else
+  skip nvcc "not installed"
+fi
+
+if have tcc; then
+  for mode in "" -DTT_IMPLEMENTATION -DTT_INFERENCE_ONLY; do
+    check "tcc ${mode:-declarations only}" tcc -Wall -Werror $mode -c "$build/header.c" -o "$build/tcc$mode.o"
+  done
+else
+  skip tcc "not installed"
+fi
+
+# The tests themselves, with the warnings that matter in tests.
+for compiler in gcc clang; do
+  have $compiler || continue
+  check "$compiler all.c" $compiler -std=c99 -Wall -Wextra -pedantic -Werror -O1 -c all.c -o /dev/null
+done
+finish

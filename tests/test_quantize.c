@@ -1,0 +1,337 @@
+// Storage formats of cores: every code against its definition, the measured error, sizes, errors.
+
+// Properties of one format, written down again from its definition.
+static int quantize_limit(tt_dtype dtype) { return dtype == TT_I8 ? 127 : dtype == TT_I4 ? 7 : dtype == TT_I3 ? 3 : 1; }
+static int quantize_mantissa(tt_dtype dtype) { return dtype == TT_F16 ? 10 : dtype == TT_BF16 ? 7 : dtype == TT_E4M3 ? 3 : 2; }
+static double quantize_largest(tt_dtype dtype) {
+  return dtype == TT_F16 ? 65504 : dtype == TT_BF16 ? (double)FLT_MAX : dtype == TT_E4M3 ? 448 : 57344;
+}
+static double quantize_smallest(tt_dtype dtype) { // the smallest subnormal
+  return dtype == TT_F16 ? 0x1p-24 : dtype == TT_BF16 ? 0x1p-133 : dtype == TT_E4M3 ? 0x1p-9 : 0x1p-16;
+}
+
+// The value of an element of the GEMM view.
+static double quantize_value(const tt_core *core, ptrdiff_t length, ptrdiff_t row, ptrdiff_t col) {
+  return train_code(core, length, row, col) * train_scale_of(core, length, row, col);
+}
+
+static double quantize_magnitude(const tt_core *core, ptrdiff_t length, ptrdiff_t row, ptrdiff_t first, ptrdiff_t end) {
+  double largest = 0;
+  for (ptrdiff_t t = first; t < end; t++) {
+    double value = fabs(quantize_value(core, length, row, t));
+    if (value > largest) largest = value;
+  }
+  return largest;
+}
+
+// Integer codes of one group of a row: the scale belongs to its largest magnitude, each code is the nearest one.
+static void quantize_check_group(const tt_core *from, const tt_core *to, ptrdiff_t length, ptrdiff_t row, ptrdiff_t first,
+                                 ptrdiff_t end, double whole, int exact, int *codes_good) {
+  int limit = quantize_limit(to->dtype);
+  double largest = quantize_magnitude(from, length, row, first, end);
+  double scale = train_scale_of(to, length, row, first), wanted = (to->group ? largest : whole) / limit;
+  if (largest > 0 && to->group <= 0) CHECK_CLOSE(scale, wanted, 1e-7 * wanted);
+  if (largest > 0 && to->group > 0) CHECK_CLOSE(scale, wanted, 0x1.01p-11 * wanted + whole / limit * 0x1p-24);
+  for (ptrdiff_t t = first; t < end; t++) {
+    double value = quantize_value(from, length, row, t), code = train_code(to, length, row, t), ideal = value / scale;
+    if (fabs(code) > limit) *codes_good = 0;                 // symmetric: the lowest code is not used
+    if (largest == 0 || scale == 0) { if (code != 0) *codes_good = 0; continue; }
+    ideal = ideal > limit ? limit : ideal < -limit ? -limit : ideal;
+    if (!(fabs(code - ideal) <= 0.5 + 1e-4)) *codes_good = 0;
+    if (exact && code != nearbyint(ideal)) *codes_good = 0;  // ties to even
+  }
+}
+
+static void quantize_check_integers(const tt_matrix *a, const tt_matrix *q, int k, int exact) {
+  const tt_core *from = &a->cores[k], *to = &q->cores[k];
+  ptrdiff_t rows = train_view_rows(a, k), length = train_view_cols(a, k), step = to->group > 0 ? to->group : length;
+  double whole = 0, largest_code = 0;
+  int codes_good = 1;
+  for (ptrdiff_t row = 0; row < rows; row++) {
+    double largest = quantize_magnitude(from, length, row, 0, length);
+    if (largest > whole) whole = largest;
+  }
+  for (ptrdiff_t row = 0; row < rows; row++) {
+    for (ptrdiff_t first = 0; first < length; first += step) {
+      ptrdiff_t end = first + step < length ? first + step : length;
+      quantize_check_group(from, to, length, row, first, end, whole, exact && to->group <= 0, &codes_good);
+    }
+    for (ptrdiff_t t = 0; t < length; t++) largest_code = fmax(largest_code, fabs(train_code(to, length, row, t)));
+  }
+  CHECK(codes_good);
+  if (whole > 0) CHECK(largest_code == quantize_limit(to->dtype));
+}
+
+static void quantize_check_floats(const tt_matrix *a, const tt_matrix *q, int k) {
+  const tt_core *from = &a->cores[k], *to = &q->cores[k];
+  ptrdiff_t rows = train_view_rows(a, k), length = train_view_cols(a, k);
+  double scale = to->scale == 0 ? 1 : (double)to->scale, worst = 0;
+  int exponent, good = 1;
+  CHECK(to->scales == NULL && to->group == 0);
+  CHECK(frexp(scale, &exponent) == 0.5);                     // a power of two
+  if (to->dtype == TT_F32 || to->dtype == TT_F64 || to->dtype == TT_BF16) CHECK(scale == 1);
+  for (ptrdiff_t row = 0; row < rows; row++) {
+    for (ptrdiff_t t = 0; t < length; t++) {
+      double value = quantize_value(from, length, row, t), got = quantize_value(to, length, row, t);
+      if (to->dtype == TT_F64) { good &= fabs(got - value) <= 1e-7 * fabs(value); continue; }
+      if (to->dtype == TT_F32) { good &= fabs(got - value) <= 0x1p-23 * fabs(value) + 1e-45; continue; }
+      double half = fabs(value) * ldexp(1, -quantize_mantissa(to->dtype) - 1), tiny = quantize_smallest(to->dtype) * scale / 2;
+      if (fabs(value) > quantize_largest(to->dtype) * scale) good = 0;   // nothing saturates
+      if (!(fabs(got - value) <= fmax(half, tiny) * (1 + 1e-6))) good = 0;
+      worst = fmax(worst, fabs(got - value));
+    }
+  }
+  CHECK(good);
+}
+
+static void quantize_check_result(const tt_matrix *a, const tt_matrix *q, const tt_report *report, int exact) {
+  int d = a->shape.order;
+  tt_matrix whole_a = train_padded_view(a), whole_q = train_padded_view(q);
+  ptrdiff_t count = whole_a.rows * whole_a.cols;
+  double *before = train_dense(&whole_a), *after = train_dense(&whole_q), error = test_distance(count, after, before);
+  CHECK(!memcmp(&a->shape, &q->shape, sizeof a->shape) && q->sweep == a->sweep);
+  CHECK(q->rows == a->rows && q->cols == a->cols && q->block);
+  CHECK(!a->bias == !q->bias);
+  if (a->bias) CHECK(!memcmp(q->bias, a->bias, sizeof(float) * (size_t)a->rows));
+  for (int k = 0; k < d; k++) {
+    if (train_is_integer(q->cores[k].dtype)) quantize_check_integers(a, q, k, exact);
+    else quantize_check_floats(a, q, k);
+  }
+  CHECK_CLOSE(report->relative_error, error, 1e-6 * (1 + error));
+  CHECK_CLOSE(report->norm, compress_norm(count, before), 1e-6 * report->norm);
+  CHECK(report->dense_params == a->rows * a->cols && report->params == tt_shape_params(&a->shape));
+  CHECK_CLOSE(report->compression, (double)report->dense_params / (double)report->params, 1e-12 * report->compression);
+  CHECK(!memcmp(report->ranks, a->shape.ranks, sizeof(int) * (size_t)(d + 1)) && report->position == -1);
+  for (int k = 0; k < TT_MAX_ORDER; k++) CHECK(report->discarded[k] == 0);
+  free(before);
+  free(after);
+}
+
+static void quantize_test_all(void) {
+  static const int groups[5] = {0, TT_GROUP_ROW, 1, 3, 32};
+  static const tt_dtype sources[4] = {TT_F64, TT_F32, TT_F16, TT_I4};
+  for (int index = 0; index < SHAPE_TABLE_SIZE; index++) {
+    tt_shape shape = train_shape(index, 4);
+    for (int variant = 0; variant < 16; variant++) {         // sources x sweeps x padding
+      train_built a = train_build(&shape, variant & 1, sources[variant >> 2], 4, variant >> 1 & 1, variant % 3 == 0);
+      for (int d = 0; d < 10; d++) {
+        for (int g = 0; g < 5; g++) {
+          tt_matrix q;
+          tt_report report;
+          if (groups[g] && !train_is_integer(train_dtypes[d])) {
+            CHECK_STATUS(tt_quantize(&a.w, train_dtypes[d], groups[g], NULL, &q, &report), TT_ERROR_UNSUPPORTED);
+            CHECK(train_is_zeroed(&q));
+            continue;
+          }
+          CHECK_STATUS(tt_quantize(&a.w, train_dtypes[d], groups[g], NULL, &q, &report), TT_OK);
+          if (!q.block) continue;
+          for (int k = 0; k < shape.order; k++) CHECK(q.cores[k].dtype == train_dtypes[d] && q.cores[k].group == groups[g]);
+          quantize_check_result(&a.w, &q, &report, variant < 8);
+          tt_free(&q);
+        }
+      }
+      free(a.memory);
+    }
+  }
+}
+
+// What each format costs on normal numbers, at one scale per row: between half and twice the usual noise.
+static void quantize_test_noise(void) {
+  static const double usual[10] = {2e-8, 1e-17, 2.1e-4, 1.7e-3, 2.7e-2, 5.3e-2, 6e-3, 0.11, 0.27, 0.7};
+  int rows[1] = {64}, cols[1] = {64};
+  tt_shape shape = test_shape(1, rows, cols, NULL);
+  train_built a = train_build(&shape, 0, TT_F64, 0, 0, 0);
+  for (int d = 0; d < 10; d++) {
+    tt_matrix q;
+    tt_report report;
+    CHECK_STATUS(tt_quantize(&a.w, train_dtypes[d], train_is_integer(train_dtypes[d]) ? TT_GROUP_ROW : 0, NULL, &q, &report), TT_OK);
+    CHECK_AT_MOST(report.relative_error, 2 * usual[d]);
+    if (d != 1) CHECK_AT_MOST(usual[d], 2 * report.relative_error);
+    else CHECK(report.relative_error == 0);
+    tt_free(&q);
+  }
+  free(a.memory);
+}
+
+static void quantize_test_idempotent(void) { // quantising again in the same format changes nothing
+  for (int d = 2; d < 10; d++) {
+    for (int group = TT_GROUP_ROW; group <= (train_is_integer(train_dtypes[d]) ? 5 : 0); group += 3) {
+      int used = train_is_integer(train_dtypes[d]) ? group < 3 ? group : 4 : 0;
+      tt_shape shape = train_shape(5, 4);
+      train_built a = train_build(&shape, 0, TT_F64, 0, d & 1, 1);
+      tt_matrix once, twice;
+      tt_report report;
+      CHECK_STATUS(tt_quantize(&a.w, train_dtypes[d], used, NULL, &once, NULL), TT_OK);
+      CHECK_STATUS(tt_quantize(&once, train_dtypes[d], used, NULL, &twice, &report), TT_OK);
+      CHECK_AT_MOST(report.relative_error, 1e-6);
+      for (int k = 0; used <= 0 && k < 4; k++) CHECK(train_core_bytes_equal(&once, k, &twice, k));
+      tt_free(&once);
+      tt_free(&twice);
+      free(a.memory);
+    }
+  }
+}
+
+static void quantize_test_zero(void) {
+  for (int d = 0; d < 10; d++) {
+    for (int g = TT_GROUP_ROW; g <= 4; g += 1) {
+      tt_shape shape = train_shape(4, 3);
+      tt_options options = test_options();
+      tt_matrix w, q;
+      tt_report report;
+      if (g && !train_is_integer(train_dtypes[d])) continue;
+      options.dtype = TT_F64;
+      CHECK_STATUS(tt_create(&shape, 30, 28, &options, &w), TT_OK);
+      double *zero = test_doubles(30 * 28);
+      CHECK_STATUS(tt_quantize(&w, train_dtypes[d], g, NULL, &q, &report), TT_OK);
+      CHECK(report.relative_error == 0 && report.norm == 0);
+      train_check_dense(&q, zero, 0);
+      tt_free(&q);
+      ((double *)tt_core_data(&w, 0))[0] = 3;                // one number in an otherwise empty core: empty groups stay 0
+      ((double *)tt_core_data(&w, 1))[0] = 1;
+      zero[0] = 3;
+      CHECK_STATUS(tt_quantize(&w, train_dtypes[d], g, NULL, &q, &report), TT_OK);
+      train_check_dense(&q, zero, 1e-3);
+      CHECK_AT_MOST(report.relative_error, 1e-3);
+      tt_free(&q);
+      tt_free(&w);
+      free(zero);
+    }
+  }
+}
+
+// Numbers far outside the small floats come back through a power of two; BF16 and F32 hold them anyway.
+static void quantize_test_range(void) {
+  static const double scales[6] = {1e30, 1e-30, 1e6, 1e-6, 70000, 3e-8};
+  static const double tolerance[10] = {1e-7, 0, 1e-3, 8e-3, 0.06, 0.12, 0.02, 0.2, 0.5, 1};
+  int rows[2] = {6, 5}, cols[2] = {4, 7}, ranks[3] = {1, 3, 1};
+  for (int t = 0; t < 6; t++) {
+    for (int d = 0; d < 10; d++) {
+      tt_shape shape = test_shape(2, rows, cols, ranks);
+      train_built a = train_build(&shape, 0, TT_F64, 0, t & 1, 0);
+      tt_matrix scaled = test_train(&shape), q;
+      tt_report report;
+      for (int k = 0; k < 2; k++) {
+        double *core = (double *)tt_core_data(&scaled, k);
+        for (ptrdiff_t i = 0; i < shape_core(&shape, k); i++) core[i] *= scales[t];
+      }
+      CHECK_STATUS(tt_quantize(&scaled, train_dtypes[d], 0, NULL, &q, &report), TT_OK);
+      CHECK_AT_MOST(report.relative_error, tolerance[d]);
+      if (q.block) quantize_check_floats(&scaled, &q, 0 * (int)t);
+      tt_free(&q);
+      tt_free(&scaled);
+      free(a.memory);
+      if (d == 5) break;
+    }
+  }
+}
+
+static void quantize_test_errors(void) {
+  tt_shape shape = train_shape(4, 3);
+  tt_matrix w = test_train(&shape), q, bad;
+  tt_options options = test_options();
+  tt_report report;
+  CHECK_STATUS(tt_quantize(NULL, TT_I8, 0, NULL, &q, &report), TT_ERROR_INVALID);
+  CHECK(train_is_zeroed(&q));
+  CHECK_STATUS(tt_quantize(&w, TT_I8, 0, NULL, NULL, &report), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_quantize(&w, (tt_dtype)10, 0, NULL, &q, &report), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_quantize(&w, (tt_dtype)-1, 0, NULL, &q, &report), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_quantize(&w, TT_I8, -2, NULL, &q, &report), TT_ERROR_INVALID);
+  options.max_rank = -1;
+  CHECK_STATUS(tt_quantize(&w, TT_I8, 0, &options, &q, &report), TT_ERROR_INVALID);
+  bad = w;
+  bad.block = NULL;
+  bad.cores[1].data = NULL;
+  CHECK_STATUS(tt_quantize(&bad, TT_I8, 0, NULL, &q, &report), TT_ERROR_INVALID);
+  double *core = (double *)tt_core_data(&w, 1), old = core[5];
+  for (int d = 0; d < 10; d++) {
+    core[5] = d & 1 ? (double)NAN : (double)INFINITY;
+    memset(&q, 1, sizeof q);
+    CHECK_STATUS(tt_quantize(&w, train_dtypes[d], 0, NULL, &q, &report), TT_ERROR_NONFINITE);
+    CHECK(train_is_zeroed(&q));
+    core[5] = 1e300;
+    memset(&q, 1, sizeof q);
+    CHECK_STATUS(tt_quantize(&w, train_dtypes[d], 0, NULL, &q, &report), d == 1 ? TT_OK : TT_ERROR_UNSUPPORTED);
+    if (d == 1) tt_free(&q);
+    CHECK(train_is_zeroed(&q));
+  }
+  core[5] = old;
+  for (int with_report = 0; with_report < 2; with_report++) {
+    long calls = 0;
+    for (long n = 0; n <= calls; n++) {
+      test_heap heap;
+      options = test_options();
+      options.allocator = test_allocator(&heap);
+      heap.fail_at = n;
+      memset(&q, 1, sizeof q);
+      CHECK_STATUS(tt_quantize(&w, TT_I3, 5, &options, &q, with_report ? &report : NULL), n ? TT_ERROR_MEMORY : TT_OK);
+      if (n == 0) { calls = heap.calls; CHECK(heap.live_blocks == 1); tt_free(&q); }
+      CHECK(heap.live_blocks == 0 && train_is_zeroed(&q));
+    }
+  }
+  tt_free(&w);
+}
+
+// ---- bytes
+
+// By formula: codes row by row, one float per row or one f16 per group, one float for a core whose scale is not 1.
+static size_t quantize_size(const tt_matrix *w) {
+  size_t size = w->bias ? 4 * (size_t)w->rows : 0;
+  for (int k = 0; k < w->shape.order; k++) {
+    const tt_core *core = &w->cores[k];
+    ptrdiff_t rows = train_view_rows(w, k), length = train_view_cols(w, k);
+    size += (size_t)(rows * train_row_bytes(core->dtype, length));
+    if (core->group == TT_GROUP_ROW) size += (size_t)(4 * rows);
+    if (core->group > 0) size += (size_t)(2 * rows * ((length + core->group - 1) / core->group));
+    if (core->scale != 0 && core->scale != 1) size += 4;
+  }
+  return size;
+}
+
+static void quantize_test_stored_size(void) {
+  int rows[4] = {1, 1, 4, 16}, cols[4] = {4, 16, 1, 1}, ranks[5] = {1, 4, 8, 8, 1};
+  tt_shape shape = test_shape(4, rows, cols, ranks);
+  tt_matrix w = test_train(&shape), q, view;
+  view = w;
+  view.block = NULL;
+  view.bias = NULL;
+  CHECK(tt_stored_size(&view) == 912 * 8);
+  CHECK(tt_stored_size(&w) == 912 * 8 + 64 * 4);
+  CHECK_STATUS(tt_quantize(&view, TT_F32, 0, NULL, &q, NULL), TT_OK);
+  CHECK(tt_stored_size(&q) == 3648);
+  tt_free(&q);
+  CHECK_STATUS(tt_quantize(&view, TT_I8, 0, NULL, &q, NULL), TT_OK);
+  CHECK(tt_stored_size(&q) == 912 + 4 * 4);                  // one float scale a core
+  tt_free(&q);
+  CHECK_STATUS(tt_quantize(&view, TT_I8, TT_GROUP_ROW, NULL, &q, NULL), TT_OK);
+  CHECK(tt_stored_size(&q) == 912 + 4 * (1 + 4 + 32 + 128)); // rows of the views (ranks[k] rows[k])
+  tt_free(&q);
+  CHECK_STATUS(tt_quantize(&view, TT_I4, 0, NULL, &q, NULL), TT_OK);
+  CHECK(tt_stored_size(&q) == 8 + 256 + 128 + 128 + 4 * 4);  // the last core has rows of one code
+  tt_free(&q);
+  CHECK_STATUS(tt_quantize(&view, TT_I4, 32, NULL, &q, NULL), TT_OK);
+  CHECK(tt_stored_size(&q) == 8 + 256 + 128 + 128 + 2 * (1 + 16 + 32 + 128) + 4 * 4);
+  tt_free(&q);
+  tt_free(&w);
+  for (int index = 0; index < SHAPE_TABLE_SIZE; index++) {
+    for (int d = 0; d < 10; d++) {
+      tt_shape other = train_shape(index, 3);
+      train_built a = train_build(&other, d & 1, train_dtypes[d], d % 3 ? 4 : TT_GROUP_ROW, index & 1, d % 2);
+      CHECK(tt_stored_size(&a.w) == quantize_size(&a.w));
+      free(a.memory);
+    }
+  }
+  CHECK(tt_stored_size(NULL) == 0);
+  memset(&view, 0, sizeof view);
+  CHECK(tt_stored_size(&view) == 0);
+}
+
+static void test_quantize(void) {
+  quantize_test_all();
+  quantize_test_noise();
+  quantize_test_idempotent();
+  quantize_test_zero();
+  quantize_test_range();
+  quantize_test_errors();
+  quantize_test_stored_size();
+}
