@@ -1,7 +1,8 @@
-/* tt.h - tensor trains for neural-network weights, in one dependency-free C header.  Version 0.1.0
+/* tt.h - tensor trains for neural-network weights, in one dependency-free C header. Version 0.1.0
 
-   Weight matrices become chains of small cores (tensor trains; in physics: matrix product states and operators), cut at
-   a chosen rank or error, stored in 64 to 2 bits, and applied to vectors without ever rebuilding the dense matrix.
+   Weight matrices become chains of small cores (tensor trains; in physics: matrix product states
+   and operators), cut at a chosen rank or error, stored in 64 to 2 bits, and applied to vectors
+   without ever rebuilding the dense matrix.
 
    HOW TO INCLUDE
      In exactly one .c or .cpp file:     #define TT_IMPLEMENTATION
@@ -9,7 +10,7 @@
      Everywhere else:                    #include "tt.h"
      C99 or later, C++11 or later. Hosted programs link libm (-lm on Unix). Nothing else is needed.
 
-   A COMPLETE EXAMPLE                                          cc -O2 example.c -lm
+   A COMPLETE EXAMPLE                    cc -O2 example.c -lm
 
      #define TT_IMPLEMENTATION
      #include "tt.h"
@@ -18,37 +19,47 @@
      int main(void) {
        for (int i = 0; i < 256 * 256; i++) w[i] = 1.0f / (float)(1 + i / 256 + i % 256);
        tt_shape shape; tt_matrix train; tt_report report; tt_options options = {0};
-       options.epsilon = 1e-3;                                 // at most 0.1 % error in the Frobenius norm
-       if (tt_shape_factor(256, 256, 4, &shape)) return 1;     // 256 = 4*4*4*4, for rows and for columns
+       options.epsilon = 1e-3;                               // at most 0.1 % Frobenius error
+       if (tt_shape_factor(256, 256, 4, &shape)) return 1;   // 256 = 4*4*4*4, rows and columns
        if (tt_compress(w, 256, 256, &shape, &options, &train, &report)) return 1;
        for (int i = 0; i < 256; i++) x[i] = 1;
        if (tt_apply(&train, x, 1, y, work, sizeof work)) return 1;
-       printf("%.1f times smaller, error %.1e, y[0] = %.4f\n", report.compression, report.relative_error, (double)y[0]);
+       printf("%.1f times smaller, error %.1e\n", report.compression, report.relative_error);
        tt_free(&train);
        return 0;
      }
 
-   WHAT IT DOES                                     WHAT IT DOES NOT DO
-     TT-SVD to an error or to ranks                   train networks (that stays with your framework)
-     dense, low-rank, tensor train and TT-matrix      convolutions other than as matrices
-       as one object with one forward pass            complex numbers
-     cores in F64 F32 F16 BF16 FP8 INT8..INT2         promise that a train is the best choice: it reports the
-     singular values and entropy of every bond        error, the size and the multiply-adds, so that you can see
-     rounding, sums, products, norms of trains        when plain quantisation or a plain SVD serves you better
-     safetensors in and out, .npy in
+   WHAT IT DOES
+     TT-SVD to an error or to ranks; dense, low-rank, tensor train and TT-matrix as one object with
+     one forward pass; cores in F64 F32 F16 BF16 FP8 and INT8 to INT2; singular values and entropy of
+     every bond; rounding, sums, products and norms of trains; safetensors in and out, .npy in.
 
-   CONTENTS                                         grep '>>' tt.h is the map
-     (API)       everything public, in the order a newcomer needs it: types, forward pass, compress, the rest
-     >>config    compiler, allocator, checked sizes        >>train     create, expand, merge, add, dot, orthogonalise
-     >>number    16-bit to 2-bit codes, bit for bit        >>compress  TT-SVD with an error budget
-     >>random    counter-based random numbers              >>round     recompression of trains
-     >>gemm      the one matrix product                    >>entropy   spectra and entropies of bonds
-     >>qr        Householder LQ and QR                     >>quantize  storage formats of cores
-     >>eigen     symmetric eigenvalue problem              >>apply     the forward pass
-     >>svd       four singular value decompositions        >>file      safetensors, .npy
-     >>shape     factors, useful ranks, counts
+   WHAT IT DOES NOT DO
+     Train networks (that stays with your framework), convolutions other than as matrices, complex
+     numbers. It does not promise that a train is the best choice: it reports error, size and
+     multiply-adds, so that you see when plain quantisation or a plain SVD serves you better.
 
-   CONFIGURATION                                    define before including; the same in every unit unless noted
+   CONTENTS                              grep '>>' tt.h is the map
+     (API)       everything public: types, forward pass, compress, formats, algebra, files
+     >>config    compiler, allocator, checked sizes
+     >>number    16-bit to 2-bit codes, bit for bit
+     >>random    counter-based random numbers
+     >>gemm      the one matrix product
+     >>qr        Householder LQ and QR
+     >>eigen     symmetric eigenvalue problem
+     >>svd       four singular value decompositions
+     >>shape     factors, useful ranks, counts, the cost of a forward pass
+     >>train     create, expand, merge, add, dot, orthogonalise
+     >>compress  TT-SVD with an error budget
+     >>round     recompression of trains
+     >>entropy   spectra and entropies of bonds
+     >>quantize  storage formats of cores
+     >>apply     the forward pass
+     >>file      safetensors and .npy: reading and checking
+     >>layer     trains in files
+     >>writer    safetensors: writing
+
+   CONFIGURATION                         define before including, the same in every unit
      TT_IMPLEMENTATION   this unit holds the code (one unit only)
      TT_STATIC           all functions static: a private copy for this unit (with TT_IMPLEMENTATION)
      TTDEF               attributes of public functions, e.g. __declspec(dllexport)
@@ -56,35 +67,33 @@
      TT_MALLOC, TT_FREE  default allocator, instead of malloc and free (define both)
      TT_NO_STDIO         no tt_file_open and tt_writer_save; memory variants remain
      TT_USE_CBLAS        large products go to cblas_sgemm and cblas_dgemm (link a BLAS)
-     TT_INFERENCE_ONLY   only what runs a train: no malloc, no stdio, no double, no libm, no writable data
+     TT_INFERENCE_ONLY   only what runs a train: no malloc, stdio, double, libm or writable data
      TT_MAX_ORDER        largest number of cores, 16; another value only together with TT_STATIC
-     OpenMP              used where the compiler has it on (-fopenmp); results do not change by one bit
+     OpenMP              used where the compiler has it on (-fopenmp); changes not one bit
 
    CONVENTIONS
-     Layout     matrices are row-major. Core k is an array (ranks[k], rows[k], cols[k], ranks[k+1]), row-major; leg 0
-                is the most significant digit of the row and of the column number; y = W x + bias.
-     Letters    m rows, n columns, d order, r rank, k core or bond, U S V singular vectors and values; bond k lies
-                between core k and core k+1. eps = 2^-53 (double) or 2^-24 (float).
-     Sizes      int in structs, ptrdiff_t for indices and products, size_t for bytes; every product is checked.
-     Types      tt_name works on float, tt_name_f64 on double; decompositions compute in double either way.
-     Errors     a negative tt_status, never a message and never an abort; structs are zeroed, arrays left alone or
-                overwritten as each function says. A numerical outcome is no error: it stands in the report.
-     Memory     offline work allocates through options.allocator; a train is one block, released by tt_free; the
-                forward pass takes the caller's workspace and never allocates.
-     Threads    no globals, no locks: different objects may be used from different threads at the same time, and one
-                train may be applied by many threads with separate workspaces.
-     Bits       same input, same build, same machine: same output, for any number of threads.
+     Layout     row-major. Core k is (ranks[k], rows[k], cols[k], ranks[k+1]); leg 0 is the most
+                significant digit of the row and of the column number; y = W x + bias.
+     Letters    m rows, n columns, d order, r rank, k core or bond, U S V singular vectors and
+                values; bond k lies between core k and core k+1. eps = 2^-53 (double) or 2^-24 (float).
+     Sizes      int in structs, ptrdiff_t for indices and products, size_t for bytes; all checked.
+     Types      tt_name works on float, tt_name_f64 on double; decompositions compute in double.
+     Errors     a negative tt_status, never a message or an abort; structs are zeroed. A numerical
+                outcome is no error: it stands in the report.
+     Memory     offline work allocates through options.allocator; a train is one block, released by
+                tt_free; the forward pass takes the caller's workspace and never allocates.
+     Threads    no globals, no locks: many threads may apply one train, each with a workspace.
+     Bits       same input, build and machine: same output, for any number of threads.
 
    REFERENCES
-     [Oseledets11]     Tensor-train decomposition. SIAM J. Sci. Comput. 33 (2011).          TT-SVD, rounding, dot
-     [Novikov15]       Novikov, Podoprikhin, Osokin, Vetrov: Tensorizing neural networks. NIPS 2015.  TT-matrix layers
-     [Golub13]         Golub, Van Loan: Matrix Computations, 4th edition (2013).            Householder, QL, bidiagonal QR
+     [Oseledets11]     Tensor-train decomposition. SIAM J. Sci. Comput. 33 (2011).
+     [Novikov15]       Novikov, Podoprikhin, Osokin, Vetrov: Tensorizing neural networks. NIPS 2015.
+     [Golub13]         Golub, Van Loan: Matrix Computations, 4th edition (2013).
      [Demmel92]        Demmel, Veselic: Jacobi's method is more accurate than QR. SIMAX 13 (1992).
-     [Drmac08]         Drmac, Veselic: New fast and accurate Jacobi SVD algorithm I. SIMAX 29 (2008).
-     [DeRijk89]        de Rijk: A one-sided Jacobi algorithm ... on a vector computer. SISSC 10 (1989).
-     [Rutishauser66]   The Jacobi method for real symmetric matrices. Numer. Math. 9 (1966).     rotations with tau
-     [Musco15]         Randomized block Krylov methods for stronger and faster approximate SVD. NIPS 2015.
-     [Halko11]         Halko, Martinsson, Tropp: Finding structure with randomness. SIAM Review 53 (2011).
+     [Drmac08]         Drmac, Veselic: New fast and accurate Jacobi SVD algorithm. SIMAX 29 (2008).
+     [DeRijk89]        A one-sided Jacobi algorithm on a vector computer. SISSC 10 (1989).
+     [Rutishauser66]   The Jacobi method for real symmetric matrices. Numer. Math. 9 (1966).
+     [Musco15]         Randomized block Krylov methods for approximate SVD. NIPS 2015.
      [OFP8]            OCP 8-bit floating point specification, revision 1.0 (2023).
      [Safetensors]     github.com/huggingface/safetensors, README "Format".
      [Npy]             NEP 1 and numpy/lib/format.py.
@@ -120,12 +129,13 @@
 extern "C" {
 #endif
 
-// ---------------------------------------------------------------------------------------------------- types
+// ------------------------------------------------------------------------------------------- types
 
 typedef enum tt_status {
   TT_OK = 0,
   TT_ERROR_INVALID     = -1,   // NULL, out of range, or inconsistent arguments
-  TT_ERROR_SHAPE       = -2,   // factors multiply to less than the size, ranks do not chain or exceed their cap (strict)
+  // factors multiply to less than the size, ranks do not chain or exceed their cap (strict)
+  TT_ERROR_SHAPE       = -2,
   TT_ERROR_NONFINITE   = -3,   // NaN or Inf in the input
   TT_ERROR_MEMORY      = -4,   // the allocator gave NULL, or a size does not fit
   TT_ERROR_CONVERGENCE = -5,   // an iteration hit its limit; outputs hold the best effort
@@ -134,9 +144,12 @@ typedef enum tt_status {
   TT_ERROR_UNSUPPORTED = -8    // valid, but not built in or not supported
 } tt_status;
 
-// Storage of the numbers of a core. Integer codes of b bits: code j of a row of the GEMM view (see tt_core) is bits
-// j*b .. j*b+b-1 of the row's little-endian bit stream, in two's complement; every row starts on a byte.
-typedef enum tt_dtype { TT_F32 = 0, TT_F64, TT_F16, TT_BF16, TT_E4M3, TT_E5M2, TT_I8, TT_I4, TT_I3, TT_I2 } tt_dtype;
+// Storage of the numbers of a core. Integer codes of b bits: code j of a row of the GEMM view (see
+// tt_core) is bits j*b .. j*b+b-1 of the row's little-endian bit stream, in two's complement; every
+// row starts on a byte.
+typedef enum tt_dtype {
+  TT_F32 = 0, TT_F64, TT_F16, TT_BF16, TT_E4M3, TT_E5M2, TT_I8, TT_I4, TT_I3, TT_I2
+} tt_dtype;
 
 #define TT_GROUP_ROW     (-1)  // one scale per row of the GEMM view
 #define TT_MATRIX_LAYOUT 1     // changes whenever tt_matrix does: exported headers check it
@@ -151,28 +164,39 @@ typedef struct tt_shape {      // a value: copy it freely
   int order;                   // 1..TT_MAX_ORDER cores
   int rows[TT_MAX_ORDER];      // m_k: output factors
   int cols[TT_MAX_ORDER];      // n_k: input factors
-  int ranks[TT_MAX_ORDER + 1]; // r_0 .. r_order; r_0 = r_order = 1; in a request 0 = as large as useful
+  // r_0 .. r_order; r_0 = r_order = 1; in a request 0 = as large as useful
+  int ranks[TT_MAX_ORDER + 1];
 } tt_shape;
 
-// The direction of the forward pass decides how a core is stored, so that the pass never transposes:
+// The direction of the forward pass decides how a core is stored, so that the pass never
+// transposes:
 //   TT_RIGHT_TO_LEFT  (ranks[k], rows[k], cols[k], ranks[k+1])   the natural layout
 //   TT_LEFT_TO_RIGHT  (rows[k], ranks[k+1], ranks[k], cols[k])
-// The first two dimensions are the rows, the last two the columns of the core's GEMM view, where scales sit on rows.
+// The first two dimensions are the rows, the last two the columns of the core's GEMM view, where
+// scales sit on rows.
 enum tt_sweep { TT_RIGHT_TO_LEFT = 0, TT_LEFT_TO_RIGHT = 1 };
 
 typedef struct tt_core {
   tt_dtype dtype;
-  int group;                   // scales along a row of the GEMM view: 0 none, TT_GROUP_ROW one per row, else one per `group` elements
-  float scale;                 // of the whole core: value = code * scales[..] * scale; 0 and 1 both mean unscaled
+  // scales along a row of the GEMM view: 0 none, TT_GROUP_ROW one per row, else one per `group`
+  // elements
+  int group;
+  // of the whole core: value = code * scales[..] * scale; 0 and 1 both mean unscaled
+  float scale;
   const void *data;
   const void *scales;          // NULL if group is 0; float per row; f16 codes (16 bits) per group
-  const void *packed;          // private to the running program; NULL is always valid, and is what files and flash hold
+  // private to the running program; NULL is always valid, and is what files and flash hold
+  const void *packed;
 } tt_core;
 
-typedef struct tt_matrix {     // may live in flash: a const initialiser is enough to run it; a copied struct is a view (set block NULL)
+// A train. It may live in flash: a const initialiser is enough to run it. A copied struct is a
+// view: set its block NULL.
+typedef struct tt_matrix {
   tt_shape shape;
-  int sweep;                   // enum tt_sweep: direction of the forward pass and with it the layout of the cores
-  ptrdiff_t rows, cols;        // true size; the products of the factors may be larger (zero padding)
+  // enum tt_sweep: direction of the forward pass and with it the layout of the cores
+  int sweep;
+  // true size; the products of the factors may be larger (zero padding)
+  ptrdiff_t rows, cols;
   tt_core cores[TT_MAX_ORDER];
   const float *bias;           // rows values, or NULL
   void *block;                 // what tt_free releases, or NULL if the caller owns the memory
@@ -182,48 +206,61 @@ typedef struct tt_matrix {     // may live in flash: a const initialiser is enou
 // A few English words for a status, never NULL. The string is constant.
 TTDEF const char *tt_status_string(tt_status status);
 
-// ---------------------------------------------------------------------------------------------------- forward pass
+// ------------------------------------------------------------------------------------ forward pass
 
 // y = x W^T + bias for a matrix held as a train, in any storage format. Allocates nothing.
 //   w      rows x cols                     x  (batch, cols) row-major
 //   y      (batch, rows) row-major, overwritten, must not overlap x
 //   work   at least tt_apply_work_size(w, batch) bytes, any alignment
 // Cost     2 tt_apply_macs(w, batch) flops; coded cores are decoded once, in slabs.
-// Accuracy float sums of length cols[k] ranks[k+1] (or ranks[k] cols[k]); no approximation beyond that of w itself.
-// Returns  TT_OK; INVALID (NULL, batch < 0, work too small, not a valid train); UNSUPPORTED (F64 cores under
+// Accuracy float sums of length cols[k] ranks[k+1] (or ranks[k] cols[k]); no approximation beyond
+// that of w itself.
+// Returns  TT_OK; INVALID (NULL, batch < 0, work too small, not a valid train); UNSUPPORTED (F64
+// cores under
 //          TT_INFERENCE_ONLY). batch 0 is TT_OK. y is untouched on error.
 // Source   [Novikov15] section 4; one loop serves both directions.
-TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, float *y, void *work, size_t work_size);
+TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, float *y, void *work,
+                         size_t work_size);
 
-// Bytes of workspace for tt_apply: at least 1, alignment included, the same for every CPU and number of threads.
-// 0 = w is not a valid train, batch < 0, or the size does not fit.
+// Bytes of workspace for tt_apply: at least 1, alignment included, the same for every CPU and
+// number of threads. 0 = w is not a valid train, batch < 0, or the size does not fit.
 TTDEF size_t tt_apply_work_size(const tt_matrix *w, ptrdiff_t batch);
 
-// Multiply-adds of tt_apply, bias not counted; -1 = w is not a valid train or the count does not fit. Dense: rows*cols*batch.
+// Multiply-adds of tt_apply, bias not counted; -1 = w is not a valid train or the count does not
+// fit. Dense: rows*cols*batch.
 TTDEF ptrdiff_t tt_apply_macs(const tt_matrix *w, ptrdiff_t batch);
 
-// Decodes one code of F16, BF16, E4M3 or E5M2 (0 for any other dtype). Exact. Bits above the code are ignored.
+// Decodes one code of F16, BF16, E4M3 or E5M2 (0 for any other dtype). Exact. Bits above the code
+// are ignored.
 TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits);
 
 #ifndef TT_INFERENCE_ONLY
-// ---------------------------------------------------------------------------------------------------- compress
+// ---------------------------------------------------------------------------------------- compress
 
 enum tt_svd_method {
-  TT_SVD_AUTO = 0,             // float: Gram; double: Jacobi up to 128, else Householder; randomised where the cap is far below the size
-  TT_SVD_GRAM,                 // eigenvalues of A A^T in double: best for float; blind below 1e-8 of the largest for double
-  TT_SVD_JACOBI,               // LQ and one-sided Jacobi: small singular values relatively right on graded matrices
-  TT_SVD_HOUSEHOLDER,          // LQ, bidiagonalisation, implicit QR: the classical all-purpose method
+  // float: Gram; double: Jacobi up to 128, else Householder; a low cap: randomised
+  TT_SVD_AUTO = 0,
+  // eigenvalues of A A^T in double: best for float; blind below 1e-8 of the largest for double
+  TT_SVD_GRAM,
+  // LQ and one-sided Jacobi: small singular values relatively right on graded matrices
+  TT_SVD_JACOBI,
+  // LQ, bidiagonalisation, implicit QR: the classical all-purpose method
+  TT_SVD_HOUSEHOLDER,
   TT_SVD_RANDOMIZED            // block Krylov for a few large singular values; needs a cap to pay
 };
 
-enum tt_limit { TT_LIMIT_NONE = 0, TT_LIMIT_SHAPE, TT_LIMIT_CAP, TT_LIMIT_EPSILON }; // what decided a rank
+// what decided a rank
+enum tt_limit { TT_LIMIT_NONE = 0, TT_LIMIT_SHAPE, TT_LIMIT_CAP, TT_LIMIT_EPSILON };
 
 typedef struct tt_options {    // all zero = default: tt_options opt = {0};
   int max_rank;                // 0 = no cap (shape.ranks may cap each bond as well)
-  int strict;                  // non-zero: shape.ranks above the useful maximum are an error; max_rank is always lowered
-  double epsilon;              // relative Frobenius error allowed for the whole matrix; 0 = ranks decide alone
+  // non-zero: shape.ranks above the useful maximum are an error; max_rank is always lowered
+  int strict;
+  // relative Frobenius error allowed for the whole matrix; 0 = ranks decide alone
+  double epsilon;
   tt_dtype dtype;              // storage of the new cores (TT_F32 by default)
-  int group;                   // its scales; 0 = the format's default: one per row for I8, 32 for I4 to I2
+  // its scales; 0 = the format's default: one per row for I8, 32 for I4 to I2
+  int group;
   int method;                  // enum tt_svd_method, 0 = choose
   unsigned seed;               // of the randomised SVD
   tt_allocator allocator;      // zeroed = malloc/free
@@ -231,38 +268,51 @@ typedef struct tt_options {    // all zero = default: tt_options opt = {0};
 } tt_options;
 
 typedef struct tt_report {     // what an approximation did
-  double relative_error;       // ||W - W^|| / ||W||, from the discarded singular values (padded zeros count: an upper bound then)
+  // ||W - W^|| / ||W||, from the discarded singular values (padded zeros count: an upper bound
+  // then)
+  double relative_error;
   double norm;                 // ||W||
   ptrdiff_t dense_params, params;
   double compression;          // dense_params / params
   int ranks[TT_MAX_ORDER + 1];
   double discarded[TT_MAX_ORDER];  // relative Frobenius norm cut at bond k (between core k and k+1)
-  double entropy[TT_MAX_ORDER];    // von Neumann entropy of bond k before the cut, nats; a lower bound if !spectrum_complete
-  int spectrum_complete;           // 0 where a truncated SVD never saw the tail (it then counts as one value)
+  // von Neumann entropy of bond k before the cut, nats; a lower bound if !spectrum_complete
+  double entropy[TT_MAX_ORDER];
+  // 0 where a truncated SVD never saw the tail (it then counts as one value)
+  int spectrum_complete;
   ptrdiff_t position;              // index of the offending element for TT_ERROR_NONFINITE, else -1
   int limit[TT_MAX_ORDER];         // enum tt_limit: what decided the rank of bond k
-} tt_report;                       // tails where known, else measured (quantising, refitting): then discarded = 0
+} tt_report;
+// tails where known, else measured (quantising, refitting): then discarded = 0
 
-// Dense (rows, cols) -> train, by TT-SVD. The one call for every shape: order 1 stores or quantises the matrix, rows
-// (M,1) cols (1,N) is its truncated SVD, all cols 1 the plain tensor train, anything else a TT-matrix.
+// Dense (rows, cols) -> train, by TT-SVD. The one call for every shape: order 1 stores or quantises
+// the matrix, rows (M,1) cols (1,N) is its truncated SVD, all cols 1 the plain tensor train,
+// anything else a TT-matrix.
 //   w        (rows, cols) row-major, read in place
-//   shape    factors; ranks[1..order-1] cap single bonds, 0 = as large as useful; the products may exceed rows and
+//   shape    factors; ranks[1..order-1] cap single bonds, 0 = as large as useful; the products may
+//            exceed rows and
 //            cols, w is then padded with zeros
-//   options  epsilon (each bond may lose epsilon ||W|| / sqrt(order-1)), max_rank, strict, dtype, group, method
+//   options  epsilon (each bond may lose epsilon ||W|| / sqrt(order-1)), max_rank, strict, dtype,
+//            group, method
 //   out      the train, right to left, owned by the caller: tt_free
 //   report   may be NULL; the spectra of bonds that need no cut are computed only for it
-// Cost     the flops of one truncated SVD per bond. Peak memory: the size of w plus workspace for matrices of the size
+// Cost     the flops of one truncated SVD per bond. Peak memory: the size of w plus workspace for
+// matrices of the size
 //          of the smaller side of an unfolding (64 MB suffice up to sides of about 1024).
-// Accuracy relative_error is exact up to the rounding of the SVD (1e-15 double, 1e-8 float) before any coding of cores.
-// Returns  TT_OK; INVALID; SHAPE; NONFINITE (report->position); MEMORY; CONVERGENCE. *out is zeroed on error.
+// Accuracy relative_error is exact up to the rounding of the SVD (1e-15 double, 1e-8 float) before
+// any coding of cores.
+// Returns  TT_OK; INVALID; SHAPE; NONFINITE (report->position); MEMORY; CONVERGENCE. *out is zeroed
+// on error.
 // Source   [Oseledets11] algorithm 1.
 TTDEF tt_status tt_compress(const float *w, ptrdiff_t rows, ptrdiff_t cols, const tt_shape *shape,
                             const tt_options *options, tt_matrix *out, tt_report *report);
 // The same for double input; cores are still TT_F32 unless options->dtype says otherwise.
-TTDEF tt_status tt_compress_f64(const double *w, ptrdiff_t rows, ptrdiff_t cols, const tt_shape *shape,
-                                const tt_options *options, tt_matrix *out, tt_report *report);
+TTDEF tt_status tt_compress_f64(const double *w, ptrdiff_t rows, ptrdiff_t cols,
+                                const tt_shape *shape, const tt_options *options, tt_matrix *out,
+                                tt_report *report);
 
-// The dense matrix (rows, cols) of a train, row-major, bias not included. Workspace comes from w->allocator.
+// The dense matrix (rows, cols) of a train, row-major, bias not included. Workspace comes from
+// w->allocator.
 // Returns TT_OK; INVALID; MEMORY; dense is untouched on error.
 TTDEF tt_status tt_expand(const tt_matrix *w, float *dense);
 TTDEF tt_status tt_expand_f64(const tt_matrix *w, double *dense); // the same in double
@@ -270,179 +320,232 @@ TTDEF tt_status tt_expand_f64(const tt_matrix *w, double *dense); // the same in
 // Releases the block of a train and zeroes the struct. NULL, zeroed and borrowed trains are fine.
 TTDEF void tt_free(tt_matrix *w);
 
-// ---------------------------------------------------------------------------------------------------- shapes
+// ------------------------------------------------------------------------------------------ shapes
 
-// Is this a shape for a rows x cols matrix? Ranks must be 0 or positive. Returns TT_OK; INVALID (NULL, order or factors
-// out of range); SHAPE (the factors multiply to less than the size, or an end rank is not 1); MEMORY (overflow).
+// Is this a shape for a rows x cols matrix? Ranks must be 0 or positive. Returns TT_OK; INVALID
+// (NULL, order or factors out of range); SHAPE (the factors multiply to less than the size, or an
+// end rank is not 1); MEMORY (overflow).
 TTDEF tt_status tt_shape_check(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols);
 
-// Balanced factors of rows and cols for `order` cores, ranks 0 inside and 1 at the ends. A size without balanced
-// factors is padded by at most a few percent (the product is then larger than the size). Row factors fall, column factors rise,
-// which keeps the right-to-left sweep cheap. Returns TT_OK, INVALID.
+// Balanced factors of rows and cols for `order` cores, ranks 0 inside and 1 at the ends. A size
+// without balanced factors is padded by at most a few percent (the product is then larger than the
+// size). Row factors fall, column factors rise, which keeps the right-to-left sweep cheap. Returns
+// TT_OK, INVALID.
 TTDEF tt_status tt_shape_factor(ptrdiff_t rows, ptrdiff_t cols, int order, tt_shape *out);
 
-// Lowers every inner rank (0 = as large as possible) to its useful maximum: what the legs on either side and the
-// neighbouring ranks can carry. max_rank 0 = no cap. Returns TT_OK, INVALID, MEMORY.
+// Lowers every inner rank (0 = as large as possible) to its useful maximum: what the legs on either
+// side and the neighbouring ranks can carry. max_rank 0 = no cap. Returns TT_OK, INVALID, MEMORY.
 TTDEF tt_status tt_shape_clip(tt_shape *shape, int max_rank);
 
 // Numbers in all cores; ranks 0 count as 1. -1 = invalid shape or overflow.
 TTDEF ptrdiff_t tt_shape_params(const tt_shape *shape);
 
-// ---------------------------------------------------------------------------------------------------- storage formats
+// --------------------------------------------------------------------------------- storage formats
 
-// The same train with cores in another format. Cores keep their sweep; ranks and bias are unchanged.
-//   dtype    any tt_dtype; I8, I4, I3, I2 map the largest magnitude of a group to 127, 7, 3, 1, nearest even
-//   group    0 one scale per core, TT_GROUP_ROW one float per row of the GEMM view, g > 0 one f16 per g elements of a
-//            row. FP8 and F16 cores take a power of two as scale of the core where that avoids overflow or underflow.
+// The same train with cores in another format. Cores keep their sweep; ranks and bias are
+// unchanged.
+//   dtype    any tt_dtype; I8, I4, I3, I2 map the largest magnitude of a group to 127, 7, 3, 1,
+//            nearest even
+//   group    0 one scale per core, TT_GROUP_ROW one float per row of the GEMM view, g > 0 one f16
+//            per g elements of a
+//            row. FP8 and F16 cores take a power of two as scale of the core where that avoids
+//            overflow or underflow.
 //   report   relative_error is measured: the norm of the difference of the two trains
-// Returns    TT_OK; INVALID; UNSUPPORTED (groups for a float format, values outside its range); MEMORY; NONFINITE.
-TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group, const tt_options *options, tt_matrix *out,
-                            tt_report *report);
+// Returns    TT_OK; INVALID; UNSUPPORTED (groups for a float format, values outside its range);
+// MEMORY; NONFINITE.
+TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group,
+                            const tt_options *options, tt_matrix *out, tt_report *report);
 
-// Encodes one value as F16, BF16, E4M3 or E5M2 (0 for any other dtype), round to nearest even, subnormals kept, sign of
-// zero kept, NaN stays NaN. saturate != 0: beyond the range the largest finite value, else Inf or NaN as the format says.
+// Encodes one value as F16, BF16, E4M3 or E5M2 (0 for any other dtype), round to nearest even,
+// subnormals kept, sign of zero kept, NaN stays NaN. saturate != 0: beyond the range the largest
+// finite value, else Inf or NaN as the format says.
 TTDEF unsigned tt_from_f32(tt_dtype dtype, float value, int saturate);
 
-// Bytes of the cores, their scales and the bias as a file or flash holds them. 0 = not a valid train.
+// Bytes of the cores, their scales and the bias as a file or flash holds them. 0 = not a valid
+// train.
 TTDEF size_t tt_stored_size(const tt_matrix *w);
 
-// ---------------------------------------------------------------------------------------------------- algebra of trains
-// Every function here reads trains in any format and sweep, computes in double and returns a new train, swept right to
-// left, in options->dtype. options NULL: TT_F64 if a given train holds F64 cores, else TT_F32. Bias is copied. Returns
-// TT_OK, INVALID (NULL, sizes differ), SHAPE (factors differ), MEMORY, NONFINITE (in a core), UNSUPPORTED (a result too large
-// for the format); *out is zeroed on error.
+// ------------------------------------------------------------------------------- algebra of trains
+// Every function here reads trains in any format and sweep, computes in double and returns a new
+// train, swept right to left, in options->dtype. options NULL: TT_F64 if a given train holds F64
+// cores, else TT_F32. Bias is copied. Returns TT_OK, INVALID (NULL, sizes differ), SHAPE (factors
+// differ), MEMORY, NONFINITE (in a core), UNSUPPORTED (a result too large for the format); *out is
+// zeroed on error.
 
-// Recompression to smaller ranks: the best train within options (epsilon, max_rank) up to the factor sqrt(order-1).
+// Recompression to smaller ranks: the best train within options (epsilon, max_rank) up to the
+// factor sqrt(order-1).
 // Cost sum_k m n r^3. Never raises a rank. Source [Oseledets11] algorithm 2.
-TTDEF tt_status tt_round(const tt_matrix *w, const tt_options *options, tt_matrix *out, tt_report *report);
+TTDEF tt_status tt_round(const tt_matrix *w, const tt_options *options, tt_matrix *out,
+                         tt_report *report);
 // a + b, exactly: ranks add, biases add.
-TTDEF tt_status tt_add(const tt_matrix *a, const tt_matrix *b, const tt_options *options, tt_matrix *out);
+TTDEF tt_status tt_add(const tt_matrix *a, const tt_matrix *b, const tt_options *options,
+                       tt_matrix *out);
 // factor times w and its bias; factor must be finite.
-TTDEF tt_status tt_scale(const tt_matrix *w, double factor, const tt_options *options, tt_matrix *out);
+TTDEF tt_status tt_scale(const tt_matrix *w, double factor, const tt_options *options,
+                         tt_matrix *out);
 // W^T: every core with rows and columns exchanged. The result has no bias.
 TTDEF tt_status tt_transpose(const tt_matrix *w, const tt_options *options, tt_matrix *out);
-// The same matrix with cores before `center` left-orthogonal, cores behind it right-orthogonal, the norm in core
-// `center` (0 .. order-1). Ranks are clipped to what is useful. Results too large for one core of the format are balanced over all
-// cores by powers of two: those cores are then orthogonal up to that factor.
-TTDEF tt_status tt_orthogonalize(const tt_matrix *w, int center, const tt_options *options, tt_matrix *out);
-// Frobenius inner product of two trains with the same factors; Inf if it exceeds the range of double. Cost sum_k m n r^3.
+// The same matrix with cores before `center` left-orthogonal, cores behind it right-orthogonal, the
+// norm in core `center` (0 .. order-1). Ranks are clipped to what is useful. Results too large for
+// one core of the format are balanced over all cores by powers of two: those cores are then
+// orthogonal up to that factor.
+TTDEF tt_status tt_orthogonalize(const tt_matrix *w, int center, const tt_options *options,
+                                 tt_matrix *out);
+// Frobenius inner product of two trains with the same factors; Inf if it exceeds the range of
+// double. Cost sum_k m n r^3.
 TTDEF tt_status tt_dot(const tt_matrix *a, const tt_matrix *b, double *out);
-// Frobenius norm by orthogonalisation: accurate after cancellation, safe for norms up to 1e308 and down to 1e-308.
+// Frobenius norm by orthogonalisation: accurate after cancellation, safe for norms up to 1e308 and
+// down to 1e-308.
 TTDEF tt_status tt_norm(const tt_matrix *a, double *out);
 
-// Merges cores first .. first+count-1 into one. Other cores keep their codes where sweep and format allow.
-TTDEF tt_status tt_merge(const tt_matrix *w, int first, int count, const tt_options *options, tt_matrix *out);
-// The same matrix, ready to run fast at this batch size: the cheaper direction and the cheapest grouping of neighbouring
-// cores, by dynamic programming over multiply-adds and bytes. Cores left alone keep their codes; merged or turned ones
-// become options->dtype.
-TTDEF tt_status tt_prepare(const tt_matrix *w, ptrdiff_t batch, const tt_options *options, tt_matrix *out);
+// Merges cores first .. first+count-1 into one. Other cores keep their codes where sweep and format
+// allow.
+TTDEF tt_status tt_merge(const tt_matrix *w, int first, int count, const tt_options *options,
+                         tt_matrix *out);
+// The same matrix, ready to run fast at this batch size: the cheaper direction and the cheapest
+// grouping of neighbouring cores, by dynamic programming over multiply-adds and bytes. Cores left
+// alone keep their codes; merged or turned ones become options->dtype.
+TTDEF tt_status tt_prepare(const tt_matrix *w, ptrdiff_t batch, const tt_options *options,
+                           tt_matrix *out);
 
-// A train of zeros with a zero bias, ranks as in shape (0 = as large as useful); fill it through tt_core_data, tt_bias_data.
-TTDEF tt_status tt_create(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols, const tt_options *options, tt_matrix *out);
-// Writable data of core k in its layout and format, or of the bias; NULL if out of range or the memory is borrowed.
+// A train of zeros with a zero bias, ranks as in shape (0 = as large as useful); fill it through
+// tt_core_data, tt_bias_data.
+TTDEF tt_status tt_create(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
+                          const tt_options *options, tt_matrix *out);
+// Writable data of core k in its layout and format, or of the bias; NULL if out of range or the
+// memory is borrowed.
 TTDEF void *tt_core_data(tt_matrix *w, int k);
 TTDEF float *tt_bias_data(tt_matrix *w); // NULL if there is no bias
 
-// ---------------------------------------------------------------------------------------------------- entropy
+// ----------------------------------------------------------------------------------------- entropy
 
-// Singular values of the unfolding at `bond` (between core bond and bond+1): the Schmidt spectrum, descending.
+// Singular values of the unfolding at `bond` (between core bond and bond+1): the Schmidt spectrum,
+// descending.
 //   values   room for *count numbers; *count becomes min(rank, size of either side)
-// Computed from the cores alone, cost sum_k m n r^3. Returns TT_OK; INVALID (bond outside 0 .. order-2, or too little
-// room: *count is then what is needed); MEMORY; NONFINITE; CONVERGENCE.
+// Computed from the cores alone, cost sum_k m n r^3. Returns TT_OK; INVALID (bond outside 0 ..
+// order-2, or too little room: *count is then what is needed); MEMORY; NONFINITE; CONVERGENCE.
 TTDEF tt_status tt_spectrum(const tt_matrix *w, int bond, double *values, int *count);
-// Renyi entropy in nats of the weights p_i = s_i^2 / sum s^2; alpha = 1 von Neumann, 0 the log of the number of non-zero
-// values, 2 collision, INFINITY min-entropy. 0 for an empty or all-zero spectrum; NaN for alpha < 0 or NaN. Scale does not matter.
+// Renyi entropy in nats of the weights p_i = s_i^2 / sum s^2; alpha = 1 von Neumann, 0 the log of
+// the number of non-zero values, 2 collision, INFINITY min-entropy. 0 for an empty or all-zero
+// spectrum; NaN for alpha < 0 or NaN. Scale does not matter.
 TTDEF double tt_entropy(const double *values, int count, double alpha);
-// exp of the von Neumann entropy: how many equal singular values would be this entangled. At least 1.
+// exp of the von Neumann entropy: how many equal singular values would be this entangled. At least
+// 1.
 TTDEF double tt_effective_rank(const double *values, int count);
 
-// ---------------------------------------------------------------------------------------------------- linear algebra
-// What the library itself uses, for anyone. Row-major; float versions compute in double inside (but tt_matmul). Inputs are not changed
-// and must not overlap outputs. Returns TT_OK; INVALID; NONFINITE (outputs untouched); MEMORY; CONVERGENCE (best effort).
+// ---------------------------------------------------------------------------------- linear algebra
+// What the library itself uses, for anyone. Row-major; float versions compute in double inside (but
+// tt_matmul). Inputs are not changed and must not overlap outputs. Returns TT_OK; INVALID;
+// NONFINITE (outputs untouched); MEMORY; CONVERGENCE (best effort).
 
-// Thin SVD of a (rows, cols): u (rows, k), s (k) descending, vt (k, cols), k = min(rows, cols), or opt->max_rank if that
-// is smaller and non-zero. u and vt may be NULL. The largest entry of each column of u is positive. Zero, rank-deficient and empty
-// matrices have defined results with orthonormal u and vt.
-TTDEF tt_status tt_svd(const float *a, ptrdiff_t rows, ptrdiff_t cols, float *u, float *s, float *vt,
-                       const tt_options *options);
-TTDEF tt_status tt_svd_f64(const double *a, ptrdiff_t rows, ptrdiff_t cols, double *u, double *s, double *vt,
+// Thin SVD of a (rows, cols): u (rows, k), s (k) descending, vt (k, cols), k = min(rows, cols), or
+// opt->max_rank if that is smaller and non-zero. u and vt may be NULL. The largest entry of each
+// column of u is positive. Zero, rank-deficient and empty matrices have defined results with
+// orthonormal u and vt.
+TTDEF tt_status tt_svd(const float *a, ptrdiff_t rows, ptrdiff_t cols, float *u, float *s,
+                       float *vt, const tt_options *options);
+TTDEF tt_status tt_svd_f64(const double *a, ptrdiff_t rows, ptrdiff_t cols, double *u, double *s,
+                           double *vt,
                            const tt_options *options); // the same for double
 
 enum { TT_TRANSPOSE_A = 1, TT_TRANSPOSE_B = 2, TT_ACCUMULATE = 4 };
 
-// C = op(A) op(B), or C += with TT_ACCUMULATE; C is (rows, cols), the sum runs over depth. lda, ldb, ldc: elements from
-// row to row of the array as stored. One workspace allocation. NaN and Inf go through.
-TTDEF tt_status tt_matmul(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const float *a, ptrdiff_t lda, const float *b,
-                          ptrdiff_t ldb, float *c, ptrdiff_t ldc, int flags, const tt_options *options);
-TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const double *a, ptrdiff_t lda,
-                              const double *b, ptrdiff_t ldb, double *c, ptrdiff_t ldc, int flags,
+// C = op(A) op(B), or C += with TT_ACCUMULATE; C is (rows, cols), the sum runs over depth. lda,
+// ldb, ldc: elements from row to row of the array as stored. One workspace allocation. NaN and Inf
+// go through.
+TTDEF tt_status tt_matmul(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const float *a,
+                          ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
+                          int flags, const tt_options *options);
+TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const double *a,
+                              ptrdiff_t lda, const double *b, ptrdiff_t ldb, double *c,
+                              ptrdiff_t ldc, int flags,
                               const tt_options *options); // the same for double
 
-// A = Q R with Q (rows, k), R (k, cols), k = min(rows, cols), diagonal of R not negative. q or r may be NULL.
-TTDEF tt_status tt_qr(ptrdiff_t rows, ptrdiff_t cols, const float *a, ptrdiff_t lda, float *q, ptrdiff_t ldq, float *r,
-                      ptrdiff_t ldr, const tt_options *options);
-TTDEF tt_status tt_qr_f64(ptrdiff_t rows, ptrdiff_t cols, const double *a, ptrdiff_t lda, double *q, ptrdiff_t ldq,
-                          double *r, ptrdiff_t ldr, const tt_options *options); // the same for double
+// A = Q R with Q (rows, k), R (k, cols), k = min(rows, cols), diagonal of R not negative. q or r
+// may be NULL.
+TTDEF tt_status tt_qr(ptrdiff_t rows, ptrdiff_t cols, const float *a, ptrdiff_t lda, float *q,
+                      ptrdiff_t ldq, float *r, ptrdiff_t ldr, const tt_options *options);
+TTDEF tt_status tt_qr_f64(ptrdiff_t rows, ptrdiff_t cols, const double *a, ptrdiff_t lda, double *q,
+                          ptrdiff_t ldq,
+                          // the same for double
+                          double *r, ptrdiff_t ldr, const tt_options *options);
 
-// Eigenvalues, descending, and eigenvectors of a symmetric matrix (n, n), of which the lower triangle is read. Column j of
-// vectors belongs to values[j], its largest entry is positive. vectors may be NULL.
-TTDEF tt_status tt_eigh(ptrdiff_t n, const float *a, ptrdiff_t lda, float *values, float *vectors, ptrdiff_t ldv,
-                        const tt_options *options);
-TTDEF tt_status tt_eigh_f64(ptrdiff_t n, const double *a, ptrdiff_t lda, double *values, double *vectors, ptrdiff_t ldv,
+// Eigenvalues, descending, and eigenvectors of a symmetric matrix (n, n), of which the lower
+// triangle is read. Column j of vectors belongs to values[j], its largest entry is positive.
+// vectors may be NULL.
+TTDEF tt_status tt_eigh(ptrdiff_t n, const float *a, ptrdiff_t lda, float *values, float *vectors,
+                        ptrdiff_t ldv, const tt_options *options);
+TTDEF tt_status tt_eigh_f64(ptrdiff_t n, const double *a, ptrdiff_t lda, double *values,
+                            double *vectors, ptrdiff_t ldv,
                             const tt_options *options); // the same for double
 
-// ---------------------------------------------------------------------------------------------------- files
-// safetensors [Safetensors] and .npy [Npy], little-endian on every host. A train is stored as "<name>.cores.<k>",
-// "<name>.scale.<k>", "<name>.scales.<k>", "<name>.bias" and an entry of the metadata key "tt.layers". All bytes of the
-// header are checked before anything is allocated by a size the file chose. FORMAT = malformed, UNSUPPORTED = valid but
-// above a limit (header 100 MB, 1,000,000 tensors) or a newer layout, IO = the system said no.
+// ------------------------------------------------------------------------------------------- files
+// safetensors [Safetensors] and .npy [Npy], little-endian on every host. A train is stored as
+// "<name>.cores.<k>", "<name>.scale.<k>", "<name>.scales.<k>", "<name>.bias" and an entry of the
+// metadata key "tt.layers". All bytes of the header are checked before anything is allocated by a
+// size the file chose. FORMAT = malformed, UNSUPPORTED = valid but above a limit (header 100 MB,
+// 1,000,000 tensors) or a newer layout, IO = the system said no.
 
 typedef struct tt_file tt_file;
 
 #ifndef TT_NO_STDIO
-// Opens a file; its bytes are read when asked for, so that large checkpoints stream. tt_file_close when done.
+// Opens a file; its bytes are read when asked for, so that large checkpoints stream. tt_file_close
+// when done.
 TTDEF tt_status tt_file_open(const char *path, const tt_options *options, tt_file **out);
 #endif
 // The same for a file in memory, whose bytes are borrowed until tt_file_close.
-TTDEF tt_status tt_file_open_memory(const void *bytes, size_t size, const tt_options *options, tt_file **out);
+TTDEF tt_status tt_file_open_memory(const void *bytes, size_t size, const tt_options *options,
+                                    tt_file **out);
 // Number of tensors; 0 for NULL. A .npy file holds one, named "".
 TTDEF int tt_file_count(const tt_file *file);
-// What tensor `index` (in the order of the data) is. Any output may be NULL. dtype is the safetensors name ("F32", ..);
-// *data points into the caller's bytes (any alignment), or is NULL for a file opened by path. Strings live until tt_file_close.
-TTDEF tt_status tt_file_tensor(const tt_file *file, int index, const char **name, const char **dtype, int *order,
-                               const ptrdiff_t **dims, const void **data, size_t *size);
+// What tensor `index` (in the order of the data) is. Any output may be NULL. dtype is the
+// safetensors name ("F32", ..); *data points into the caller's bytes (any alignment), or is NULL
+// for a file opened by path. Strings live until tt_file_close.
+TTDEF tt_status tt_file_tensor(const tt_file *file, int index, const char **name,
+                               const char **dtype, int *order, const ptrdiff_t **dims,
+                               const void **data, size_t *size);
 // Copies bytes offset .. offset+size-1 of a tensor, as stored. INVALID outside the tensor.
 TTDEF tt_status tt_file_read(const tt_file *file, int index, size_t offset, void *out, size_t size);
 // Index of the tensor of this name; INVALID if there is none.
 TTDEF tt_status tt_file_find(const tt_file *file, const char *name, int *index);
-// All `count` numbers of a tensor as float: F64 F32 F16 BF16 F8_E4M3 F8_E5M2 I8 U8 (F64 is rounded). UNSUPPORTED otherwise.
+// All `count` numbers of a tensor as float: F64 F32 F16 BF16 F8_E4M3 F8_E5M2 I8 U8 (F64 is
+// rounded). UNSUPPORTED otherwise.
 TTDEF tt_status tt_file_read_f32(const tt_file *file, int index, float *out, ptrdiff_t count);
-// A layer as a train, owned by the caller: `fc1` finds fc1.cores.*, else fc1.weight with fc1.bias as order 1 (its format kept where
-// a core can hold it, else F32); the exact name of a 2-D tensor works too. strict refuses ranks above the useful maximum.
-TTDEF tt_status tt_file_matrix(const tt_file *file, const char *name, const tt_options *options, tt_matrix *out);
+// A layer as a train, owned by the caller: `fc1` finds fc1.cores.*, else fc1.weight with fc1.bias
+// as order 1 (its format kept where a core can hold it, else F32); the exact name of a 2-D tensor
+// works too. strict refuses ranks above the useful maximum.
+TTDEF tt_status tt_file_matrix(const tt_file *file, const char *name, const tt_options *options,
+                               tt_matrix *out);
 // Pairs of the file's metadata, in the order of the file; strings live until tt_file_close.
 TTDEF int tt_file_metadata_count(const tt_file *file);
-TTDEF tt_status tt_file_metadata(const tt_file *file, int index, const char **key, const char **value);
+TTDEF tt_status tt_file_metadata(const tt_file *file, int index, const char **key,
+                                 const char **value);
 TTDEF void tt_file_close(tt_file *file); // NULL is fine
 
-// A writer collects tensors, then writes one safetensors file: sorted as the reference implementation does, data at a
-// multiple of 64. All data are copied when added. A duplicate or unusable name is INVALID.
+// A writer collects tensors, then writes one safetensors file: sorted as the reference
+// implementation does, data at a multiple of 64. All data are copied when added. A duplicate or
+// unusable name is INVALID.
 typedef struct tt_writer tt_writer;
 TTDEF tt_status tt_writer_create(const tt_options *options, tt_writer **out);
-// Raw tensor: dtype is a safetensors name; data is little-endian, of exactly the size that dtype and dims give.
-TTDEF tt_status tt_writer_add(tt_writer *writer, const char *name, const char *dtype, int order, const ptrdiff_t *dims,
-                              const void *data, size_t size);
+// Raw tensor: dtype is a safetensors name; data is little-endian, of exactly the size that dtype
+// and dims give.
+TTDEF tt_status tt_writer_add(tt_writer *writer, const char *name, const char *dtype, int order,
+                              const ptrdiff_t *dims, const void *data, size_t size);
 // A train with its scales and bias; report (may be NULL) adds error and entropies to the metadata.
-TTDEF tt_status tt_writer_add_matrix(tt_writer *writer, const char *name, const tt_matrix *w, const tt_report *report);
+TTDEF tt_status tt_writer_add_matrix(tt_writer *writer, const char *name, const tt_matrix *w,
+                                     const tt_report *report);
 // Tensor `index` of an open file, byte for byte.
 TTDEF tt_status tt_writer_copy(tt_writer *writer, const tt_file *file, int index);
-// A pair for the metadata; the last value of a key wins. Keys "format", "tt.version", "tt.generator", "tt.layers" are set by the library.
+// A pair for the metadata; the last value of a key wins. Keys "format", "tt.version",
+// "tt.generator", "tt.layers" are set by the library.
 TTDEF tt_status tt_writer_metadata(tt_writer *writer, const char *key, const char *value);
 #ifndef TT_NO_STDIO
-// Writes path through a sibling temporary file and a rename: path holds either its old or all of its new bytes.
+// Writes path through a sibling temporary file and a rename: path holds either its old or all of
+// its new bytes.
 TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path);
 #endif
-// The same into memory: *size in: room, out: bytes needed. bytes NULL asks for the size; too little room is INVALID.
+// The same into memory: *size in: room, out: bytes needed. bytes NULL asks for the size; too little
+// room is INVALID.
 TTDEF tt_status tt_writer_save_memory(tt_writer *writer, void *bytes, size_t *size);
 TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 #endif // TT_INFERENCE_ONLY
@@ -455,13 +558,14 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 #if defined(TT_IMPLEMENTATION) && !defined(TT_IMPLEMENTATION_DONE)
 #define TT_IMPLEMENTATION_DONE
 
-// ------------------------------------------------------------------------------------------ >>config
+// ---------------------------------------------------------------------------------------- >>config
 // Compiler, allocator and checked sizes: everything that later sections need of the world outside.
 //
-// Sizes are checked with three helpers (multiply, add, round up to a cache line), all saturating at an
-// error flag, so that a sum of products is checked once at its end. Temporary memory of one call lives
-// in a pool: a chain of zeroed, 64-byte aligned blocks with a sticky failure, so that numerical code
-// takes all it needs and asks once whether it got it; tt__pool_close releases everything on every path.
+// Sizes are checked with three helpers (multiply, add, round up to a cache line), all saturating at
+// an error flag, so that a sum of products is checked once at its end. Temporary memory of one call
+// lives in a pool: a chain of zeroed, 64-byte aligned blocks with a sticky failure, so that
+// numerical code takes all it needs and asks once whether it got it; tt__pool_close releases
+// everything on every path.
 
 #include <limits.h>
 #include <stdint.h>
@@ -506,7 +610,8 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 static ptrdiff_t tt__min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static ptrdiff_t tt__max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 
-// *value *= factor for factors >= 0. Returns 0 and leaves *value if the product exceeds PTRDIFF_MAX.
+// *value *= factor for factors >= 0. Returns 0 and leaves *value if the product exceeds
+// PTRDIFF_MAX.
 static int tt__multiply(ptrdiff_t *value, ptrdiff_t factor) {
   if (factor != 0 && *value > PTRDIFF_MAX / factor) return 0;
   *value *= factor;
@@ -582,7 +687,8 @@ static void tt__release(const tt_allocator *allocator, void *block) {
   else TT_FREE(block);
 }
 
-// Are these options usable? NULL is, and means all defaults. An allocator is given whole or not at all.
+// Are these options usable? NULL is, and means all defaults. An allocator is given whole or not at
+// all.
 static int tt__options_valid(const tt_options *options) {
   if (!options) return 1;
   return options->max_rank >= 0 && options->epsilon >= 0 && tt__is_finite(options->epsilon) &&
@@ -600,7 +706,8 @@ static tt_options tt__options(const tt_options *options) {
 // Temporary memory of one call.
 typedef struct tt__pool {
   tt_allocator allocator;
-  void *blocks;                // the newest block; each begins with the address of the one before it
+  // the newest block; each begins with the address of the one before it
+  void *blocks;
   tt_status status;            // TT_ERROR_MEMORY once anything could not be had
 } tt__pool;
 
@@ -611,7 +718,8 @@ static tt__pool tt__pool_open(const tt_allocator *allocator) {
   return pool;
 }
 
-// `count` elements of `each` bytes, zeroed, 64-byte aligned; NULL on failure, which the pool remembers.
+// `count` elements of `each` bytes, zeroed, 64-byte aligned; NULL on failure, which the pool
+// remembers.
 static void *tt__take(tt__pool *pool, ptrdiff_t count, ptrdiff_t each) {
   ptrdiff_t size = 128 + (ptrdiff_t)sizeof(void *);
   if (count < 0 || !tt__add_size(&size, count, each)) pool->status = TT_ERROR_MEMORY;
@@ -643,14 +751,15 @@ static void tt__pool_rewind(tt__pool *pool, void *mark) {
 static void tt__pool_close(tt__pool *pool) { tt__pool_rewind(pool, NULL); }
 #endif // TT_INFERENCE_ONLY
 
-// ------------------------------------------------------------------------------------------ >>number
+// ---------------------------------------------------------------------------------------- >>number
 // Storage formats of single numbers and of coded rows, bit for bit.
 //
-// The four small floats (F16, BF16, E4M3, E5M2) differ only in widths and in what the largest exponent
-// means, so one decoder and one encoder serve all, on integers: round to nearest even, subnormals kept.
-// E4M3 is the "fn" variant of [OFP8]: no Inf, one NaN (S.1111.111), largest value 448.
-// Integer codes of b bits are symmetric (-127..127, -7..7, -3..3, -1..1) and lie in a little-endian bit
-// stream; a row of the GEMM view starts on a byte. A coded row has one scale, or one per group.
+// The four small floats (F16, BF16, E4M3, E5M2) differ only in widths and in what the largest
+// exponent means, so one decoder and one encoder serve all, on integers: round to nearest even,
+// subnormals kept. E4M3 is the "fn" variant of [OFP8]: no Inf, one NaN (S.1111.111), largest value
+// 448. Integer codes of b bits are symmetric (-127..127, -7..7, -3..3, -1..1) and lie in a
+// little-endian bit stream; a row of the GEMM view starts on a byte. A coded row has one scale, or
+// one per group.
 
 typedef struct tt__minifloat {
   int exponent_bits, mantissa_bits;
@@ -697,7 +806,8 @@ TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits) {
   if (exponent == 0 && format.exponent_bits < 8) {           // zero or subnormal: normal in float
     if (!mantissa) return tt__bits_float(sign);
     for (exponent = 1; !(mantissa >> format.mantissa_bits); exponent--) mantissa <<= 1;
-    mantissa &= tt__low_bits(format.mantissa_bits);           // exponent may have wrapped: it is added
+    // exponent may have wrapped: it is added
+    mantissa &= tt__low_bits(format.mantissa_bits);
   }
   exponent += (uint32_t)(127 - bias);                        // modulo 2^32, and comes out right
   return tt__bits_float(sign | exponent << 23 | mantissa << (23 - format.mantissa_bits));
@@ -731,8 +841,10 @@ static ptrdiff_t tt__row_scales(int group, ptrdiff_t length) {
 }
 
 // The scale of the elements from `first` on in `row`; *end becomes the end of their group.
-static float tt__scale_at(const tt_core *core, ptrdiff_t row, ptrdiff_t length, ptrdiff_t first, ptrdiff_t *end) {
-  float scale = core->scale == 0 ? 1 : core->scale;          // exactly 0 is the zeroed struct: unscaled
+static float tt__scale_at(const tt_core *core, ptrdiff_t row, ptrdiff_t length, ptrdiff_t first,
+                          ptrdiff_t *end) {
+  // exactly 0 is the zeroed struct: unscaled
+  float scale = core->scale == 0 ? 1 : core->scale;
   *end = length;
   if (core->group == TT_GROUP_ROW) {
     float of_row;
@@ -768,13 +880,15 @@ static float tt__decode_one(tt_dtype dtype, const unsigned char *row, ptrdiff_t 
 }
 
 // Rows first .. first+count-1 of the GEMM view (each `length` long) of a core as floats, packed.
-static void tt__decode_rows(const tt_core *core, ptrdiff_t first, ptrdiff_t count, ptrdiff_t length, float *out) {
+static void tt__decode_rows(const tt_core *core, ptrdiff_t first, ptrdiff_t count, ptrdiff_t length,
+                            float *out) {
   ptrdiff_t row_size = tt__row_size(core->dtype, length), end;
   for (ptrdiff_t i = 0; i < count; i++) {
     const unsigned char *row = (const unsigned char *)core->data + (first + i) * row_size;
     for (ptrdiff_t j = 0; j < length; j = end) {
       float scale = tt__scale_at(core, first + i, length, j, &end);
-      for (ptrdiff_t t = j; t < end; t++) out[i * length + t] = scale * tt__decode_one(core->dtype, row, t);
+      for (ptrdiff_t t = j; t < end; t++)
+        out[i * length + t] = scale * tt__decode_one(core->dtype, row, t);
     }
   }
 }
@@ -786,27 +900,32 @@ static int tt__largest_code(tt_dtype dtype) { return (1 << (tt__dtype_bits(dtype
 static uint32_t tt__shift_round(uint32_t value, int shift) {
   if (shift <= 0) return value << -shift;
   if (shift > 31) return 0;
-  uint32_t half = (uint32_t)1 << (shift - 1), low = value & ((half << 1) - 1), high = value >> (shift - 1) >> 1;
+  uint32_t half = (uint32_t)1 << (shift - 1), low = value & ((half << 1) - 1),
+           high = value >> (shift - 1) >> 1;
   return high + (low > half || (low == half && (high & 1)));
 }
 
 TTDEF unsigned tt_from_f32(tt_dtype dtype, float value, int saturate) {
   if (!tt__is_minifloat(dtype)) return 0;
   tt__minifloat format = tt__minifloat_of(dtype);
-  int width = format.exponent_bits + format.mantissa_bits, bias = (1 << (format.exponent_bits - 1)) - 1;
+  int width = format.exponent_bits + format.mantissa_bits,
+      bias = (1 << (format.exponent_bits - 1)) - 1;
   uint32_t bits = tt__float_bits(value), magnitude = bits & 0x7FFFFFFFUL, all = tt__low_bits(width);
   uint32_t sign = (bits >> 31) << width;
   uint32_t infinity = format.has_inf ? all & ~tt__low_bits(format.mantissa_bits) : all;
   if (magnitude > 0x7F800000UL)                              // NaN: quiet, sign kept
-    return (unsigned)(sign | (format.has_inf ? infinity | (uint32_t)1 << (format.mantissa_bits - 1) : all));
+    return (unsigned)(sign | (format.has_inf ? infinity | (uint32_t)1 << (format.mantissa_bits - 1)
+                                             : all));
   int exponent = (int)(magnitude >> 23) - 127 + bias;        // biased exponent in the target format
   int shift = 23 - format.mantissa_bits;
   uint32_t mantissa = magnitude & 0x7FFFFFUL, code;
   if (magnitude >> 23) mantissa |= 0x800000UL;
   else exponent++;                                           // subnormal float: no hidden bit
-  if (exponent >= 1) code = tt__shift_round(mantissa, shift) + ((uint32_t)(exponent - 1) << format.mantissa_bits);
+  if (exponent >= 1)
+    code = tt__shift_round(mantissa, shift) + ((uint32_t)(exponent - 1) << format.mantissa_bits);
   else code = tt__shift_round(mantissa, shift + 1 - exponent);
-  if (magnitude >> 23 && exponent >= 1 << format.exponent_bits) code = infinity; // far out, and Inf itself
+  // far out, and Inf itself
+  if (magnitude >> 23 && exponent >= 1 << format.exponent_bits) code = infinity;
   if (code >= infinity) code = saturate ? infinity - 1 : infinity;
   return (unsigned)(sign | code);
 }
@@ -820,7 +939,8 @@ static void tt__put_integer(unsigned char *row, ptrdiff_t index, int bits, int v
   if (shift + bits > 8) row[first / 8 + 1] = (unsigned char)(row[first / 8 + 1] | code >> 8);
 }
 
-// Nearest integer, ties to even, for |value| < 2^51; independent of the rounding mode of libm functions.
+// Nearest integer, ties to even, for |value| < 2^51; independent of the rounding mode of libm
+// functions.
 static int tt__nearest(double value) {
   double down = floor(value), part = value - down;
   int whole = (int)down;
@@ -834,22 +954,25 @@ static double tt__largest_magnitude(ptrdiff_t count, const double *values) {
 }
 
 // Codes elements first..end-1 of a row of doubles with one scale.
-static void tt__encode_run(tt_dtype dtype, const double *values, ptrdiff_t first, ptrdiff_t end, double scale,
-                           unsigned char *row) {
+static void tt__encode_run(tt_dtype dtype, const double *values, ptrdiff_t first, ptrdiff_t end,
+                           double scale, unsigned char *row) {
   int limit = tt__largest_code(dtype), bits = tt__dtype_bits(dtype);
-  for (ptrdiff_t t = first; t < end && scale > 0; t++) {     // an all-zero group keeps code 0, whatever its scale
+  // an all-zero group keeps code 0, whatever its scale
+  for (ptrdiff_t t = first; t < end && scale > 0; t++) {
     double code = values[t] / scale;
     code = code > limit ? limit : code < -limit ? -limit : code;
     tt__put_integer(row, t, bits, tt__nearest(code));
   }
 }
 
-// Encodes one row of `length` doubles as integer codes; whole is the largest magnitude of the core over the
-// largest code. Codes and scales are written to zeroed memory.
-static void tt__encode_integers(const tt_core *core, ptrdiff_t index, ptrdiff_t length, const double *row,
-                                unsigned char *codes, unsigned char *scales, double whole) {
+// Encodes one row of `length` doubles as integer codes; whole is the largest magnitude of the core
+// over the largest code. Codes and scales are written to zeroed memory.
+static void tt__encode_integers(const tt_core *core, ptrdiff_t index, ptrdiff_t length,
+                                const double *row, unsigned char *codes, unsigned char *scales,
+                                double whole) {
   int limit = tt__largest_code(core->dtype);
-  ptrdiff_t end, step = core->group > 0 ? core->group : length, s = index * tt__row_scales(core->group, length);
+  ptrdiff_t end, step = core->group > 0 ? core->group : length,
+                 s = index * tt__row_scales(core->group, length);
   for (ptrdiff_t j = 0; j < length; j = end, s++) {
     end = tt__min(length, j + tt__min(step, length));
     double scale = tt__largest_magnitude(end - j, row + j) / limit;
@@ -868,13 +991,15 @@ static void tt__encode_integers(const tt_core *core, ptrdiff_t index, ptrdiff_t 
   }
 }
 
-// A power of two that brings `largest` into the range of a small float: 1 if it already is comfortable.
+// A power of two that brings `largest` into the range of a small float: 1 if it already is
+// comfortable.
 static float tt__power_scale(tt_dtype dtype, double largest) {
   int exponent;
   double top = dtype == TT_E4M3 ? 448 : dtype == TT_E5M2 ? 57344 : 65504;
   if (largest == 0 || dtype == TT_BF16) return 1;
   if (dtype == TT_F16 && largest <= top && largest >= 6.103515625e-5) return 1;
-  (void)frexp(largest, &exponent);                           // largest in [2^(exponent-1), 2^exponent)
+  // largest in [2^(exponent-1), 2^exponent)
+  (void)frexp(largest, &exponent);
   int target = dtype == TT_E4M3 ? 9 : dtype == TT_E5M2 ? 16 : 15;
   if (ldexp(largest, target - exponent) > top) target--;     // 448 is less than 2^9
   int shift = exponent - target;
@@ -893,8 +1018,10 @@ static tt_status tt__encode_begin(tt_core *core, double largest) {
   return TT_OK;
 }
 
-// Encodes rows first .. first+count-1 of the GEMM view (each `length` long) into the core's zeroed memory.
-static void tt__encode_rows(tt_core *core, ptrdiff_t first, ptrdiff_t count, ptrdiff_t length, const double *values) {
+// Encodes rows first .. first+count-1 of the GEMM view (each `length` long) into the core's zeroed
+// memory.
+static void tt__encode_rows(tt_core *core, ptrdiff_t first, ptrdiff_t count, ptrdiff_t length,
+                            const double *values) {
   ptrdiff_t row_size = tt__row_size(core->dtype, length);
   double whole = (double)core->scale;
   for (ptrdiff_t i = 0; i < count; i++) {
@@ -915,7 +1042,8 @@ static void tt__encode_rows(tt_core *core, ptrdiff_t first, ptrdiff_t count, ptr
   }
 }
 
-// The whole GEMM view of a core as doubles; F64 without loss, other formats exact up to one scaling.
+// The whole GEMM view of a core as doubles; F64 without loss, other formats exact up to one
+// scaling.
 static void tt__decode_f64(const tt_core *core, ptrdiff_t rows, ptrdiff_t length, double *out) {
   ptrdiff_t row_size = tt__row_size(core->dtype, length), end;
   for (ptrdiff_t i = 0; i < rows; i++) {
@@ -934,10 +1062,11 @@ static void tt__decode_f64(const tt_core *core, ptrdiff_t rows, ptrdiff_t length
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ------------------------------------------------------------------------------------------ >>random
-// Counter-based random numbers: number `counter` of stream `seed` is a pure function of both, so there
-// is no state, and the order in which threads ask does not matter. The mixing is the finaliser of
-// splitmix64 (Steele, Lea, Flood 2014), applied to the counter and again after the seed is added.
+// ---------------------------------------------------------------------------------------- >>random
+// Counter-based random numbers: number `counter` of stream `seed` is a pure function of both, so
+// there is no state, and the order in which threads ask does not matter. The mixing is the
+// finaliser of splitmix64 (Steele, Lea, Flood 2014), applied to the counter and again after the
+// seed is added.
 
 static uint64_t tt__mix(uint64_t z) {
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
@@ -956,16 +1085,16 @@ static double tt__random_sign(unsigned seed, uint64_t counter) {
 #endif // TT_INFERENCE_ONLY
 
 // ------------------------------------------------------------------------------------------ >>gemm
-// The one matrix product: C (m,n) = or += A (m,k) B (k,n) in float or in double. C is row-major; A and B
-// have any two strides, so every transpose is free. All products of the library come through here, and
-// only this section knows CBLAS.
+// The one matrix product: C (m,n) = or += A (m,k) B (k,n) in float or in double. C is row-major; A
+// and B have any two strides, so every transpose is free. All products of the library come through
+// here, and only this section knows CBLAS.
 //
-// B is cut into blocks of TT__KC x TT__NC, copied to contiguous rows unless they already are. One kernel
-// adds eight rows of such a block, times eight numbers of A, to a row of C, which costs one load and one
-// store of C per eight multiply-adds and vectorises with any compiler. Every element of C is summed over
-// k in order, whatever the blocks and the number of threads: same bits. Where C has few rows or columns
-// and both operands are contiguous along k, a dot product is faster; the choice depends on the shape
-// of the whole product alone.
+// B is cut into blocks of TT__KC x TT__NC, copied to contiguous rows unless they already are. One
+// kernel adds eight rows of such a block, times eight numbers of A, to a row of C, which costs one
+// load and one store of C per eight multiply-adds and vectorises with any compiler. Every element
+// of C is summed over k in order, whatever the blocks and the number of threads: same bits. Where C
+// has few rows or columns and both operands are contiguous along k, a dot product is faster; the
+// choice depends on the shape of the whole product alone.
 
 #ifdef TT_INFERENCE_ONLY
 enum { TT__KC = 32, TT__NC = 16, TT__LANES = 16 };           // 2 KB of workspace
@@ -976,11 +1105,13 @@ enum { TT__KC = 128, TT__NC = 128, TT__LANES = 16 };         // 64 KB in float: 
 typedef struct tt__product {
   ptrdiff_t m, n, k;
   const void *a, *b;
-  ptrdiff_t a_row, a_col, b_row, b_col;                      // element (i,j) of A is a[i*a_row + j*a_col]
+  // element (i,j) of A is a[i*a_row + j*a_col]
+  ptrdiff_t a_row, a_col, b_row, b_col;
   void *c;
   ptrdiff_t ldc;
   int accumulate;
-  void *work;                                                // tt__gemm_work_size() bytes, any alignment
+  // tt__gemm_work_size() bytes, any alignment
+  void *work;
 } tt__product;
 
 static ptrdiff_t tt__gemm_work_size(int wide) {
@@ -988,25 +1119,27 @@ static ptrdiff_t tt__gemm_work_size(int wide) {
 }
 
 // c[0..n) += sum over p < 8 of x[p] * row p of b, in this order.
-static void tt__add_rows8_f32(ptrdiff_t n, const float *x, const float *TT_RESTRICT b, ptrdiff_t ldb, float *TT_RESTRICT c) {
+static void tt__add_rows8_f32(ptrdiff_t n, const float *x, const float *TT_RESTRICT b,
+                              ptrdiff_t ldb, float *TT_RESTRICT c) {
   float x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3], x4 = x[4], x5 = x[5], x6 = x[6], x7 = x[7];
   ptrdiff_t j = 0;
   for (; j + TT__LANES <= n; j += TT__LANES) {
     const float *TT_RESTRICT s = b + j;
     float *TT_RESTRICT d = c + j;
     for (int t = 0; t < TT__LANES; t++)
-      d[t] = d[t] + x0 * s[t] + x1 * s[ldb + t] + x2 * s[2 * ldb + t] + x3 * s[3 * ldb + t] + x4 * s[4 * ldb + t] +
-             x5 * s[5 * ldb + t] + x6 * s[6 * ldb + t] + x7 * s[7 * ldb + t];
+      d[t] = d[t] + x0 * s[t] + x1 * s[ldb + t] + x2 * s[2 * ldb + t] + x3 * s[3 * ldb + t] +
+             x4 * s[4 * ldb + t] + x5 * s[5 * ldb + t] + x6 * s[6 * ldb + t] + x7 * s[7 * ldb + t];
   }
   for (; j < n; j++) {
     const float *s = b + j;
-    c[j] = c[j] + x0 * s[0] + x1 * s[ldb] + x2 * s[2 * ldb] + x3 * s[3 * ldb] + x4 * s[4 * ldb] + x5 * s[5 * ldb] +
-           x6 * s[6 * ldb] + x7 * s[7 * ldb];
+    c[j] = c[j] + x0 * s[0] + x1 * s[ldb] + x2 * s[2 * ldb] + x3 * s[3 * ldb] + x4 * s[4 * ldb] +
+           x5 * s[5 * ldb] + x6 * s[6 * ldb] + x7 * s[7 * ldb];
   }
 }
 
 // Row i of C, columns 0..n) of a block: c += a[0..k) times the rows of b.
-static void tt__row_f32(ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t a_col, const float *b, ptrdiff_t ldb, float *c) {
+static void tt__row_f32(ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t a_col, const float *b,
+                        ptrdiff_t ldb, float *c) {
   ptrdiff_t p = 0;
   for (; p + 8 <= k; p += 8, b += 8 * ldb) {
     float x[8];
@@ -1033,24 +1166,26 @@ static float tt__dot_f32(ptrdiff_t n, const float *TT_RESTRICT x, const float *T
 
 #ifndef TT_INFERENCE_ONLY
 // The same three for double.
-static void tt__add_rows8_f64(ptrdiff_t n, const double *x, const double *TT_RESTRICT b, ptrdiff_t ldb, double *TT_RESTRICT c) {
+static void tt__add_rows8_f64(ptrdiff_t n, const double *x, const double *TT_RESTRICT b,
+                              ptrdiff_t ldb, double *TT_RESTRICT c) {
   double x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3], x4 = x[4], x5 = x[5], x6 = x[6], x7 = x[7];
   ptrdiff_t j = 0;
   for (; j + TT__LANES <= n; j += TT__LANES) {
     const double *TT_RESTRICT s = b + j;
     double *TT_RESTRICT d = c + j;
     for (int t = 0; t < TT__LANES; t++)
-      d[t] = d[t] + x0 * s[t] + x1 * s[ldb + t] + x2 * s[2 * ldb + t] + x3 * s[3 * ldb + t] + x4 * s[4 * ldb + t] +
-             x5 * s[5 * ldb + t] + x6 * s[6 * ldb + t] + x7 * s[7 * ldb + t];
+      d[t] = d[t] + x0 * s[t] + x1 * s[ldb + t] + x2 * s[2 * ldb + t] + x3 * s[3 * ldb + t] +
+             x4 * s[4 * ldb + t] + x5 * s[5 * ldb + t] + x6 * s[6 * ldb + t] + x7 * s[7 * ldb + t];
   }
   for (; j < n; j++) {
     const double *s = b + j;
-    c[j] = c[j] + x0 * s[0] + x1 * s[ldb] + x2 * s[2 * ldb] + x3 * s[3 * ldb] + x4 * s[4 * ldb] + x5 * s[5 * ldb] +
-           x6 * s[6 * ldb] + x7 * s[7 * ldb];
+    c[j] = c[j] + x0 * s[0] + x1 * s[ldb] + x2 * s[2 * ldb] + x3 * s[3 * ldb] + x4 * s[4 * ldb] +
+           x5 * s[5 * ldb] + x6 * s[6 * ldb] + x7 * s[7 * ldb];
   }
 }
 
-static void tt__row_f64(ptrdiff_t n, ptrdiff_t k, const double *a, ptrdiff_t a_col, const double *b, ptrdiff_t ldb, double *c) {
+static void tt__row_f64(ptrdiff_t n, ptrdiff_t k, const double *a, ptrdiff_t a_col, const double *b,
+                        ptrdiff_t ldb, double *c) {
   ptrdiff_t p = 0;
   for (; p + 8 <= k; p += 8, b += 8 * ldb) {
     double x[8];
@@ -1080,9 +1215,10 @@ static int tt__wants_dots(const tt__product *p) {
   return (p->m < 4 || p->n < 4) && p->a_col == 1 && p->b_row == 1;
 }
 
-// Columns j0 .. j0+nc of row i of C, terms p0 .. p0+kc of the sum. The block of B starts at `block`.
-static void tt__row_block(const tt__product *p, int wide, ptrdiff_t i, ptrdiff_t j0, ptrdiff_t nc, ptrdiff_t p0,
-                          ptrdiff_t kc, const void *block, ptrdiff_t ldb) {
+// Columns j0 .. j0+nc of row i of C, terms p0 .. p0+kc of the sum. The block of B starts at
+// `block`.
+static void tt__row_block(const tt__product *p, int wide, ptrdiff_t i, ptrdiff_t j0, ptrdiff_t nc,
+                          ptrdiff_t p0, ptrdiff_t kc, const void *block, ptrdiff_t ldb) {
   ptrdiff_t at_c = i * p->ldc + j0, at_a = i * p->a_row + p0 * p->a_col;
   int clear = p0 == 0 && !p->accumulate;
   if (!wide) {
@@ -1099,7 +1235,8 @@ static void tt__row_block(const tt__product *p, int wide, ptrdiff_t i, ptrdiff_t
 }
 
 // Copies row q of the block of B at (p0, j0) to row q of the workspace.
-static void tt__pack_row(const tt__product *p, int wide, ptrdiff_t p0, ptrdiff_t q, ptrdiff_t j0, ptrdiff_t nc) {
+static void tt__pack_row(const tt__product *p, int wide, ptrdiff_t p0, ptrdiff_t q, ptrdiff_t j0,
+                         ptrdiff_t nc) {
   ptrdiff_t from = (p0 + q) * p->b_row + j0 * p->b_col;
   if (!wide) {
     const float *b = (const float *)p->b + from;
@@ -1119,12 +1256,14 @@ static void tt__dot_row(const tt__product *p, int wide, ptrdiff_t i) {
   for (ptrdiff_t j = 0; j < p->n; j++) {
     ptrdiff_t a = i * p->a_row, b = j * p->b_col, c = i * p->ldc + j;
     if (!wide) {
-      float sum = tt__dot_f32(p->k, (const float *)p->a + a, (const float *)p->b + b), *to = (float *)p->c + c;
+      float sum = tt__dot_f32(p->k, (const float *)p->a + a, (const float *)p->b + b),
+            *to = (float *)p->c + c;
       *to = p->accumulate ? *to + sum : sum;
     }
 #ifndef TT_INFERENCE_ONLY
     else {
-      double sum = tt__dot(p->k, (const double *)p->a + a, (const double *)p->b + b), *to = (double *)p->c + c;
+      double sum = tt__dot(p->k, (const double *)p->a + a, (const double *)p->b + b),
+             *to = (double *)p->c + c;
       *to = p->accumulate ? *to + sum : sum;
     }
 #endif
@@ -1152,21 +1291,25 @@ static void tt__blocked(const tt__product *p, int wide) {
 #if defined(TT_USE_CBLAS) && !defined(TT_INFERENCE_ONLY)
 static int tt__fits_int(ptrdiff_t value) { return value <= INT_MAX; }
 
-// Hands the product to CBLAS if it is large and both operands have a unit stride. Returns whether it did.
+// Hands the product to CBLAS if it is large and both operands have a unit stride. Returns whether
+// it did.
 static int tt__gemm_cblas(const tt__product *p, int wide) {
   ptrdiff_t lda = p->a_col == 1 ? p->a_row : p->a_col, ldb = p->b_col == 1 ? p->b_row : p->b_col;
-  CBLAS_TRANSPOSE turn_a = p->a_col == 1 ? CblasNoTrans : CblasTrans, turn_b = p->b_col == 1 ? CblasNoTrans : CblasTrans;
+  CBLAS_TRANSPOSE turn_a = p->a_col == 1 ? CblasNoTrans : CblasTrans,
+                  turn_b = p->b_col == 1 ? CblasNoTrans : CblasTrans;
   if ((p->a_col != 1 && p->a_row != 1) || (p->b_col != 1 && p->b_row != 1)) return 0;
   if (p->m < 8 || p->n < 8 || p->k < 8 || !tt__fits_int(tt__max(tt__max(p->m, p->n), p->k)) ||
       !tt__fits_int(tt__max(tt__max(lda, ldb), p->ldc)))
     return 0;
   if (lda < (p->a_col == 1 ? p->k : p->m) || ldb < (p->b_col == 1 ? p->n : p->k)) return 0;
   if (wide)
-    cblas_dgemm(CblasRowMajor, turn_a, turn_b, (int)p->m, (int)p->n, (int)p->k, 1, (const double *)p->a, (int)lda,
-                (const double *)p->b, (int)ldb, p->accumulate ? 1 : 0, (double *)p->c, (int)p->ldc);
+    cblas_dgemm(CblasRowMajor, turn_a, turn_b, (int)p->m, (int)p->n, (int)p->k, 1,
+                (const double *)p->a, (int)lda, (const double *)p->b, (int)ldb,
+                p->accumulate ? 1 : 0, (double *)p->c, (int)p->ldc);
   else
-    cblas_sgemm(CblasRowMajor, turn_a, turn_b, (int)p->m, (int)p->n, (int)p->k, 1, (const float *)p->a, (int)lda,
-                (const float *)p->b, (int)ldb, p->accumulate ? 1 : 0, (float *)p->c, (int)p->ldc);
+    cblas_sgemm(CblasRowMajor, turn_a, turn_b, (int)p->m, (int)p->n, (int)p->k, 1,
+                (const float *)p->a, (int)lda, (const float *)p->b, (int)ldb, p->accumulate ? 1 : 0,
+                (float *)p->c, (int)p->ldc);
   return 1;
 }
 #endif
@@ -1174,7 +1317,8 @@ static int tt__gemm_cblas(const tt__product *p, int wide) {
 static void tt__gemm(const tt__product *p, int wide) {
   ptrdiff_t element = wide ? 8 : (ptrdiff_t)sizeof(float);
   if (p->k == 0 && !p->accumulate)
-    for (ptrdiff_t i = 0; i < p->m; i++) memset((char *)p->c + i * p->ldc * element, 0, (size_t)(p->n * element));
+    for (ptrdiff_t i = 0; i < p->m; i++)
+      memset((char *)p->c + i * p->ldc * element, 0, (size_t)(p->n * element));
 #if defined(TT_USE_CBLAS) && !defined(TT_INFERENCE_ONLY)
   if (tt__gemm_cblas(p, wide)) return;
 #endif
@@ -1191,28 +1335,44 @@ static void tt__gemm(const tt__product *p, int wide) {
 }
 
 #ifndef TT_INFERENCE_ONLY
-// Shorthand for doubles: C (m,n) = or += op(A) op(B); `turn` says which operand is stored transposed.
-static void tt__matmul(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const double *a, ptrdiff_t lda, const double *b,
-                       ptrdiff_t ldb, double *c, ptrdiff_t ldc, int flags, void *work) {
+// Shorthand for doubles: C (m,n) = or += op(A) op(B); `turn` says which operand is stored
+// transposed.
+static void tt__matmul(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const double *a, ptrdiff_t lda,
+                       const double *b, ptrdiff_t ldb, double *c, ptrdiff_t ldc, int flags,
+                       void *work) {
   int turn_a = flags & TT_TRANSPOSE_A, turn_b = flags & TT_TRANSPOSE_B;
-  tt__product p = {m, n, k, a, b, turn_a ? 1 : lda, turn_a ? lda : 1, turn_b ? 1 : ldb, turn_b ? ldb : 1,
-                   c, ldc, flags & TT_ACCUMULATE, work};
+  tt__product p = {m,
+                   n,
+                   k,
+                   a,
+                   b,
+                   turn_a ? 1 : lda,
+                   turn_a ? lda : 1,
+                   turn_b ? 1 : ldb,
+                   turn_b ? ldb : 1,
+                   c,
+                   ldc,
+                   flags & TT_ACCUMULATE,
+                   work};
   tt__gemm(&p, 1);
 }
 
-static int tt__spans(ptrdiff_t rows, ptrdiff_t ld, ptrdiff_t each) { // do (rows-1)*ld elements have an address?
+// do (rows-1)*ld elements have an address?
+static int tt__spans(ptrdiff_t rows, ptrdiff_t ld, ptrdiff_t each) {
   return tt__multiply(&rows, ld) && tt__multiply(&rows, each);
 }
 
 static tt_status tt__public_matmul(tt__product *p, int flags, const tt_options *options, int wide) {
   ptrdiff_t element = wide ? 8 : (ptrdiff_t)sizeof(float), lda = p->a_row, ldb = p->b_row;
   int turn_a = flags & TT_TRANSPOSE_A, turn_b = flags & TT_TRANSPOSE_B;
-  if (p->m < 0 || p->n < 0 || p->k < 0 || flags & ~7 || !tt__options_valid(options)) return TT_ERROR_INVALID;
-  if (lda < (turn_a ? p->m : p->k) || ldb < (turn_b ? p->k : p->n) || p->ldc < p->n) return TT_ERROR_INVALID;
+  if (p->m < 0 || p->n < 0 || p->k < 0 || flags & ~7 || !tt__options_valid(options))
+    return TT_ERROR_INVALID;
+  if (lda < (turn_a ? p->m : p->k) || ldb < (turn_b ? p->k : p->n) || p->ldc < p->n)
+    return TT_ERROR_INVALID;
   if (p->m == 0 || p->n == 0) return TT_OK;
   if (!p->c || (p->k > 0 && (!p->a || !p->b))) return TT_ERROR_INVALID;
-  if (!tt__spans(turn_a ? p->k : p->m, lda, element) || !tt__spans(turn_b ? p->n : p->k, ldb, element) ||
-      !tt__spans(p->m, p->ldc, element))
+  if (!tt__spans(turn_a ? p->k : p->m, lda, element) ||
+      !tt__spans(turn_b ? p->n : p->k, ldb, element) || !tt__spans(p->m, p->ldc, element))
     return TT_ERROR_MEMORY;
   tt__pool pool = tt__pool_open(options ? &options->allocator : NULL);
   p->a_col = 1;
@@ -1226,32 +1386,34 @@ static tt_status tt__public_matmul(tt__product *p, int flags, const tt_options *
   return pool.status;
 }
 
-TTDEF tt_status tt_matmul(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const float *a, ptrdiff_t lda, const float *b,
-                          ptrdiff_t ldb, float *c, ptrdiff_t ldc, int flags, const tt_options *options) {
+TTDEF tt_status tt_matmul(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const float *a,
+                          ptrdiff_t lda, const float *b, ptrdiff_t ldb, float *c, ptrdiff_t ldc,
+                          int flags, const tt_options *options) {
   tt__product p = {rows, cols, depth, a, b, lda, 1, ldb, 1, c, ldc, 0, NULL};
   return tt__public_matmul(&p, flags, options, 0);
 }
 
-TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const double *a, ptrdiff_t lda,
-                              const double *b, ptrdiff_t ldb, double *c, ptrdiff_t ldc, int flags,
-                              const tt_options *options) {
+TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, const double *a,
+                              ptrdiff_t lda, const double *b, ptrdiff_t ldb, double *c,
+                              ptrdiff_t ldc, int flags, const tt_options *options) {
   tt__product p = {rows, cols, depth, a, b, lda, 1, ldb, 1, c, ldc, 0, NULL};
   return tt__public_matmul(&p, flags, options, 1);
 }
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ------------------------------------------------------------------------------------------ >>qr
+// -------------------------------------------------------------------------------------------- >>qr
 // Orthogonal factors by Householder reflections, always on contiguous rows of doubles.
 //
 // The workhorse is the LQ factorisation of the rows of A (m,n): A H_0 H_1 .. = (L 0), L (m,k) lower
 // trapezoidal, k = min(m,n), so A = L Q with Q the first k rows of .. H_1 H_0 [Golub13, 5.2]. Q has
-// orthonormal rows to n eps even where A is rank-deficient, so no caller needs Gram-Schmidt or a special
-// case for null directions. With row pivoting (largest remaining row first) L is graded, which is what
-// one-sided Jacobi wants. QR of A is LQ of A^T.
+// orthonormal rows to n eps even where A is rank-deficient, so no caller needs Gram-Schmidt or a
+// special case for null directions. With row pivoting (largest remaining row first) L is graded,
+// which is what one-sided Jacobi wants. QR of A is LQ of A^T.
 
 // y += factor * x
-static void tt__axpy(ptrdiff_t n, double factor, const double *TT_RESTRICT x, double *TT_RESTRICT y) {
+static void tt__axpy(ptrdiff_t n, double factor, const double *TT_RESTRICT x,
+                     double *TT_RESTRICT y) {
   ptrdiff_t i = 0;
   for (; i + 8 <= n; i += 8)
     for (int t = 0; t < 8; t++) y[i + t] += factor * x[i + t];
@@ -1270,9 +1432,10 @@ static void tt__swap_rows(ptrdiff_t n, double *TT_RESTRICT x, double *TT_RESTRIC
   }
 }
 
-// (x, y) <- (c x - s y, s x + c y) in the form of [Rutishauser66], x - s (y + tau x), which is accurate
-// where s is tiny. It needs c >= 0: other rotations are minus the rotation by (-c, -s).
-static void tt__rotate(ptrdiff_t n, double c, double s, double *TT_RESTRICT x, double *TT_RESTRICT y) {
+// (x, y) <- (c x - s y, s x + c y) in the form of [Rutishauser66], x - s (y + tau x), which is
+// accurate where s is tiny. It needs c >= 0: other rotations are minus the rotation by (-c, -s).
+static void tt__rotate(ptrdiff_t n, double c, double s, double *TT_RESTRICT x,
+                       double *TT_RESTRICT y) {
   double sign = c < 0 ? -1 : 1, tau = sign * s / (1 + sign * c);
   ptrdiff_t i = 0;
   s *= sign;
@@ -1304,8 +1467,8 @@ static double tt__norm2(ptrdiff_t n, const double *x) {
   return ldexp(sqrt(sum), exponent);
 }
 
-// The reflection H = I - tau v v^T that maps x (n numbers) to (beta, 0, ..): v[0] = 1 is implied, the rest
-// of v replaces x[1..], x[0] becomes beta. Returns tau, 0 if there is nothing to do.
+// The reflection H = I - tau v v^T that maps x (n numbers) to (beta, 0, ..): v[0] = 1 is implied,
+// the rest of v replaces x[1..], x[0] becomes beta. Returns tau, 0 if there is nothing to do.
 static double tt__reflector(ptrdiff_t n, double *x) {
   double tail = tt__norm2(n - 1, x + 1), alpha = x[0];
   if (tail == 0) return 0;
@@ -1324,7 +1487,8 @@ static void tt__reflect(ptrdiff_t n, double tau, const double *v, double *x) {
 }
 
 // Swaps the longest of rows first..m-1, measured from column `first`, to place `first`.
-static void tt__pivot_row(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, ptrdiff_t first, ptrdiff_t *order) {
+static void tt__pivot_row(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, ptrdiff_t first,
+                          ptrdiff_t *order) {
   ptrdiff_t best = first;
   double longest = -1;
   for (ptrdiff_t i = first; i < m; i++) {
@@ -1339,9 +1503,10 @@ static void tt__pivot_row(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, pt
   order[best] = keep;
 }
 
-// LQ factorisation in place: L in the lower trapezoid, reflectors behind the diagonal, tau (min(m,n)).
-// order (m) or NULL: pivot rows; row i of the factored matrix is row order[i] of A.
-static void tt__lq(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, double *tau, ptrdiff_t *order) {
+// LQ factorisation in place: L in the lower trapezoid, reflectors behind the diagonal, tau
+// (min(m,n)). order (m) or NULL: pivot rows; row i of the factored matrix is row order[i] of A.
+static void tt__lq(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, double *tau,
+                   ptrdiff_t *order) {
   for (ptrdiff_t i = 0; order && i < m; i++) order[i] = i;
   for (ptrdiff_t i = 0; i < m && i < n; i++) {
     double *row = a + i * lda + i;
@@ -1369,9 +1534,10 @@ static void tt__lq_form(ptrdiff_t k, ptrdiff_t n, double *a, ptrdiff_t lda, cons
   }
 }
 
-// LQ with both factors: on entry A (m,n); on exit its first k = min(m,n) rows are Q and l (m,k) is L with
-// a diagonal >= 0. tau: k numbers of workspace.
-static void tt__lq_factors(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, double *l, double *tau) {
+// LQ with both factors: on entry A (m,n); on exit its first k = min(m,n) rows are Q and l (m,k) is
+// L with a diagonal >= 0. tau: k numbers of workspace.
+static void tt__lq_factors(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, double *l,
+                           double *tau) {
   ptrdiff_t k = tt__min(m, n);
   tt__lq(m, n, a, lda, tau, NULL);
   for (ptrdiff_t i = 0; i < m; i++)
@@ -1385,8 +1551,8 @@ static void tt__lq_factors(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, d
 }
 
 // Brings the LQ factor up to date when columns are appended: (L X) = (L' 0) Q' for L (m,m) lower
-// triangular, X (m,n), destroyed. Each reflector meets one column of L and all of X. Sources of long
-// matrices are read slab by slab this way ("Q-less TSQR").
+// triangular, X (m,n), destroyed. Each reflector meets one column of L and all of X. Sources of
+// long matrices are read slab by slab this way ("Q-less TSQR").
 static void tt__lq_append(ptrdiff_t m, double *l, ptrdiff_t n, double *x) {
   for (ptrdiff_t i = 0; i < m; i++) {
     double *v = x + i * n, *diagonal = l + i * m + i, tail = tt__norm2(n, v);
@@ -1414,8 +1580,8 @@ static void tt__put_element(void *a, int wide, ptrdiff_t index, double value) {
 }
 
 // Checks a public matrix argument: sizes, leading dimension, finite entries.
-static tt_status tt__check_matrix(ptrdiff_t rows, ptrdiff_t cols, const void *a, ptrdiff_t lda, int wide,
-                                  const tt_options *options) {
+static tt_status tt__check_matrix(ptrdiff_t rows, ptrdiff_t cols, const void *a, ptrdiff_t lda,
+                                  int wide, const tt_options *options) {
   if (rows < 0 || cols < 0 || lda < cols || !tt__options_valid(options)) return TT_ERROR_INVALID;
   if (rows == 0 || cols == 0) return TT_OK;
   if (!a) return TT_ERROR_INVALID;
@@ -1426,16 +1592,19 @@ static tt_status tt__check_matrix(ptrdiff_t rows, ptrdiff_t cols, const void *a,
   return TT_OK;
 }
 
-static tt_status tt__public_qr(ptrdiff_t rows, ptrdiff_t cols, const void *a, ptrdiff_t lda, void *q, ptrdiff_t ldq,
-                               void *r, ptrdiff_t ldr, const tt_options *options, int wide) {
+static tt_status tt__public_qr(ptrdiff_t rows, ptrdiff_t cols, const void *a, ptrdiff_t lda,
+                               void *q, ptrdiff_t ldq, void *r, ptrdiff_t ldr,
+                               const tt_options *options, int wide) {
   ptrdiff_t k = tt__min(rows, cols);
   tt_status status = tt__check_matrix(rows, cols, a, lda, wide, options);
   if (!status && ((q && ldq < k) || (r && ldr < cols))) status = TT_ERROR_INVALID;
   if (status || k == 0) return status;
   tt__pool pool = tt__pool_open(options ? &options->allocator : NULL);
-  double *turned = tt__take_f64(&pool, cols, rows), *l = tt__take_f64(&pool, cols, k), *tau = tt__take_f64(&pool, k, 1);
+  double *turned = tt__take_f64(&pool, cols, rows), *l = tt__take_f64(&pool, cols, k),
+         *tau = tt__take_f64(&pool, k, 1);
   if (!pool.status) {
-    double largest = 0;                                      // scaled to about 1: no overflow at 1e308
+    // scaled to about 1: no overflow at 1e308
+    double largest = 0;
     int exponent = 0;
     for (ptrdiff_t i = 0; i < rows; i++)
       for (ptrdiff_t j = 0; j < cols; j++) turned[j * rows + i] = tt__element(a, wide, i * lda + j);
@@ -1446,36 +1615,38 @@ static tt_status tt__public_qr(ptrdiff_t rows, ptrdiff_t cols, const void *a, pt
     for (ptrdiff_t i = 0; q && i < rows; i++)
       for (ptrdiff_t j = 0; j < k; j++) tt__put_element(q, wide, i * ldq + j, turned[j * rows + i]);
     for (ptrdiff_t i = 0; r && i < k; i++)
-      for (ptrdiff_t j = 0; j < cols; j++) tt__put_element(r, wide, i * ldr + j, ldexp(l[j * k + i], exponent));
+      for (ptrdiff_t j = 0; j < cols; j++)
+        tt__put_element(r, wide, i * ldr + j, ldexp(l[j * k + i], exponent));
   }
   tt__pool_close(&pool);
   return pool.status;
 }
 
-TTDEF tt_status tt_qr(ptrdiff_t rows, ptrdiff_t cols, const float *a, ptrdiff_t lda, float *q, ptrdiff_t ldq, float *r,
-                      ptrdiff_t ldr, const tt_options *options) {
+TTDEF tt_status tt_qr(ptrdiff_t rows, ptrdiff_t cols, const float *a, ptrdiff_t lda, float *q,
+                      ptrdiff_t ldq, float *r, ptrdiff_t ldr, const tt_options *options) {
   return tt__public_qr(rows, cols, a, lda, q, ldq, r, ldr, options, 0);
 }
 
-TTDEF tt_status tt_qr_f64(ptrdiff_t rows, ptrdiff_t cols, const double *a, ptrdiff_t lda, double *q, ptrdiff_t ldq,
-                          double *r, ptrdiff_t ldr, const tt_options *options) {
+TTDEF tt_status tt_qr_f64(ptrdiff_t rows, ptrdiff_t cols, const double *a, ptrdiff_t lda, double *q,
+                          ptrdiff_t ldq, double *r, ptrdiff_t ldr, const tt_options *options) {
   return tt__public_qr(rows, cols, a, lda, q, ldq, r, ldr, options, 1);
 }
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ------------------------------------------------------------------------------------------ >>eigen
+// ----------------------------------------------------------------------------------------- >>eigen
 // Symmetric eigenvalue problem: Householder tridiagonalisation, then implicit QL [Golub13, 8.3].
 //
-// The full matrix is kept, so that every inner loop runs along a contiguous row. Eigenvectors are rows
-// of Z throughout: Z starts as the product of the reflections and takes each rotation of the QL sweeps on
-// two neighbouring rows. Absolute accuracy n eps |lambda_max|. An eigenvalue that needs more than `limit`
-// sweeps ends the iteration: the caller gets TT_ERROR_CONVERGENCE, never an endless loop.
+// The full matrix is kept, so that every inner loop runs along a contiguous row. Eigenvectors are
+// rows of Z throughout: Z starts as the product of the reflections and takes each rotation of the
+// QL sweeps on two neighbouring rows. Absolute accuracy n eps |lambda_max|. An eigenvalue that
+// needs more than `limit` sweeps ends the iteration: the caller gets TT_ERROR_CONVERGENCE, never an
+// endless loop.
 
 enum { TT__QL_SWEEPS = 60 };
 
-// Q (n,n) as rows, for reflectors that sit in rows 0..n-2 of a and act behind the diagonal: the product
-// leaves coordinate 0 alone. tt__lq_form makes the rest; it then moves down by one row.
+// Q (n,n) as rows, for reflectors that sit in rows 0..n-2 of a and act behind the diagonal: the
+// product leaves coordinate 0 alone. tt__lq_form makes the rest; it then moves down by one row.
 static void tt__form_behind_diagonal(ptrdiff_t n, double *a, const double *tau) {
   tt__lq_form(n - 1, n - 1, a + 1, n, tau);
   for (ptrdiff_t i = n - 1; i > 0; i--) {
@@ -1486,7 +1657,8 @@ static void tt__form_behind_diagonal(ptrdiff_t n, double *a, const double *tau) 
   for (ptrdiff_t j = 1; j < n; j++) a[j] = 0;
 }
 
-// A = Z^T T Z with T tridiagonal (diagonal d, neighbours e[0..n-2]); Z as rows replaces A. work: 2n.
+// A = Z^T T Z with T tridiagonal (diagonal d, neighbours e[0..n-2]); Z as rows replaces A. work:
+// 2n.
 static void tt__tridiagonal(ptrdiff_t n, double *a, double *d, double *e, double *work) {
   double *tau = work, *p = work + n;
   for (ptrdiff_t k = 0; k + 1 < n; k++) {
@@ -1514,7 +1686,8 @@ static void tt__tridiagonal(ptrdiff_t n, double *a, double *d, double *e, double
 }
 
 // One QL sweep with Wilkinson's shift on the block low..high, rotating rows of z.
-static void tt__ql_sweep(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, double *e, double *z) {
+static void tt__ql_sweep(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, double *e,
+                         double *z) {
   double g = (d[low + 1] - d[low]) / (2 * e[low]), s = 1, c = 1, p = 0;
   g = d[high] - d[low] + e[low] / (g + copysign(hypot(g, 1.0), g));
   for (ptrdiff_t i = high - 1; i >= low; i--) {
@@ -1544,7 +1717,8 @@ static tt_status tt__ql(ptrdiff_t n, double *d, double *e, double *z, int limit)
   for (ptrdiff_t low = 0; low < n; low++) {
     for (int sweep = 0;; sweep++) {
       ptrdiff_t high = low;
-      while (high + 1 < n && fabs(e[high]) > DBL_EPSILON * (fabs(d[high]) + fabs(d[high + 1]))) high++;
+      while (high + 1 < n && fabs(e[high]) > DBL_EPSILON * (fabs(d[high]) + fabs(d[high + 1])))
+        high++;
       if (high == low) break;
       if (sweep == limit) return TT_ERROR_CONVERGENCE;
       tt__ql_sweep(n, low, high, d, e, z);
@@ -1554,7 +1728,8 @@ static tt_status tt__ql(ptrdiff_t n, double *d, double *e, double *z, int limit)
 }
 
 // Sorts values descending, with the rows (n each) of one or two arrays; either may be NULL.
-static void tt__sort_rows(ptrdiff_t count, double *values, ptrdiff_t n_x, double *x, ptrdiff_t n_y, double *y) {
+static void tt__sort_rows(ptrdiff_t count, double *values, ptrdiff_t n_x, double *x, ptrdiff_t n_y,
+                          double *y) {
   for (ptrdiff_t i = 0; i + 1 < count; i++) {
     ptrdiff_t best = i;
     for (ptrdiff_t j = i + 1; j < count; j++) if (values[j] > values[best]) best = j;
@@ -1567,7 +1742,8 @@ static void tt__sort_rows(ptrdiff_t count, double *values, ptrdiff_t n_x, double
   }
 }
 
-// Eigenvalues, descending, of the full symmetric a (n,n), whose rows become the eigenvectors. work: 3n.
+// Eigenvalues, descending, of the full symmetric a (n,n), whose rows become the eigenvectors. work:
+// 3n.
 static tt_status tt__eigen(ptrdiff_t n, double *a, double *values, int limit, double *work) {
   tt__tridiagonal(n, a, values, work, work + n);
   tt_status status = tt__ql(n, values, work, a, limit);
@@ -1575,19 +1751,23 @@ static tt_status tt__eigen(ptrdiff_t n, double *a, double *values, int limit, do
   return status;
 }
 
-// Makes the largest entry of x positive and turns y along with it; y may be NULL. Ties go to the first.
+// Makes the largest entry of x positive and turns y along with it; y may be NULL. Ties go to the
+// first.
 static void tt__fix_sign(ptrdiff_t n_x, double *x, ptrdiff_t n_y, double *y) {
   ptrdiff_t best = 0;
   for (ptrdiff_t i = 1; i < n_x; i++)
-    if (fabs(x[i]) > fabs(x[best]) * (1 + 1e-12)) best = i; // near ties go to the first on every machine
+    // near ties go to the first on every machine
+    if (fabs(x[i]) > fabs(x[best]) * (1 + 1e-12)) best = i;
   if (n_x == 0 || x[best] >= 0) return;
   tt__scale_row(n_x, -1, x);
   if (y) tt__scale_row(n_y, -1, y);
 }
 
-static tt_status tt__public_eigh(ptrdiff_t n, const void *a, ptrdiff_t lda, void *values, void *vectors, ptrdiff_t ldv,
-                                 const tt_options *options, int wide) {
-  if (n < 0 || lda < n || (vectors && ldv < n) || !tt__options_valid(options)) return TT_ERROR_INVALID;
+static tt_status tt__public_eigh(ptrdiff_t n, const void *a, ptrdiff_t lda, void *values,
+                                 void *vectors, ptrdiff_t ldv, const tt_options *options,
+                                 int wide) {
+  if (n < 0 || lda < n || (vectors && ldv < n) || !tt__options_valid(options))
+    return TT_ERROR_INVALID;
   if (n == 0) return TT_OK;
   if (!a || !values) return TT_ERROR_INVALID;
   if (!tt__spans(n, lda, 8)) return TT_ERROR_MEMORY;
@@ -1595,12 +1775,14 @@ static tt_status tt__public_eigh(ptrdiff_t n, const void *a, ptrdiff_t lda, void
     for (ptrdiff_t j = 0; j <= i; j++)
       if (!tt__is_finite(tt__element(a, wide, i * lda + j))) return TT_ERROR_NONFINITE;
   tt__pool pool = tt__pool_open(options ? &options->allocator : NULL);
-  double *z = tt__take_f64(&pool, n, n), *d = tt__take_f64(&pool, n, 1), *work = tt__take_f64(&pool, n, 3);
+  double *z = tt__take_f64(&pool, n, n), *d = tt__take_f64(&pool, n, 1),
+         *work = tt__take_f64(&pool, n, 3);
   tt_status status = pool.status;
   if (!status) {
     int exponent = 0;
     for (ptrdiff_t i = 0; i < n; i++)
-      for (ptrdiff_t j = 0; j <= i; j++) z[i * n + j] = z[j * n + i] = tt__element(a, wide, i * lda + j);
+      for (ptrdiff_t j = 0; j <= i; j++)
+        z[i * n + j] = z[j * n + i] = tt__element(a, wide, i * lda + j);
     double largest = tt__largest_magnitude(n * n, z);
     if (largest > 0) (void)frexp(largest, &exponent);
     for (ptrdiff_t i = 0; i < n * n; i++) z[i] = ldexp(z[i], -exponent);
@@ -1608,47 +1790,55 @@ static tt_status tt__public_eigh(ptrdiff_t n, const void *a, ptrdiff_t lda, void
     for (ptrdiff_t i = 0; i < n; i++) {
       tt__put_element(values, wide, i, ldexp(d[i], exponent));
       tt__fix_sign(n, z + i * n, 0, NULL);
-      for (ptrdiff_t j = 0; vectors && j < n; j++) tt__put_element(vectors, wide, j * ldv + i, z[i * n + j]);
+      for (ptrdiff_t j = 0; vectors && j < n; j++)
+        tt__put_element(vectors, wide, j * ldv + i, z[i * n + j]);
     }
   }
   tt__pool_close(&pool);
   return status;
 }
 
-TTDEF tt_status tt_eigh(ptrdiff_t n, const float *a, ptrdiff_t lda, float *values, float *vectors, ptrdiff_t ldv,
-                        const tt_options *options) {
+TTDEF tt_status tt_eigh(ptrdiff_t n, const float *a, ptrdiff_t lda, float *values, float *vectors,
+                        ptrdiff_t ldv, const tt_options *options) {
   return tt__public_eigh(n, a, lda, values, vectors, ldv, options, 0);
 }
 
-TTDEF tt_status tt_eigh_f64(ptrdiff_t n, const double *a, ptrdiff_t lda, double *values, double *vectors, ptrdiff_t ldv,
-                            const tt_options *options) {
+TTDEF tt_status tt_eigh_f64(ptrdiff_t n, const double *a, ptrdiff_t lda, double *values,
+                            double *vectors, ptrdiff_t ldv, const tt_options *options) {
   return tt__public_eigh(n, a, lda, values, vectors, ldv, options, 1);
 }
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ------------------------------------------------------------------------------------------ >>svd
-// Singular value decompositions. A matrix is given as a source: rows and columns addressed by mixed-radix
-// legs, read as doubles block by block, so that an unfolding of a permuted, padded, float or double
-// array needs no copy. The smaller side s is always the rows; a tall matrix is read transposed.
+// ------------------------------------------------------------------------------------------- >>svd
+// Singular value decompositions. A matrix is given as a source: rows and columns addressed by
+// mixed-radix legs, read as doubles block by block, so that an unfolding of a permuted, padded,
+// float or double array needs no copy. The smaller side s is always the rows; a tall matrix is read
+// transposed.
 //
-//   Gram         G = A A^T slab by slab in double, eigenvectors of G. Products of floats are exact in double,
+//   Gram         G = A A^T slab by slab in double, eigenvectors of G. Products of floats are exact
+//                in double,
 //                so singular values of float data come out better than from LAPACK in float.
-//   Jacobi       pivoted LQ, then one-sided Jacobi on the rows of L^T [Demmel92, Drmac08, DeRijk89]: small
-//                singular values keep relative accuracy where the matrix is well conditioned up to scaling.
+//   Jacobi       pivoted LQ, then one-sided Jacobi on the rows of L^T [Demmel92, Drmac08,
+//                DeRijk89]: small
+//                singular values keep relative accuracy where the matrix is well conditioned up to
+//                scaling.
 //   Householder  LQ, bidiagonalisation, implicit QR with rotations on rows [Golub13, 8.6].
-//   Randomised   block Krylov [Musco15] with blocks of 16, orthogonalised against all earlier blocks.
+//   Randomised   block Krylov [Musco15] with blocks of 16, orthogonalised against all earlier
+//                blocks.
 //
-// Inputs in double are scaled by a power of two to a largest entry near 1, so nothing over- or underflows.
+// Inputs are scaled by a power of two to a largest entry near 1, so nothing over- or underflows.
 
-// Digits of an index, most significant first; digit t of leg k moves by t*row[k] rows and t*col[k] columns.
+// Digits of an index, most significant first; digit t of leg k moves by t*row[k] rows and t*col[k]
+// columns.
 typedef struct tt__legs {
   int count;
   ptrdiff_t size[2 * TT_MAX_ORDER + 1], row[2 * TT_MAX_ORDER + 1], col[2 * TT_MAX_ORDER + 1];
 } tt__legs;
 
 typedef struct tt__source {
-  const void *data;                                          // row-major array (true_rows, true_cols)
+  // row-major array (true_rows, true_cols)
+  const void *data;
   int wide;                                                  // double, else float
   ptrdiff_t true_rows, true_cols;                            // what lies outside reads as zero
   ptrdiff_t rows, cols;                                      // of the matrix that the legs describe
@@ -1687,7 +1877,8 @@ static tt__source tt__turned(const tt__source *source) { // its transpose
 }
 
 // Row and column shifts of the indices first .. first+count-1, by an odometer.
-static void tt__coordinates(const tt__legs *legs, ptrdiff_t first, ptrdiff_t count, ptrdiff_t *row, ptrdiff_t *col) {
+static void tt__coordinates(const tt__legs *legs, ptrdiff_t first, ptrdiff_t count, ptrdiff_t *row,
+                            ptrdiff_t *col) {
   ptrdiff_t digit[2 * TT_MAX_ORDER + 1], at_row = 0, at_col = 0;
   for (int k = legs->count - 1; k >= 0; k--) {
     digit[k] = first % legs->size[k];
@@ -1711,9 +1902,11 @@ static void tt__coordinates(const tt__legs *legs, ptrdiff_t first, ptrdiff_t cou
 
 enum { TT__TILE_ROWS = 32, TT__TILE_COLS = 64, TT__SLAB = 256 };
 
-// One tile, its coordinates given: element (i,j) lies in row ri[i] + rj[j] and column ci[i] + cj[j].
-static void tt__tile(const tt__source *source, ptrdiff_t rows, const ptrdiff_t *ri, const ptrdiff_t *ci, ptrdiff_t cols,
-                     const ptrdiff_t *rj, const ptrdiff_t *cj, double *out, ptrdiff_t ldo) {
+// One tile, its coordinates given: element (i,j) lies in row ri[i] + rj[j] and column ci[i] +
+// cj[j].
+static void tt__tile(const tt__source *source, ptrdiff_t rows, const ptrdiff_t *ri,
+                     const ptrdiff_t *ci, ptrdiff_t cols, const ptrdiff_t *rj, const ptrdiff_t *cj,
+                     double *out, ptrdiff_t ldo) {
   for (ptrdiff_t i = 0; i < rows; i++)
     for (ptrdiff_t j = 0; j < cols; j++) {
       ptrdiff_t row = ri[i] + rj[j], col = ci[i] + cj[j];
@@ -1724,9 +1917,10 @@ static void tt__tile(const tt__source *source, ptrdiff_t rows, const ptrdiff_t *
     }
 }
 
-// The block of `rows` x `cols` elements at (row, col) as doubles; tiles keep the coordinates on the stack.
-static void tt__block(const tt__source *source, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col, ptrdiff_t cols, double *out,
-                      ptrdiff_t ldo) {
+// The block of `rows` x `cols` elements at (row, col) as doubles; tiles keep the coordinates on the
+// stack.
+static void tt__block(const tt__source *source, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t col,
+                      ptrdiff_t cols, double *out, ptrdiff_t ldo) {
   ptrdiff_t ri[TT__TILE_ROWS], ci[TT__TILE_ROWS], rj[TT__TILE_COLS], cj[TT__TILE_COLS];
   for (ptrdiff_t i = 0; i < rows; i += TT__TILE_ROWS) {
     ptrdiff_t high = tt__min(rows - i, TT__TILE_ROWS);
@@ -1744,19 +1938,23 @@ static void tt__slab(const tt__source *source, ptrdiff_t first, ptrdiff_t count,
   tt__block(source, 0, source->rows, first, count, out, count);
 }
 
-// What a decomposition of a source (s,n), s <= n, returns: left singular vectors as rows and singular values.
+// What a decomposition of a source (s,n), s <= n, returns: left singular vectors as rows and
+// singular values.
 typedef struct tt__factor {
   ptrdiff_t count;                                           // number of values and vectors
   double *vectors;                                           // (count, s)
-  double *values;                                            // (count) descending, of the scaled source
-  double square;                                             // squared Frobenius norm of the scaled source
-  int complete;                                              // 0: smaller values exist but were not computed
+  // (count) descending, of the scaled source
+  double *values;
+  // squared Frobenius norm of the scaled source
+  double square;
+  // 0: smaller values exist but were not computed
+  int complete;
 } tt__factor;
 
-// out (count, n) = vectors (count, s) times the source, in slabs; out is of float or double and may be the
-// source's own array if that is plain and count <= its rows.
-static void tt__project(tt__pool *pool, const double *vectors, ptrdiff_t count, const tt__source *source, void *out,
-                        int wide) {
+// out (count, n) = vectors (count, s) times the source, in slabs; out is of float or double and may
+// be the source's own array if that is plain and count <= its rows.
+static void tt__project(tt__pool *pool, const double *vectors, ptrdiff_t count,
+                        const tt__source *source, void *out, int wide) {
   void *mark = pool->blocks;
   ptrdiff_t s = source->rows, n = source->cols, width = tt__min(n, TT__SLAB);
   double *slab = tt__take_f64(pool, s, width), *part = tt__take_f64(pool, count, width);
@@ -1766,7 +1964,8 @@ static void tt__project(tt__pool *pool, const double *vectors, ptrdiff_t count, 
     tt__slab(source, j, now, slab);
     tt__matmul(count, now, s, vectors, s, slab, now, part, now, 0, work);
     for (ptrdiff_t i = 0; i < count; i++)
-      for (ptrdiff_t t = 0; t < now; t++) tt__put_element(out, wide, i * n + j + t, part[i * now + t]);
+      for (ptrdiff_t t = 0; t < now; t++)
+        tt__put_element(out, wide, i * n + j + t, part[i * now + t]);
   }
   tt__pool_rewind(pool, mark);
 }
@@ -1775,11 +1974,15 @@ static void tt__project(tt__pool *pool, const double *vectors, ptrdiff_t count, 
 
 enum { TT__JACOBI_SWEEPS = 40 };
 
-// Rotates rows p and q of x (and of v) until they are orthogonal. Returns whether there was anything to do.
-static int tt__jacobi_pair(ptrdiff_t n, double *x, ptrdiff_t n_v, double *v, double *square, ptrdiff_t p, ptrdiff_t q) {
+// Rotates rows p and q of x (and of v) until they are orthogonal. Returns whether there was
+// anything to do.
+static int tt__jacobi_pair(ptrdiff_t n, double *x, ptrdiff_t n_v, double *v, double *square,
+                           ptrdiff_t p, ptrdiff_t q) {
   double g = tt__dot(n, x + p * n, x + q * n);
-  double limit = DBL_EPSILON / 2 * sqrt((double)n + 16) * sqrt(square[p]) * sqrt(square[q]); // 16: rounding of short rows
-  if (fabs(g) <= limit || square[p] < 1e-290 || square[q] < 1e-290) return 0; // below, squares lose digits
+  // 16: rounding of short rows
+  double limit = DBL_EPSILON / 2 * sqrt((double)n + 16) * sqrt(square[p]) * sqrt(square[q]);
+  // below, squares lose digits
+  if (fabs(g) <= limit || square[p] < 1e-290 || square[q] < 1e-290) return 0;
   double zeta = (square[q] - square[p]) / (2 * g);
   double t = copysign(1.0, zeta) / (fabs(zeta) + hypot(1.0, zeta));
   double c = 1 / sqrt(1 + t * t), s = c * t;
@@ -1791,7 +1994,8 @@ static int tt__jacobi_pair(ptrdiff_t n, double *x, ptrdiff_t n_v, double *v, dou
 }
 
 // Brings the longest of rows p.. to place p, in x, v and square (de Rijk's order).
-static void tt__jacobi_order(ptrdiff_t rows, ptrdiff_t n, double *x, ptrdiff_t n_v, double *v, double *square, ptrdiff_t p) {
+static void tt__jacobi_order(ptrdiff_t rows, ptrdiff_t n, double *x, ptrdiff_t n_v, double *v,
+                             double *square, ptrdiff_t p) {
   ptrdiff_t best = p;
   for (ptrdiff_t i = p + 1; i < rows; i++) if (square[i] > square[best]) best = i;
   if (best == p) return;
@@ -1802,24 +2006,28 @@ static void tt__jacobi_order(ptrdiff_t rows, ptrdiff_t n, double *x, ptrdiff_t n
   if (v) tt__swap_rows(n_v, v + p * n_v, v + best * n_v);
 }
 
-// One-sided Jacobi: rotates the rows of x (rows,n) until all are orthogonal, v (rows,n_v) or NULL along
-// with them. square: `rows` numbers of workspace.
-static tt_status tt__jacobi(ptrdiff_t rows, ptrdiff_t n, double *x, ptrdiff_t n_v, double *v, double *square, int limit) {
+// One-sided Jacobi: rotates the rows of x (rows,n) until all are orthogonal, v (rows,n_v) or NULL
+// along with them. square: `rows` numbers of workspace.
+static tt_status tt__jacobi(ptrdiff_t rows, ptrdiff_t n, double *x, ptrdiff_t n_v, double *v,
+                            double *square, int limit) {
   for (int sweep = 0; sweep < limit; sweep++) {
     int rotated = 0;
-    for (ptrdiff_t i = 0; i < rows; i++) square[i] = tt__dot(n, x + i * n, x + i * n); // fresh: updates drift
+    // fresh: updates drift
+    for (ptrdiff_t i = 0; i < rows; i++) square[i] = tt__dot(n, x + i * n, x + i * n);
     for (ptrdiff_t p = 0; p + 1 < rows; p++) {
       tt__jacobi_order(rows, n, x, n_v, v, square, p);
-      for (ptrdiff_t q = p + 1; q < rows; q++) rotated |= tt__jacobi_pair(n, x, n_v, v, square, p, q);
+      for (ptrdiff_t q = p + 1; q < rows; q++)
+        rotated |= tt__jacobi_pair(n, x, n_v, v, square, p, q);
     }
     if (!rotated) return TT_OK;
   }
   return TT_ERROR_CONVERGENCE;
 }
 
-// Divides the rows of x (rows,n), orthogonal and descending, by their norms, which go to values; rows of
-// norm (next to) zero become a completion to an orthonormal basis. work: rows * (rows + 1).
-static void tt__normalize_rows(ptrdiff_t rows, ptrdiff_t n, double *x, double *values, double *work) {
+// Divides the rows of x (rows,n), orthogonal and descending, by their norms, which go to values;
+// rows of norm (next to) zero become a completion to an orthonormal basis. work: rows * (rows + 1).
+static void tt__normalize_rows(ptrdiff_t rows, ptrdiff_t n, double *x, double *values,
+                               double *work) {
   int deficient = 0;
   for (ptrdiff_t i = 0; i < rows; i++) {
     double *row = x + i * n;
@@ -1830,9 +2038,10 @@ static void tt__normalize_rows(ptrdiff_t rows, ptrdiff_t n, double *x, double *v
   if (deficient) tt__lq_factors(rows, n, x, n, work, work + rows * rows);
 }
 
-// Sorts the columns of a (s,n) by their largest entry, descending, so that Householder reflections along
-// rows stay accurate for graded columns; order[j] is where column j came from.
-static void tt__sort_columns(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double *a, ptrdiff_t *order) {
+// Sorts the columns of a (s,n) by their largest entry, descending, so that Householder reflections
+// along rows stay accurate for graded columns; order[j] is where column j came from.
+static void tt__sort_columns(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double *a,
+                             ptrdiff_t *order) {
   void *mark = pool->blocks;
   double *key = tt__take_f64(pool, n, 1), *row = tt__take_f64(pool, n, 1);
   ptrdiff_t *heap = order;
@@ -1840,7 +2049,8 @@ static void tt__sort_columns(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double *a
     order[j] = j;
     for (ptrdiff_t i = 0; i < s; i++) if (fabs(a[i * n + j]) > key[j]) key[j] = fabs(a[i * n + j]);
   }
-  for (ptrdiff_t step = n / 2, end = n; !pool->status && end > 1;) { // heap sort, smallest key on top
+  // heap sort, smallest key on top
+  for (ptrdiff_t step = n / 2, end = n; !pool->status && end > 1;) {
     if (step > 0) {
       step--;
     } else {
@@ -1864,10 +2074,12 @@ static void tt__sort_columns(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double *a
 }
 
 // SVD of a (s,n), s <= n, by Jacobi: u (s,s) and a (s,n) become the left and right vectors as rows.
-//   C = P A Pi = L Q;  J L^T = S Z^T  =>  left vectors Z permuted back, right vectors J Q permuted back
-static tt_status tt__svd_jacobi(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double *a, double *u, double *values,
-                                int wants_right) {
-  double *r = tt__take_f64(pool, s, s), *tau = tt__take_f64(pool, s, 1), *v = tt__take_f64(pool, s, s);
+//   C = P A Pi = L Q;  J L^T = S Z^T  =>  left vectors Z permuted back, right vectors J Q permuted
+//                      back
+static tt_status tt__svd_jacobi(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double *a, double *u,
+                                double *values, int wants_right) {
+  double *r = tt__take_f64(pool, s, s), *tau = tt__take_f64(pool, s, 1),
+         *v = tt__take_f64(pool, s, s);
   double *work = tt__take_f64(pool, s, s + 1);
   double *right = wants_right ? tt__take_f64(pool, s, n) : NULL;
   void *gemm = tt__take(pool, tt__gemm_work_size(1), 1);
@@ -1906,13 +2118,16 @@ static void tt__bidiagonal(ptrdiff_t s, double *x, double *u, double *d, double 
     left[k] = tt__reflector(s - k, column);
     d[k] = column[0];
     for (ptrdiff_t j = 0; j < rest; j++) combined[j] = row[j]; // combined = v^T X, row by row
-    for (ptrdiff_t i = k + 1; i < s; i++) tt__axpy(rest, column[i - k], x + i * s + k + 1, combined);
+    for (ptrdiff_t i = k + 1; i < s; i++)
+      tt__axpy(rest, column[i - k], x + i * s + k + 1, combined);
     tt__axpy(rest, -left[k], combined, row);
-    for (ptrdiff_t i = k + 1; i < s; i++) tt__axpy(rest, -left[k] * column[i - k], combined, x + i * s + k + 1);
+    for (ptrdiff_t i = k + 1; i < s; i++)
+      tt__axpy(rest, -left[k] * column[i - k], combined, x + i * s + k + 1);
     if (rest == 0) break;
     right[k] = tt__reflector(rest, row);
     e[k] = row[0];
-    for (ptrdiff_t i = k + 1; i < s && right[k] != 0; i++) tt__reflect(rest, right[k], row, x + i * s + k + 1);
+    for (ptrdiff_t i = k + 1; i < s && right[k] != 0; i++)
+      tt__reflect(rest, right[k], row, x + i * s + k + 1);
   }
   tt__lq_form(s, s, u, s, left);
   if (s > 0) tt__form_behind_diagonal(s, x, right);
@@ -1927,7 +2142,8 @@ static double tt__givens(double f, double g, double *c, double *s) {
 }
 
 // One implicit QR step with Wilkinson's shift on the block low..high of the bidiagonal (d, e).
-static void tt__qr_step(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, double *e, double *u, double *v) {
+static void tt__qr_step(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, double *e, double *u,
+                        double *v) {
   double before = high - 1 > low ? e[high - 2] : 0, c, s;
   double t11 = d[high - 1] * d[high - 1] + before * before, t12 = d[high - 1] * e[high - 1];
   double t22 = d[high] * d[high] + e[high - 1] * e[high - 1], half = (t11 - t22) / 2;
@@ -1953,8 +2169,10 @@ static void tt__qr_step(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, d
   }
 }
 
-// d[k] = 0 inside the block: rotations of row k with the rows below it remove e[k], which splits the block.
-static void tt__split_at_zero(ptrdiff_t n, ptrdiff_t k, ptrdiff_t high, double *d, double *e, double *u) {
+// d[k] = 0 inside the block: rotations of row k with the rows below it remove e[k], which splits
+// the block.
+static void tt__split_at_zero(ptrdiff_t n, ptrdiff_t k, ptrdiff_t high, double *d, double *e,
+                              double *u) {
   double f = e[k], c, s;
   e[k] = 0;
   for (ptrdiff_t i = k + 1; i <= high && f != 0; i++) {
@@ -1968,7 +2186,8 @@ static void tt__split_at_zero(ptrdiff_t n, ptrdiff_t k, ptrdiff_t high, double *
 }
 
 // d[high] = 0: rotations of column high with the columns before it remove e[high-1].
-static void tt__deflate_last(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, double *e, double *v) {
+static void tt__deflate_last(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, double *e,
+                             double *v) {
   double f = e[high - 1], c, s;
   e[high - 1] = 0;
   for (ptrdiff_t i = high - 1; i >= low && f != 0; i--) {
@@ -1981,14 +2200,16 @@ static void tt__deflate_last(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double 
   }
 }
 
-// Finds the block low..high that ends at `high`: returns low, with every negligible e and d set to zero.
+// Finds the block low..high that ends at `high`: returns low, with every negligible e and d set to
+// zero.
 static ptrdiff_t tt__qr_block(ptrdiff_t high, double *d, double *e, double tiny, ptrdiff_t *zero) {
   ptrdiff_t low = high;
   *zero = -1;
   for (;; low--) {
     if (fabs(d[low]) <= tiny) { d[low] = 0; *zero = low; }
     if (low == 0) break;
-    if (fabs(e[low - 1]) <= DBL_EPSILON / 2 * (fabs(d[low - 1]) + fabs(d[low])) || fabs(e[low - 1]) <= tiny) {
+    if (fabs(e[low - 1]) <= DBL_EPSILON / 2 * (fabs(d[low - 1]) + fabs(d[low])) ||
+        fabs(e[low - 1]) <= tiny) {
       e[low - 1] = 0;
       break;
     }
@@ -1996,7 +2217,8 @@ static ptrdiff_t tt__qr_block(ptrdiff_t high, double *d, double *e, double tiny,
   return low;
 }
 
-static tt_status tt__bidiagonal_qr(ptrdiff_t n, double *d, double *e, double *u, double *v, int limit) {
+static tt_status tt__bidiagonal_qr(ptrdiff_t n, double *d, double *e, double *u, double *v,
+                                   int limit) {
   double tiny = DBL_EPSILON / 256 * (tt__largest_magnitude(n, d) + tt__largest_magnitude(n, e));
   for (ptrdiff_t high = n - 1; high >= 0; high--) {
     for (int sweep = 0;; sweep++) {
@@ -2012,9 +2234,10 @@ static tt_status tt__bidiagonal_qr(ptrdiff_t n, double *d, double *e, double *u,
 }
 
 // SVD of a (s,n), s <= n, by bidiagonalisation of L; outputs as in tt__svd_jacobi.
-static tt_status tt__svd_householder(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double *a, double *u, double *values,
-                                     int wants_right) {
-  double *x = tt__take_f64(pool, s, s), *tau = tt__take_f64(pool, s, 1), *e = tt__take_f64(pool, s, 1);
+static tt_status tt__svd_householder(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double *a, double *u,
+                                     double *values, int wants_right) {
+  double *x = tt__take_f64(pool, s, s), *tau = tt__take_f64(pool, s, 1),
+         *e = tt__take_f64(pool, s, 1);
   double *work = tt__take_f64(pool, s, 3), *right = wants_right ? tt__take_f64(pool, s, n) : NULL;
   void *gemm = tt__take(pool, tt__gemm_work_size(1), 1);
   if (pool->status) return pool->status;
@@ -2049,7 +2272,8 @@ static void tt__gram(tt__pool *pool, const tt__source *source, double *g) {
     tt__slab(source, j, now, slab);
     for (ptrdiff_t i = 0; i < s; i += 64) {
       ptrdiff_t high = tt__min(64, s - i);
-      tt__matmul(high, i + high, now, slab + i * now, now, slab, now, g + i * s, s, TT_TRANSPOSE_B | TT_ACCUMULATE, work);
+      tt__matmul(high, i + high, now, slab + i * now, now, slab, now, g + i * s, s,
+                 TT_TRANSPOSE_B | TT_ACCUMULATE, work);
     }
   }
   for (ptrdiff_t i = 0; i < s; i++)
@@ -2057,8 +2281,8 @@ static void tt__gram(tt__pool *pool, const tt__source *source, double *g) {
   tt__pool_rewind(pool, mark);
 }
 
-// Eigenvectors of a Gram matrix as rows, square roots of its eigenvalues. Where QL gives up after `limit`
-// sweeps, Jacobi starts again from the same matrix.
+// Eigenvectors of a Gram matrix as rows, square roots of its eigenvalues. Where QL gives up after
+// `limit` sweeps, Jacobi starts again from the same matrix.
 static tt_status tt__gram_eigen(tt__pool *pool, ptrdiff_t s, double *g, double *values, int limit) {
   void *mark = pool->blocks;
   double *copy = tt__take_f64(pool, s, s), *work = tt__take_f64(pool, s, s + 3);
@@ -2089,8 +2313,8 @@ static ptrdiff_t tt__krylov_size(ptrdiff_t s, ptrdiff_t rank) {
 }
 
 // z (b,s) = (y A) A^T for y (b,s); y NULL: z = Omega A^T, Omega (b,n) random signs.
-static void tt__krylov_multiply(tt__pool *pool, const tt__source *source, unsigned seed, ptrdiff_t b, const double *y,
-                                double *z) {
+static void tt__krylov_multiply(tt__pool *pool, const tt__source *source, unsigned seed,
+                                ptrdiff_t b, const double *y, double *z) {
   void *mark = pool->blocks;
   ptrdiff_t s = source->rows, n = source->cols, width = tt__min(n, TT__SLAB);
   double *slab = tt__take_f64(pool, s, width), *t = tt__take_f64(pool, b, width);
@@ -2106,10 +2330,11 @@ static void tt__krylov_multiply(tt__pool *pool, const tt__source *source, unsign
   tt__pool_rewind(pool, mark);
 }
 
-// Makes the b rows of y orthonormal and orthogonal to the `count` orthonormal rows of q. Two rounds are
-// enough for rows that were independent; the third serves arbitrary rows that replaced null ones.
-static void tt__orthonormalize_against(ptrdiff_t s, ptrdiff_t count, const double *q, ptrdiff_t b, double *y, double *coefficients,
-                                       double *tau, void *work) {
+// Makes the b rows of y orthonormal and orthogonal to the `count` orthonormal rows of q. Two rounds
+// are enough for rows that were independent; the third serves arbitrary rows that replaced null
+// ones.
+static void tt__orthonormalize_against(ptrdiff_t s, ptrdiff_t count, const double *q, ptrdiff_t b,
+                                       double *y, double *coefficients, double *tau, void *work) {
   for (int round = 0; round < 3; round++) {
     tt__matmul(b, count, s, y, s, q, s, coefficients, count, TT_TRANSPOSE_B, work);
     for (ptrdiff_t i = 0; i < b * count; i++) coefficients[i] = -coefficients[i];
@@ -2119,10 +2344,13 @@ static void tt__orthonormalize_against(ptrdiff_t s, ptrdiff_t count, const doubl
   }
 }
 
-// Block Krylov: Q spans all of (A A^T)^i A Omega^T, H = Q A A^T Q^T, left vectors = eigenvectors of H times Q.
-static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, ptrdiff_t rank, unsigned seed, tt__factor *out) {
+// Block Krylov: Q spans all of (A A^T)^i A Omega^T, H = Q A A^T Q^T, left vectors = eigenvectors of
+// H times Q.
+static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, ptrdiff_t rank,
+                                    unsigned seed, tt__factor *out) {
   ptrdiff_t s = source->rows, size = tt__krylov_size(s, rank), b = TT__KRYLOV_BLOCK;
-  double *q = tt__take_f64(pool, size, s), *z = tt__take_f64(pool, size, s), *h = tt__take_f64(pool, size, size);
+  double *q = tt__take_f64(pool, size, s), *z = tt__take_f64(pool, size, s),
+         *h = tt__take_f64(pool, size, size);
   double *coefficients = tt__take_f64(pool, b, size), *tau = tt__take_f64(pool, b, 1);
   void *work = tt__take(pool, tt__gemm_work_size(1), 1);
   out->values = tt__take_f64(pool, size, 1);
@@ -2137,7 +2365,8 @@ static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, pt
   if (pool->status) return pool->status;
   tt__matmul(size, size, s, z, s, q, s, h, size, TT_TRANSPOSE_B, work);
   for (ptrdiff_t i = 0; i < size; i++)
-    for (ptrdiff_t j = 0; j < i; j++) h[i * size + j] = h[j * size + i] = (h[i * size + j] + h[j * size + i]) / 2;
+    for (ptrdiff_t j = 0; j < i; j++)
+      h[i * size + j] = h[j * size + i] = (h[i * size + j] + h[j * size + i]) / 2;
   tt_status status = tt__gram_eigen(pool, size, h, out->values, TT__QL_SWEEPS);
   if (status) return status;
   tt__matmul(rank, s, size, h, size, q, s, out->vectors, s, 0, work);
@@ -2148,8 +2377,9 @@ static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, pt
 
 // ---- the choice
 
-// Largest magnitude of the source's array and its squared norm after scaling; sets source->scale to a power
-// of two for doubles. Returns the index of the first element that is NaN or Inf, else -1.
+// Squared norm of the source's array after scaling; sets source->scale to the power of two that
+// brings the largest entry near 1. Returns the index of the first element that is NaN or Inf, else
+// -1.
 static ptrdiff_t tt__scan(tt__source *source, double *square) {
   ptrdiff_t count = source->true_rows * source->true_cols;
   double largest = 0, sum = 0;
@@ -2159,7 +2389,7 @@ static ptrdiff_t tt__scan(tt__source *source, double *square) {
     if (fabs(value) > largest) largest = fabs(value);
   }
   source->scale = 1;
-  if (source->wide && largest > 0) {
+  if (largest > 0) {
     int exponent;
     (void)frexp(largest, &exponent);
     source->scale = ldexp(1, exponent < -1000 ? 1000 : -exponent);
@@ -2176,7 +2406,8 @@ static ptrdiff_t tt__scan(tt__source *source, double *square) {
 static int tt__choose_method(const tt__source *source, ptrdiff_t rank, int method) {
   ptrdiff_t s = source->rows;
   int exact = source->wide ? (s <= 128 ? TT_SVD_JACOBI : TT_SVD_HOUSEHOLDER) : TT_SVD_GRAM;
-  if (method == TT_SVD_AUTO) method = rank > 0 && rank <= s / 8 && s > 1024 ? TT_SVD_RANDOMIZED : exact;
+  if (method == TT_SVD_AUTO)
+    method = rank > 0 && rank <= s / 8 && s > 1024 ? TT_SVD_RANDOMIZED : exact;
   return method == TT_SVD_RANDOMIZED && tt__krylov_size(s, rank) == 0 ? exact : method;
 }
 
@@ -2195,8 +2426,8 @@ static void tt__lq_of_source(tt__pool *pool, const tt__source *source, double *l
 
 // Left singular vectors and values of a source with rows <= cols, `rank` of them if the method is
 // randomised, else all. Nothing here knows what the vectors are for.
-static tt_status tt__left_vectors(tt__pool *pool, const tt__source *source, ptrdiff_t rank, int method, unsigned seed,
-                                  tt__factor *out) {
+static tt_status tt__left_vectors(tt__pool *pool, const tt__source *source, ptrdiff_t rank,
+                                  int method, unsigned seed, tt__factor *out) {
   ptrdiff_t s = source->rows;
   method = tt__choose_method(source, rank, method);
   if (method == TT_SVD_RANDOMIZED) return tt__svd_randomized(pool, source, rank, seed, out);
@@ -2207,7 +2438,8 @@ static tt_status tt__left_vectors(tt__pool *pool, const tt__source *source, ptrd
   if (pool->status) return pool->status;
   if (method == TT_SVD_GRAM) {
     tt__gram(pool, source, out->vectors);
-    return pool->status ? pool->status : tt__gram_eigen(pool, s, out->vectors, out->values, TT__QL_SWEEPS);
+    return pool->status ? pool->status
+                        : tt__gram_eigen(pool, s, out->vectors, out->values, TT__QL_SWEEPS);
   }
   double *l = tt__take_f64(pool, s, s);
   if (pool->status) return pool->status;
@@ -2217,16 +2449,18 @@ static tt_status tt__left_vectors(tt__pool *pool, const tt__source *source, ptrd
   return tt__svd_householder(pool, s, s, l, out->vectors, out->values, 0);
 }
 
-// SVD of a dense (s,n), s <= n, that the methods may destroy: left (s,s) and a (s,n) become vectors as rows.
-static tt_status tt__dense_svd(tt__pool *pool, int method, ptrdiff_t s, ptrdiff_t n, double *a, double *left, double *values,
-                               int wants_right) {
+// SVD of a dense (s,n), s <= n, that the methods may destroy: left (s,s) and a (s,n) become vectors
+// as rows.
+static tt_status tt__dense_svd(tt__pool *pool, int method, ptrdiff_t s, ptrdiff_t n, double *a,
+                               double *left, double *values, int wants_right) {
   if (method == TT_SVD_JACOBI) return tt__svd_jacobi(pool, s, n, a, left, values, wants_right);
   return tt__svd_householder(pool, s, n, a, left, values, wants_right);
 }
 
-// Both sides of the SVD of a source (s,n), s <= n: left (k,s), values (k), right (k,n) as rows, k = rank or s.
-static tt_status tt__both_vectors(tt__pool *pool, const tt__source *source, ptrdiff_t k, const tt_options *options,
-                                  tt__factor *left, double **right) {
+// Both sides of the SVD of a source (s,n), s <= n: left (k,s), values (k), right (k,n) as rows, k =
+// rank or s.
+static tt_status tt__both_vectors(tt__pool *pool, const tt__source *source, ptrdiff_t k,
+                                  const tt_options *options, tt__factor *left, double **right) {
   ptrdiff_t s = source->rows, n = source->cols;
   int method = tt__choose_method(source, k < s ? k : 0, options->method);
   if (method == TT_SVD_JACOBI || method == TT_SVD_HOUSEHOLDER) {
@@ -2241,13 +2475,14 @@ static tt_status tt__both_vectors(tt__pool *pool, const tt__source *source, ptrd
   *right = tt__take_f64(pool, k, n);
   double *l = tt__take_f64(pool, k, k), *tau = tt__take_f64(pool, k, 1);
   if (status || pool->status) return status ? status : pool->status;
-  tt__project(pool, left->vectors, k, source, *right, 1);    // rows s_i v_i: L of their LQ is nearly diagonal
+  // rows s_i v_i: L of their LQ is nearly diagonal
+  tt__project(pool, left->vectors, k, source, *right, 1);
   if (!pool->status) tt__lq_factors(k, n, *right, n, l, tau);
   return pool->status;
 }
 
-static tt_status tt__public_svd(const void *a, ptrdiff_t rows, ptrdiff_t cols, void *u, void *values, void *vt,
-                                const tt_options *given, int wide) {
+static tt_status tt__public_svd(const void *a, ptrdiff_t rows, ptrdiff_t cols, void *u,
+                                void *values, void *vt, const tt_options *given, int wide) {
   tt_options options = tt__options(given);
   tt_status status = tt__check_matrix(rows, cols, a, cols, wide, given);
   ptrdiff_t k = tt__min(rows, cols), s = k, n = tt__max(rows, cols);
@@ -2264,42 +2499,48 @@ static tt_status tt__public_svd(const void *a, ptrdiff_t rows, ptrdiff_t cols, v
   if (rows > cols) source = tt__turned(&source);
   status = tt__both_vectors(&pool, &source, k, &options, &left, &right);
   if (!status || status == TT_ERROR_CONVERGENCE) {
-    double *first = rows > cols ? right : left.vectors, *second = rows > cols ? left.vectors : right;
+    double *first = rows > cols ? right : left.vectors,
+           *second = rows > cols ? left.vectors : right;
     for (ptrdiff_t i = 0; i < k; i++) {
       ptrdiff_t n_u = rows > cols ? n : s, n_v = rows > cols ? s : n;
       tt__fix_sign(n_u, first + i * n_u, n_v, second + i * n_v);
       tt__put_element(values, wide, i, left.values[i] / scale);
-      for (ptrdiff_t j = 0; u && j < n_u; j++) tt__put_element(u, wide, j * k + i, first[i * n_u + j]);
-      for (ptrdiff_t j = 0; vt && j < n_v; j++) tt__put_element(vt, wide, i * n_v + j, second[i * n_v + j]);
+      for (ptrdiff_t j = 0; u && j < n_u; j++)
+        tt__put_element(u, wide, j * k + i, first[i * n_u + j]);
+      for (ptrdiff_t j = 0; vt && j < n_v; j++)
+        tt__put_element(vt, wide, i * n_v + j, second[i * n_v + j]);
     }
   }
   tt__pool_close(&pool);
   return status;
 }
 
-TTDEF tt_status tt_svd(const float *a, ptrdiff_t rows, ptrdiff_t cols, float *u, float *s, float *vt,
-                       const tt_options *options) {
+TTDEF tt_status tt_svd(const float *a, ptrdiff_t rows, ptrdiff_t cols, float *u, float *s,
+                       float *vt, const tt_options *options) {
   return tt__public_svd(a, rows, cols, u, s, vt, options, 0);
 }
 
-TTDEF tt_status tt_svd_f64(const double *a, ptrdiff_t rows, ptrdiff_t cols, double *u, double *s, double *vt,
-                           const tt_options *options) {
+TTDEF tt_status tt_svd_f64(const double *a, ptrdiff_t rows, ptrdiff_t cols, double *u, double *s,
+                           double *vt, const tt_options *options) {
   return tt__public_svd(a, rows, cols, u, s, vt, options, 1);
 }
 #endif // TT_INFERENCE_ONLY
 
-// ------------------------------------------------------------------------------------------ >>shape
-// Integers about trains: factors of a matrix size, useful ranks, counts. Validity of a whole train is
-// checked here once, at every public door, with all products in checked arithmetic.
+// ----------------------------------------------------------------------------------------- >>shape
+// Numbers about trains: factors of a matrix size, useful ranks, counts, the cost of a forward pass.
+// Validity of a whole train is checked here once, at every public door, with all products in
+// checked arithmetic.
 //
 // The useful maximum of a rank is what the legs on either side can carry: min(prod_{j<=k} m_j n_j,
 // prod_{j>k} m_j n_j), and no more than its neighbour rank times one leg.
 
 // Product of rows, of cols or of both over cores first..end-1; -1 on overflow.
-static ptrdiff_t tt__leg_product(const tt_shape *shape, int first, int end, int with_rows, int with_cols) {
+static ptrdiff_t tt__leg_product(const tt_shape *shape, int first, int end, int with_rows,
+                                 int with_cols) {
   ptrdiff_t product = 1;
   for (int k = first; k < end; k++)
-    if ((with_rows && !tt__multiply(&product, shape->rows[k])) || (with_cols && !tt__multiply(&product, shape->cols[k])))
+    if ((with_rows && !tt__multiply(&product, shape->rows[k])) ||
+        (with_cols && !tt__multiply(&product, shape->cols[k])))
       return -1;
   return product;
 }
@@ -2313,22 +2554,28 @@ static ptrdiff_t tt__core_count(const tt_shape *shape, int k) { // numbers in co
 }
 
 // Rows and row length of the GEMM view of core k.
-static void tt__view_size(const tt_shape *shape, int sweep, int k, ptrdiff_t *rows, ptrdiff_t *length) {
+static void tt__view_size(const tt_shape *shape, int sweep, int k, ptrdiff_t *rows,
+                          ptrdiff_t *length) {
   ptrdiff_t left = shape->ranks[k], right = shape->ranks[k + 1];
   *rows = (sweep == TT_LEFT_TO_RIGHT ? right : left) * shape->rows[k];
   *length = (sweep == TT_LEFT_TO_RIGHT ? left : right) * shape->cols[k];
 }
 
-static int tt__factors_valid(const tt_shape *shape) { // order and factors positive, ranks not negative
+// order and factors positive, ranks not negative
+static int tt__factors_valid(const tt_shape *shape) {
   if (shape->order < 1 || shape->order > TT_MAX_ORDER) return 0;
   for (int k = 0; k < shape->order; k++)
-    if (shape->rows[k] < 1 || shape->cols[k] < 1 || shape->ranks[k] < 0 || shape->ranks[k + 1] < 0) return 0;
+    if (shape->rows[k] < 1 || shape->cols[k] < 1 || shape->ranks[k] < 0 || shape->ranks[k + 1] < 0)
+      return 0;
   return 1;
 }
 
-// A train that may be run: shape, sizes, ranks, formats and pointers. Says nothing about the values.
+// A train that may be run: shape, sizes, ranks, formats and pointers. Says nothing about the
+// values.
 static int tt__valid(const tt_matrix *w) {
-  if (!w || !tt__factors_valid(&w->shape) || w->shape.ranks[0] != 1 || w->shape.ranks[w->shape.order] != 1) return 0;
+  if (!w || !tt__factors_valid(&w->shape) || w->shape.ranks[0] != 1 ||
+      w->shape.ranks[w->shape.order] != 1)
+    return 0;
   ptrdiff_t rows = tt__leg_product(&w->shape, 0, w->shape.order, 1, 0);
   ptrdiff_t cols = tt__leg_product(&w->shape, 0, w->shape.order, 0, 1);
   if (w->rows < 1 || w->cols < 1 || w->rows > rows || w->cols > cols) return 0;
@@ -2338,7 +2585,9 @@ static int tt__valid(const tt_matrix *w) {
     ptrdiff_t size = tt__core_count(&w->shape, k);
     if (w->shape.ranks[k] < 1 || size < 0 || !tt__multiply(&size, 8)) return 0;
     if (!core->data || core->dtype < TT_F32 || core->dtype > TT_I2) return 0;
-    if (core->group < TT_GROUP_ROW || (core->group != 0 && (!core->scales || !tt__is_integer(core->dtype)))) return 0;
+    if (core->group < TT_GROUP_ROW ||
+        (core->group != 0 && (!core->scales || !tt__is_integer(core->dtype))))
+      return 0;
   }
   return 1;
 }
@@ -2347,9 +2596,11 @@ static int tt__valid(const tt_matrix *w) {
 TTDEF tt_status tt_shape_check(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols) {
   if (!shape || rows < 1 || cols < 1 || !tt__factors_valid(shape)) return TT_ERROR_INVALID;
   if (shape->ranks[0] != 1 || shape->ranks[shape->order] != 1) {
-    if (shape->ranks[0] > 1 || shape->ranks[shape->order] > 1) return TT_ERROR_SHAPE; // 0 is a request for 1
+    // 0 is a request for 1
+    if (shape->ranks[0] > 1 || shape->ranks[shape->order] > 1) return TT_ERROR_SHAPE;
   }
-  ptrdiff_t m = tt__leg_product(shape, 0, shape->order, 1, 0), n = tt__leg_product(shape, 0, shape->order, 0, 1);
+  ptrdiff_t m = tt__leg_product(shape, 0, shape->order, 1, 0),
+            n = tt__leg_product(shape, 0, shape->order, 0, 1);
   if (m < 0 || n < 0 || tt__leg_product(shape, 0, shape->order, 1, 1) < 0) return TT_ERROR_MEMORY;
   return m < rows || n < cols ? TT_ERROR_SHAPE : TT_OK;
 }
@@ -2376,7 +2627,8 @@ TTDEF tt_status tt_shape_clip(tt_shape *shape, int max_rank) {
   int order = shape->order, *ranks = shape->ranks;
   ranks[0] = ranks[order] = 1;
   for (int k = 1; k < order; k++) {
-    ptrdiff_t most = tt__saturated(tt__saturated(ranks[k - 1], shape->rows[k - 1]), shape->cols[k - 1]);
+    ptrdiff_t most =
+        tt__saturated(tt__saturated(ranks[k - 1], shape->rows[k - 1]), shape->cols[k - 1]);
     if (max_rank > 0) most = tt__min(most, max_rank);
     ranks[k] = ranks[k] ? (int)tt__min(ranks[k], most) : (int)most;
   }
@@ -2387,9 +2639,9 @@ TTDEF tt_status tt_shape_clip(tt_shape *shape, int max_rank) {
   return TT_OK;
 }
 
-// The size >= `size`, at most about 6 % larger, that splits into `order` factors with the smallest spread;
-// factors are left in *out, ascending. Every candidate is split greedily: the divisor nearest to the
-// remaining root, again and again.
+// The size >= `size`, at most about 6 % larger, that splits into `order` factors with the smallest
+// spread; factors are left in *out, ascending. Every candidate is split greedily: the divisor
+// nearest to the remaining root, again and again.
 static double tt__split(ptrdiff_t size, int order, int *out) {
   double spread = 0;
   for (int left = order; left > 0; left--) {
@@ -2425,7 +2677,8 @@ static void tt__balanced(ptrdiff_t size, int order, int *out) {
 }
 
 TTDEF tt_status tt_shape_factor(ptrdiff_t rows, ptrdiff_t cols, int order, tt_shape *out) {
-  if (!out || rows < 1 || cols < 1 || rows > INT_MAX || cols > INT_MAX || order < 1 || order > TT_MAX_ORDER)
+  if (!out || rows < 1 || cols < 1 || rows > INT_MAX || cols > INT_MAX || order < 1 ||
+      order > TT_MAX_ORDER)
     return TT_ERROR_INVALID;
   int ascending[TT_MAX_ORDER];
   memset(out, 0, sizeof *out);
@@ -2436,16 +2689,60 @@ TTDEF tt_status tt_shape_factor(ptrdiff_t rows, ptrdiff_t cols, int order, tt_sh
   tt__balanced(cols, order, out->cols);
   return TT_OK;
 }
+// Estimated nanoseconds of one step of the forward pass: multiply-adds at 10 per ns, core and state
+// traffic.
+static double tt__step_cost(const tt_shape *shape, int sweep, int first, int end, ptrdiff_t batch) {
+  double outer = (double)batch, inner = 1, size = (double)shape->ranks[first] * shape->ranks[end];
+  double m = 1, n = 1, left = shape->ranks[first], right = shape->ranks[end];
+  for (int k = 0; k < shape->order; k++) {
+    double rows = shape->rows[k], cols = shape->cols[k];
+    if (k < first) outer *= sweep == TT_LEFT_TO_RIGHT ? rows : cols;
+    else if (k >= end) inner *= sweep == TT_LEFT_TO_RIGHT ? cols : rows;
+    else { m *= rows; n *= cols; }
+  }
+  size *= m * n;
+  double in = outer * inner * n * (sweep == TT_LEFT_TO_RIGHT ? left : right);
+  double result = outer * inner * m * (sweep == TT_LEFT_TO_RIGHT ? right : left);
+  double narrow = inner > 1 && inner < 16 ? 16 / inner : 1;  // short inner loops waste lanes
+  return 200 + outer * inner * size * narrow / 10 + size / 4 + (in + result) / 4;
+}
+
+// Best grouping for one direction, by dynamic programming over where the last group begins.
+static double tt__best_groups(const tt_shape *shape, int sweep, ptrdiff_t batch, int *groups,
+                              int *starts) {
+  double best[TT_MAX_ORDER + 1];
+  int from[TT_MAX_ORDER + 1], reversed[TT_MAX_ORDER + 1], count = 0;
+  best[0] = 0;
+  from[0] = 0;
+  for (int end = 1; end <= shape->order; end++) {
+    best[end] = HUGE_VAL;
+    from[end] = 0;
+    for (int first = end - 1; first >= 0; first--) {
+      double cost = best[first] + tt__step_cost(shape, sweep, first, end, batch);
+      if (tt__leg_product(shape, first, end, 1, 0) > INT_MAX ||
+          tt__leg_product(shape, first, end, 0, 1) > INT_MAX)
+        break;
+      if (cost < best[end]) { best[end] = cost; from[end] = first; }
+    }
+  }
+  for (int end = shape->order; end > 0; end = from[end]) reversed[count++] = from[end];
+  *groups = count;
+  for (int g = 0; g < count; g++) starts[g] = reversed[count - 1 - g];
+  starts[count] = shape->order;
+  return best[shape->order];
+}
+
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ------------------------------------------------------------------------------------------ >>train
+// ----------------------------------------------------------------------------------------- >>train
 // Trains as objects, and their algebra.
 //
-// A public train has coded cores in the layout of its sweep. Algebra works on a chain: the same cores as
-// doubles in natural layout, with one exponent of two for the whole, so that norms far outside the range
-// of double do not matter. Every operation is: read trains into chains, compute, store the chain. Storing
-// goes through sources (see >>svd), so a core that is a view of the input matrix is stored like any other.
+// A public train has coded cores in the layout of its sweep. Algebra works on a chain: the same
+// cores as doubles in natural layout, with one exponent of two for the whole, so that norms far
+// outside the range of double do not matter. Every operation is: read trains into chains, compute,
+// store the chain. Storing goes through sources (see >>svd), so a core that is a view of the input
+// matrix is stored like any other.
 
 // Bytes of codes and of scales of core k.
 static void tt__core_sizes(const tt_matrix *w, int k, ptrdiff_t *data, ptrdiff_t *scales) {
@@ -2455,8 +2752,10 @@ static void tt__core_sizes(const tt_matrix *w, int k, ptrdiff_t *data, ptrdiff_t
   *scales = rows * tt__row_scales(w->cores[k].group, length) * (w->cores[k].group > 0 ? 2 : 4);
 }
 
-// A zeroed train in one block. `header` gives shape, sweep, rows, cols and dtype and group of every core.
-static tt_status tt__train_allocate(const tt_matrix *header, int with_bias, const tt_allocator *allocator, tt_matrix *out) {
+// A zeroed train in one block. `header` gives shape, sweep, rows, cols and dtype and group of every
+// core.
+static tt_status tt__train_allocate(const tt_matrix *header, int with_bias,
+                                    const tt_allocator *allocator, tt_matrix *out) {
   tt_matrix w = *header;
   ptrdiff_t total = 64, data, scales;
   memset(out, 0, sizeof *out);
@@ -2511,7 +2810,8 @@ static int tt__group_of(const tt_options *options) {
 }
 
 // A header for tt__train_allocate with every core in the format of options.
-static tt_matrix tt__header(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols, tt_dtype dtype, int group) {
+static tt_matrix tt__header(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols, tt_dtype dtype,
+                            int group) {
   tt_matrix w;
   memset(&w, 0, sizeof w);
   w.shape = *shape;
@@ -2524,7 +2824,8 @@ static tt_matrix tt__header(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t col
   return w;
 }
 
-TTDEF tt_status tt_create(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols, const tt_options *given, tt_matrix *out) {
+TTDEF tt_status tt_create(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
+                          const tt_options *given, tt_matrix *out) {
   tt_options options = tt__options(given);
   if (out) memset(out, 0, sizeof *out);
   if (!out || !tt__options_valid(given)) return TT_ERROR_INVALID;
@@ -2532,7 +2833,8 @@ TTDEF tt_status tt_create(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
   if (status) return status;
   tt_shape filled = *shape, useful = *shape;
   status = tt_shape_clip(&useful, 0);
-  for (int k = 0; k <= shape->order; k++) if (filled.ranks[k] == 0) filled.ranks[k] = useful.ranks[k];
+  for (int k = 0; k <= shape->order; k++)
+    if (filled.ranks[k] == 0) filled.ranks[k] = useful.ranks[k];
   if (status) return status;
   tt_matrix header = tt__header(&filled, rows, cols, options.dtype, tt__group_of(&options));
   return tt__train_allocate(&header, 1, &options.allocator, out);
@@ -2542,13 +2844,17 @@ TTDEF tt_status tt_create(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
 
 typedef struct tt__chain {
   tt_shape shape;
-  double *cores[TT_MAX_ORDER];                               // natural layout (r_k, m_k, n_k, r_k+1)
-  int tamed[TT_MAX_ORDER];                                   // core k was read as 2^tamed[k] times what stands here
-  int exponent;                                              // the matrix is 2^exponent times the train
+  // natural layout (r_k, m_k, n_k, r_k+1)
+  double *cores[TT_MAX_ORDER];
+  // core k was read as 2^tamed[k] times what stands here
+  int tamed[TT_MAX_ORDER];
+  // the matrix is 2^exponent times the train
+  int exponent;
 } tt__chain;
 
 // out (m, s, r, n) = in (r, m, n, s) or back: the two layouts differ by swapping pairs.
-static void tt__turn_core(const tt_shape *shape, int k, int to_natural, const double *in, double *out) {
+static void tt__turn_core(const tt_shape *shape, int k, int to_natural, const double *in,
+                          double *out) {
   ptrdiff_t r = shape->ranks[k], m = shape->rows[k], n = shape->cols[k], s = shape->ranks[k + 1];
   for (ptrdiff_t a = 0; a < r; a++)
     for (ptrdiff_t i = 0; i < m; i++)
@@ -2575,7 +2881,8 @@ static void tt__read_core(tt__pool *pool, const tt_matrix *w, int k, double *out
   tt__pool_rewind(pool, mark);
 }
 
-// Multiplies a core by the power of two that brings its largest entry near 1; the chain's exponent keeps it.
+// Multiplies a core by the power of two that brings its largest entry near 1; the chain's exponent
+// keeps it.
 static void tt__tame(tt__chain *chain, ptrdiff_t count, double *values) {
   int exponent;
   double largest = tt__largest_magnitude(count, values);
@@ -2594,7 +2901,8 @@ static tt_status tt__chain_read(tt__pool *pool, const tt_matrix *w, tt__chain *c
     chain->cores[k] = tt__take_f64(pool, count, 1);
     if (!pool->status) tt__read_core(pool, w, k, chain->cores[k]);
     if (pool->status) return pool->status;
-    for (ptrdiff_t i = 0; i < count; i++) if (!tt__is_finite(chain->cores[k][i])) return TT_ERROR_NONFINITE;
+    for (ptrdiff_t i = 0; i < count; i++)
+      if (!tt__is_finite(chain->cores[k][i])) return TT_ERROR_NONFINITE;
     chain->tamed[k] = -chain->exponent;
     tt__tame(chain, count, chain->cores[k]);
     chain->tamed[k] += chain->exponent;
@@ -2609,7 +2917,8 @@ static double tt__source_largest(tt__pool *pool, const tt__source *source) {
   double *slab = tt__take_f64(pool, TT__TILE_ROWS, width), largest = 0;
   for (ptrdiff_t i = 0; slab && i < source->rows; i += TT__TILE_ROWS)
     for (ptrdiff_t j = 0; j < source->cols; j += width) {
-      ptrdiff_t high = tt__min(source->rows - i, TT__TILE_ROWS), now = tt__min(source->cols - j, width);
+      ptrdiff_t high = tt__min(source->rows - i, TT__TILE_ROWS),
+                now = tt__min(source->cols - j, width);
       tt__block(source, i, high, j, now, slab, now);
       double here = tt__largest_magnitude(high * now, slab);
       if (here > largest) largest = here;
@@ -2618,10 +2927,10 @@ static double tt__source_largest(tt__pool *pool, const tt__source *source) {
   return largest;
 }
 
-// Puts the exponent of two where the format can hold it: into core `center` if that stays in range, else
-// evenly over all cores. Nothing is lost either way.
-static void tt__spread_exponent(int order, const tt__source *given, const double *largest, int center, int exponent,
-                                tt_dtype dtype, tt__source *out) {
+// Puts the exponent of two where the format can hold it: into core `center` if that stays in range,
+// else evenly over all cores. Nothing is lost either way.
+static void tt__spread_exponent(int order, const tt__source *given, const double *largest,
+                                int center, int exponent, tt_dtype dtype, tt__source *out) {
   int high = dtype == TT_F64 ? 1000 : 120, fits = 1, total = exponent, size[TT_MAX_ORDER];
   for (int k = 0; k < order; k++) {
     out[k] = given[k];
@@ -2639,15 +2948,18 @@ static void tt__spread_exponent(int order, const tt__source *given, const double
     int share = left / (order - k);
     left -= share;
     share -= size[k];
-    out[k].scale *= ldexp(1, share / 2);                     // two steps: 2^share itself may overflow
+    // two steps: 2^share itself may overflow
+    out[k].scale *= ldexp(1, share / 2);
     out[k].scale *= ldexp(1, share - share / 2);
   }
 }
 
 // Encodes one core, given as a source (rows, length) of its GEMM view, a few rows at a time.
-static tt_status tt__store_core(tt__pool *pool, const tt__source *source, double largest, tt_core *core) {
+static tt_status tt__store_core(tt__pool *pool, const tt__source *source, double largest,
+                                tt_core *core) {
   void *mark = pool->blocks;
-  ptrdiff_t length = source->cols, step = tt__max(1, tt__min(source->rows, 65536 / tt__max(1, length)));
+  ptrdiff_t length = source->cols,
+            step = tt__max(1, tt__min(source->rows, 65536 / tt__max(1, length)));
   double *rows = tt__take_f64(pool, step, length);
   tt_status status = tt__encode_begin(core, largest);
   for (ptrdiff_t i = 0; rows && !status && i < source->rows; i += step) {
@@ -2660,13 +2972,14 @@ static tt_status tt__store_core(tt__pool *pool, const tt__source *source, double
 }
 
 // Stores cores given as sources of their GEMM views into a new train described by header.
-static tt_status tt__store(tt__pool *pool, const tt_matrix *header, const tt__source *given, int center, int exponent,
-                           const float *bias, tt_matrix *out) {
+static tt_status tt__store(tt__pool *pool, const tt_matrix *header, const tt__source *given,
+                           int center, int exponent, const float *bias, tt_matrix *out) {
   double largest[TT_MAX_ORDER];
   tt__source sources[TT_MAX_ORDER];
   int order = header->shape.order;
   for (int k = 0; k < order; k++) largest[k] = tt__source_largest(pool, &given[k]);
-  tt__spread_exponent(order, given, largest, center, exponent, header->cores[center].dtype, sources);
+  tt__spread_exponent(order, given, largest, center, exponent, header->cores[center].dtype,
+                      sources);
   tt_status status = pool->status;
   if (!status) status = tt__train_allocate(header, bias != NULL, &pool->allocator, out);
   for (int k = 0; k < order && !status; k++) {
@@ -2679,10 +2992,11 @@ static tt_status tt__store(tt__pool *pool, const tt_matrix *header, const tt__so
 }
 
 // Stores a chain in natural layout, all cores in one format.
-static tt_status tt__chain_store(tt__pool *pool, const tt__chain *chain, int center, const tt_matrix *like,
-                                 const tt_options *options, tt_matrix *out) {
+static tt_status tt__chain_store(tt__pool *pool, const tt__chain *chain, int center,
+                                 const tt_matrix *like, const tt_options *options, tt_matrix *out) {
   tt__source sources[TT_MAX_ORDER];
-  tt_matrix header = tt__header(&chain->shape, like->rows, like->cols, options->dtype, tt__group_of(options));
+  tt_matrix header =
+      tt__header(&chain->shape, like->rows, like->cols, options->dtype, tt__group_of(options));
   for (int k = 0; k < chain->shape.order; k++) {
     ptrdiff_t rows, length;
     tt__view_size(&chain->shape, TT_RIGHT_TO_LEFT, k, &rows, &length);
@@ -2692,7 +3006,8 @@ static tt_status tt__chain_store(tt__pool *pool, const tt__chain *chain, int cen
 }
 
 // Options of an operation on trains: NULL means float, or double where a train holds doubles.
-static tt_options tt__train_options(const tt_options *given, const tt_matrix *a, const tt_matrix *b) {
+static tt_options tt__train_options(const tt_options *given, const tt_matrix *a,
+                                    const tt_matrix *b) {
   tt_options options = tt__options(given);
   for (int k = 0; !given && k < a->shape.order; k++)
     if (a->cores[k].dtype == TT_F64 || (b && b->cores[k].dtype == TT_F64)) options.dtype = TT_F64;
@@ -2701,7 +3016,8 @@ static tt_options tt__train_options(const tt_options *given, const tt_matrix *a,
 }
 
 // The door of every operation: zeroes out, checks, completes the options.
-static tt_status tt__enter(const tt_matrix *a, const tt_options *given, tt_matrix *out, tt_options *options) {
+static tt_status tt__enter(const tt_matrix *a, const tt_options *given, tt_matrix *out,
+                           tt_options *options) {
   if (!out || !tt__valid(a) || !tt__options_valid(given) || out == a) {
     if (out && out != a) memset(out, 0, sizeof *out);
     return TT_ERROR_INVALID;
@@ -2713,12 +3029,15 @@ static tt_status tt__enter(const tt_matrix *a, const tt_options *given, tt_matri
 
 // ---- orthogonalisation
 
-// Makes core k left-orthogonal, its columns ((r m n) x s) orthonormal, and moves the rest into core k+1.
+// Makes core k left-orthogonal, its columns ((r m n) x s) orthonormal, and moves the rest into core
+// k+1.
 static void tt__orthogonalize_left(tt__pool *pool, tt__chain *chain, int k) {
   void *mark = pool->blocks;
-  ptrdiff_t s = chain->shape.ranks[k + 1], height = tt__core_count(&chain->shape, k) / s, q = tt__min(s, height);
+  ptrdiff_t s = chain->shape.ranks[k + 1], height = tt__core_count(&chain->shape, k) / s,
+            q = tt__min(s, height);
   ptrdiff_t next = tt__core_count(&chain->shape, k + 1) / s;
-  double *turned = tt__take_f64(pool, s, height), *l = tt__take_f64(pool, s, q), *tau = tt__take_f64(pool, q, 1);
+  double *turned = tt__take_f64(pool, s, height), *l = tt__take_f64(pool, s, q),
+         *tau = tt__take_f64(pool, q, 1);
   double *moved = tt__take_f64(pool, q, next);
   void *work = tt__take(pool, tt__gemm_work_size(1), 1);
   if (!pool->status) {
@@ -2736,7 +3055,8 @@ static void tt__orthogonalize_left(tt__pool *pool, tt__chain *chain, int k) {
 }
 
 // core (rows, r) times factor (r, q), in place; q <= r.
-static void tt__multiply_right(tt__pool *pool, ptrdiff_t rows, ptrdiff_t r, ptrdiff_t q, double *core, const double *factor) {
+static void tt__multiply_right(tt__pool *pool, ptrdiff_t rows, ptrdiff_t r, ptrdiff_t q,
+                               double *core, const double *factor) {
   void *mark = pool->blocks;
   double *moved = tt__take_f64(pool, rows, q);
   void *work = tt__take(pool, tt__gemm_work_size(1), 1);
@@ -2747,10 +3067,12 @@ static void tt__multiply_right(tt__pool *pool, ptrdiff_t rows, ptrdiff_t r, ptrd
   tt__pool_rewind(pool, mark);
 }
 
-// Makes core k right-orthogonal, its rows (r x (m n s)) orthonormal, and moves the rest into core k-1.
+// Makes core k right-orthogonal, its rows (r x (m n s)) orthonormal, and moves the rest into core
+// k-1.
 static void tt__orthogonalize_right(tt__pool *pool, tt__chain *chain, int k) {
   void *mark = pool->blocks;
-  ptrdiff_t r = chain->shape.ranks[k], width = tt__core_count(&chain->shape, k) / r, q = tt__min(r, width);
+  ptrdiff_t r = chain->shape.ranks[k], width = tt__core_count(&chain->shape, k) / r,
+            q = tt__min(r, width);
   ptrdiff_t height = tt__core_count(&chain->shape, k - 1) / r;
   double *l = tt__take_f64(pool, r, q), *tau = tt__take_f64(pool, q, 1);
   if (!pool->status) {
@@ -2764,7 +3086,8 @@ static void tt__orthogonalize_right(tt__pool *pool, tt__chain *chain, int k) {
 
 static tt_status tt__chain_center(tt__pool *pool, tt__chain *chain, int center) {
   for (int k = 0; k < center && !pool->status; k++) tt__orthogonalize_left(pool, chain, k);
-  for (int k = chain->shape.order - 1; k > center && !pool->status; k--) tt__orthogonalize_right(pool, chain, k);
+  for (int k = chain->shape.order - 1; k > center && !pool->status; k--)
+    tt__orthogonalize_right(pool, chain, k);
   return pool->status;
 }
 
@@ -2774,7 +3097,8 @@ static double tt__chain_norm(tt__pool *pool, tt__chain *chain) {
   return tt__norm2(tt__core_count(&chain->shape, 0), chain->cores[0]);
 }
 
-TTDEF tt_status tt_orthogonalize(const tt_matrix *w, int center, const tt_options *given, tt_matrix *out) {
+TTDEF tt_status tt_orthogonalize(const tt_matrix *w, int center, const tt_options *given,
+                                 tt_matrix *out) {
   tt_options options;
   tt_status status = tt__enter(w, given, out, &options);
   if (status) return status;
@@ -2810,9 +3134,11 @@ static int tt__same_factors(const tt_matrix *a, const tt_matrix *b) {
 }
 
 // One step of the inner product: g (ra, rb) becomes sum over the leg of A^T g B, taken from core k.
-static void tt__dot_step(tt__pool *pool, const tt__chain *a, const tt__chain *b, int k, double **g) {
+static void tt__dot_step(tt__pool *pool, const tt__chain *a, const tt__chain *b, int k,
+                         double **g) {
   void *mark = pool->blocks;
-  ptrdiff_t ra = a->shape.ranks[k], rb = b->shape.ranks[k], sa = a->shape.ranks[k + 1], sb = b->shape.ranks[k + 1];
+  ptrdiff_t ra = a->shape.ranks[k], rb = b->shape.ranks[k], sa = a->shape.ranks[k + 1],
+            sb = b->shape.ranks[k + 1];
   ptrdiff_t leg = (ptrdiff_t)a->shape.rows[k] * a->shape.cols[k];
   double *half = tt__take_f64(pool, ra, leg * sb);
   void *work = tt__take(pool, tt__gemm_work_size(1), 1);
@@ -2827,7 +3153,8 @@ static void tt__dot_step(tt__pool *pool, const tt__chain *a, const tt__chain *b,
 }
 
 TTDEF tt_status tt_dot(const tt_matrix *a, const tt_matrix *b, double *out) {
-  if (!out || !tt__valid(a) || !tt__valid(b) || a->rows != b->rows || a->cols != b->cols) return TT_ERROR_INVALID;
+  if (!out || !tt__valid(a) || !tt__valid(b) || a->rows != b->rows || a->cols != b->cols)
+    return TT_ERROR_INVALID;
   if (!tt__same_factors(a, b)) return TT_ERROR_SHAPE;
   tt__pool pool = tt__pool_open(&a->allocator);
   tt__chain left, right;
@@ -2835,7 +3162,8 @@ TTDEF tt_status tt_dot(const tt_matrix *a, const tt_matrix *b, double *out) {
   double *g[2];
   tt_status status = tt__chain_read(&pool, a, &left);
   if (!status) status = tt__chain_read(&pool, b, &right);
-  for (int k = 0; k <= a->shape.order; k++) room = tt__max(room, (ptrdiff_t)a->shape.ranks[k] * b->shape.ranks[k]);
+  for (int k = 0; k <= a->shape.order; k++)
+    room = tt__max(room, (ptrdiff_t)a->shape.ranks[k] * b->shape.ranks[k]);
   g[0] = tt__take_f64(&pool, room, 1);
   g[1] = tt__take_f64(&pool, room, 1);
   if (!status) status = pool.status;
@@ -2852,24 +3180,29 @@ TTDEF tt_status tt_dot(const tt_matrix *a, const tt_matrix *b, double *out) {
   return status;
 }
 
-// Core k of the sum: a block (A 0; 0 B), (A B) for the first and (A; B) for the last core. Factors bring
-// both trains to a common exponent; they sit in the first core.
-static void tt__sum_core(const tt__chain *a, const tt__chain *b, int k, double factor_a, double factor_b, tt__chain *sum) {
+// Core k of the sum: a block (A 0; 0 B), (A B) for the first and (A; B) for the last core. Factors
+// bring both trains to a common exponent; they sit in the first core.
+static void tt__sum_core(const tt__chain *a, const tt__chain *b, int k, double factor_a,
+                         double factor_b, tt__chain *sum) {
   const tt__chain *part[2] = {a, b};
   double factor[2] = {factor_a, factor_b};
   int order = sum->shape.order;
-  ptrdiff_t leg = (ptrdiff_t)sum->shape.rows[k] * sum->shape.cols[k], width = sum->shape.ranks[k + 1];
+  ptrdiff_t leg = (ptrdiff_t)sum->shape.rows[k] * sum->shape.cols[k],
+            width = sum->shape.ranks[k + 1];
   for (int p = 0; p < 2; p++) {
     ptrdiff_t r = part[p]->shape.ranks[k], s = part[p]->shape.ranks[k + 1];
-    ptrdiff_t down = p && k > 0 ? a->shape.ranks[k] : 0, across = p && k + 1 < order ? a->shape.ranks[k + 1] : 0;
+    ptrdiff_t down = p && k > 0 ? a->shape.ranks[k] : 0,
+              across = p && k + 1 < order ? a->shape.ranks[k + 1] : 0;
     for (ptrdiff_t i = 0; i < r * leg; i++)
       for (ptrdiff_t j = 0; j < s; j++)
-        sum->cores[k][(down * leg + i) * width + across + j] += part[p]->cores[k][i * s + j] * (k ? 1 : factor[p]);
+        sum->cores[k][(down * leg + i) * width + across + j] +=
+            part[p]->cores[k][i * s + j] * (k ? 1 : factor[p]);
   }
 }
 
 // sum = a + b as chains.
-static tt_status tt__chain_add(tt__pool *pool, const tt__chain *a, const tt__chain *b, tt__chain *sum) {
+static tt_status tt__chain_add(tt__pool *pool, const tt__chain *a, const tt__chain *b,
+                               tt__chain *sum) {
   int order = a->shape.order, exponent = a->exponent > b->exponent ? a->exponent : b->exponent;
   *sum = *a;
   sum->exponent = exponent;
@@ -2887,7 +3220,8 @@ static tt_status tt__chain_add(tt__pool *pool, const tt__chain *a, const tt__cha
   return TT_OK;
 }
 
-TTDEF tt_status tt_add(const tt_matrix *a, const tt_matrix *b, const tt_options *given, tt_matrix *out) {
+TTDEF tt_status tt_add(const tt_matrix *a, const tt_matrix *b, const tt_options *given,
+                       tt_matrix *out) {
   tt_options options;
   tt_status status = tt__enter(a, given, out, &options);
   if (status) return status;
@@ -2902,12 +3236,14 @@ TTDEF tt_status tt_add(const tt_matrix *a, const tt_matrix *b, const tt_options 
   if (!status) status = tt__chain_read(&pool, b, &right);
   if (!status) status = tt__chain_add(&pool, &left, &right, &sum);
   if (!status) status = tt__chain_store(&pool, &sum, 0, &like, &options, out);
-  for (ptrdiff_t i = 0; !status && a->bias && b->bias && i < b->rows; i++) tt_bias_data(out)[i] += b->bias[i];
+  for (ptrdiff_t i = 0; !status && a->bias && b->bias && i < b->rows; i++)
+    tt_bias_data(out)[i] += b->bias[i];
   tt__pool_close(&pool);
   return status;
 }
 
-TTDEF tt_status tt_scale(const tt_matrix *w, double factor, const tt_options *given, tt_matrix *out) {
+TTDEF tt_status tt_scale(const tt_matrix *w, double factor, const tt_options *given,
+                         tt_matrix *out) {
   tt_options options;
   int exponent = 0;
   tt_status status = tt__enter(w, given, out, &options);
@@ -2925,7 +3261,8 @@ TTDEF tt_status tt_scale(const tt_matrix *w, double factor, const tt_options *gi
   }
   for (ptrdiff_t i = 0; !status && w->bias && i < w->rows; i++) {
     double value = factor * (double)w->bias[i];
-    if (fabs(value) > (double)FLT_MAX && tt__is_finite((double)w->bias[i])) status = TT_ERROR_UNSUPPORTED;
+    if (fabs(value) > (double)FLT_MAX && tt__is_finite((double)w->bias[i]))
+      status = TT_ERROR_UNSUPPORTED;
     else tt_bias_data(out)[i] = (float)value;
   }
   if (status) tt_free(out);
@@ -2941,11 +3278,13 @@ TTDEF tt_status tt_transpose(const tt_matrix *w, const tt_options *given, tt_mat
   tt__chain chain;
   status = tt__chain_read(&pool, w, &chain);
   for (int k = 0; k < w->shape.order && !status; k++) {
-    ptrdiff_t r = w->shape.ranks[k], m = w->shape.rows[k], n = w->shape.cols[k], s = w->shape.ranks[k + 1];
+    ptrdiff_t r = w->shape.ranks[k], m = w->shape.rows[k], n = w->shape.cols[k],
+              s = w->shape.ranks[k + 1];
     double *turned = tt__take_f64(&pool, r * m * n, s);
     for (ptrdiff_t i = 0; turned && i < r * m * n; i++) {
       ptrdiff_t a = i / (m * n), row = i / n % m, col = i % n;
-      memcpy(turned + ((a * n + col) * m + row) * s, chain.cores[k] + i * s, (size_t)s * sizeof(double));
+      memcpy(turned + ((a * n + col) * m + row) * s, chain.cores[k] + i * s,
+             (size_t)s * sizeof(double));
     }
     chain.cores[k] = turned;
     chain.shape.rows[k] = (int)n;
@@ -2963,17 +3302,21 @@ TTDEF tt_status tt_transpose(const tt_matrix *w, const tt_options *given, tt_mat
 
 // ---- merging and expanding
 
-// Merges core `k` and the next one of a chain: out (r, m1 m2, n1 n2, t), element by element of the first
-// leg one small product: out(a, i1 i2, j1 j2, b) = sum_s left(a, i1, j1, s) right(s, i2, j2, b).
-static void tt__merge_pair(const tt_shape *shape, int k, const double *left, const double *right, double *out, double *part,
-                           void *work) {
+// Merges core `k` and the next one of a chain: out (r, m1 m2, n1 n2, t), element by element of the
+// first leg one small product: out(a, i1 i2, j1 j2, b) = sum_s left(a, i1, j1, s) right(s, i2, j2,
+// b).
+static void tt__merge_pair(const tt_shape *shape, int k, const double *left, const double *right,
+                           double *out, double *part, void *work) {
   ptrdiff_t r = shape->ranks[k], s = shape->ranks[k + 1], t = shape->ranks[k + 2];
-  ptrdiff_t m1 = shape->rows[k], n1 = shape->cols[k], m2 = shape->rows[k + 1], n2 = shape->cols[k + 1];
+  ptrdiff_t m1 = shape->rows[k], n1 = shape->cols[k], m2 = shape->rows[k + 1],
+            n2 = shape->cols[k + 1];
   for (ptrdiff_t a = 0; a < r * m1; a++) {                   // a = (rank, i1)
-    tt__matmul(n1, m2 * n2 * t, s, left + a * n1 * s, s, right, m2 * n2 * t, part, m2 * n2 * t, 0, work);
+    tt__matmul(n1, m2 * n2 * t, s, left + a * n1 * s, s, right, m2 * n2 * t, part, m2 * n2 * t, 0,
+               work);
     for (ptrdiff_t i2 = 0; i2 < m2; i2++)
       for (ptrdiff_t j1 = 0; j1 < n1; j1++)
-        memcpy(out + ((a * m2 + i2) * n1 + j1) * n2 * t, part + (j1 * m2 + i2) * n2 * t, (size_t)(n2 * t) * sizeof(double));
+        memcpy(out + ((a * m2 + i2) * n1 + j1) * n2 * t, part + (j1 * m2 + i2) * n2 * t,
+               (size_t)(n2 * t) * sizeof(double));
   }
 }
 
@@ -2983,14 +3326,16 @@ static tt_status tt__chain_merge(tt__pool *pool, tt__chain *chain, int first, in
   for (; count > 1; count--) {
     tt_shape *shape = &chain->shape, merged = *shape;
     ptrdiff_t m = shape->rows[first], n = shape->cols[first], size;
-    if (!tt__multiply(&m, shape->rows[first + 1]) || !tt__multiply(&n, shape->cols[first + 1]) || m > INT_MAX || n > INT_MAX)
+    if (!tt__multiply(&m, shape->rows[first + 1]) || !tt__multiply(&n, shape->cols[first + 1]) ||
+        m > INT_MAX || n > INT_MAX)
       return TT_ERROR_MEMORY;
     merged.rows[first] = (int)m;
     merged.cols[first] = (int)n;
     merged.ranks[first + 1] = shape->ranks[first + 2];
     size = tt__core_count(&merged, first);
     double *out = tt__take_f64(pool, size, 1);
-    double *part = tt__take_f64(pool, shape->cols[first], tt__core_count(shape, first + 1) / shape->ranks[first + 1]);
+    double *part = tt__take_f64(pool, shape->cols[first],
+                                tt__core_count(shape, first + 1) / shape->ranks[first + 1]);
     if (pool->status) return pool->status;
     tt__merge_pair(shape, first, chain->cores[first], chain->cores[first + 1], out, part, work);
     chain->cores[first] = out;
@@ -3015,8 +3360,10 @@ static void tt__copy_core(const tt_matrix *from, int k, tt_matrix *to, int at) {
   to->cores[at].scale = from->cores[k].scale;
 }
 
-// Stores group g of a regrouped chain, whose cores were scaled by 2^exponent when read, in its new layout.
-static tt_status tt__store_group(tt__pool *pool, const tt__chain *chain, int g, int exponent, tt_matrix *out) {
+// Stores group g of a regrouped chain, whose cores were scaled by 2^exponent when read, in its new
+// layout.
+static tt_status tt__store_group(tt__pool *pool, const tt__chain *chain, int g, int exponent,
+                                 tt_matrix *out) {
   ptrdiff_t rows, length;
   tt__view_size(&chain->shape, out->sweep, g, &rows, &length);
   double *values = chain->cores[g];
@@ -3027,13 +3374,15 @@ static tt_status tt__store_group(tt__pool *pool, const tt__chain *chain, int g, 
   }
   for (ptrdiff_t i = 0; i < rows * length; i++) values[i] = ldexp(values[i], exponent);
   tt__source source = tt__plain_source(values, 1, rows, length);
-  return tt__store_core(pool, &source, tt__largest_magnitude(rows * length, values), &out->cores[g]);
+  return tt__store_core(pool, &source, tt__largest_magnitude(rows * length, values),
+                        &out->cores[g]);
 }
 
-// The train with cores grouped: group g is cores starts[g] .. starts[g+1]-1. A group of one core whose sweep
-// stays keeps its codes, every other group is merged and stored in the format of options.
-static tt_status tt__regroup(const tt_matrix *w, int groups, const int *starts, int sweep, const tt_options *options,
-                             tt_matrix *out) {
+// The train with cores grouped: group g is cores starts[g] .. starts[g+1]-1. A group of one core
+// whose sweep stays keeps its codes, every other group is merged and stored in the format of
+// options.
+static tt_status tt__regroup(const tt_matrix *w, int groups, const int *starts, int sweep,
+                             const tt_options *options, tt_matrix *out) {
   tt__pool pool = tt__pool_open(&options->allocator);
   tt__chain chain;
   int exponent[TT_MAX_ORDER] = {0};
@@ -3042,7 +3391,8 @@ static tt_status tt__regroup(const tt_matrix *w, int groups, const int *starts, 
     for (int k = starts[g]; k < starts[g + 1] && !status; k++) exponent[g] += chain.tamed[k];
   for (int g = groups - 1; g >= 0 && !status; g--)
     status = tt__chain_merge(&pool, &chain, starts[g], starts[g + 1] - starts[g]);
-  tt_matrix header = tt__header(&chain.shape, w->rows, w->cols, options->dtype, tt__group_of(options));
+  tt_matrix header =
+      tt__header(&chain.shape, w->rows, w->cols, options->dtype, tt__group_of(options));
   header.sweep = sweep;
   for (int g = 0; g < groups; g++) {
     if (sweep != w->sweep || starts[g + 1] - starts[g] > 1) continue;
@@ -3060,19 +3410,22 @@ static tt_status tt__regroup(const tt_matrix *w, int groups, const int *starts, 
   return status;
 }
 
-TTDEF tt_status tt_merge(const tt_matrix *w, int first, int count, const tt_options *given, tt_matrix *out) {
+TTDEF tt_status tt_merge(const tt_matrix *w, int first, int count, const tt_options *given,
+                         tt_matrix *out) {
   tt_options options;
   int starts[TT_MAX_ORDER + 1], groups = 0;
   tt_status status = tt__enter(w, given, out, &options);
   if (status) return status;
   if (first < 0 || count < 1 || first > w->shape.order - count) return TT_ERROR_INVALID;
-  for (int k = 0; k < w->shape.order; k++) if (k <= first || k >= first + count) starts[groups++] = k;
+  for (int k = 0; k < w->shape.order; k++)
+    if (k <= first || k >= first + count) starts[groups++] = k;
   starts[groups] = w->shape.order;
   return tt__regroup(w, groups, starts, w->sweep, &options, out);
 }
 
 // The matrix of a chain: the left and the right half are merged, then multiplied row by row.
-static tt_status tt__chain_expand(tt__pool *pool, tt__chain *chain, const tt_matrix *w, void *dense, int wide) {
+static tt_status tt__chain_expand(tt__pool *pool, tt__chain *chain, const tt_matrix *w, void *dense,
+                                  int wide) {
   int order = chain->shape.order, half = order / 2;
   void *work = tt__take(pool, tt__gemm_work_size(1), 1);
   tt_status status = tt__chain_merge(pool, chain, half, order - half);
@@ -3080,7 +3433,8 @@ static tt_status tt__chain_expand(tt__pool *pool, tt__chain *chain, const tt_mat
   if (status || pool->status) return status ? status : pool->status;
   const tt_shape *shape = &chain->shape;
   int two = shape->order == 2;
-  ptrdiff_t s = two ? shape->ranks[1] : 1, m1 = two ? shape->rows[0] : 1, n1 = two ? shape->cols[0] : 1;
+  ptrdiff_t s = two ? shape->ranks[1] : 1, m1 = two ? shape->rows[0] : 1,
+            n1 = two ? shape->cols[0] : 1;
   ptrdiff_t m2 = shape->rows[two], n2 = shape->cols[two];
   const double unit = 1, *left = two ? chain->cores[0] : &unit, *right = chain->cores[two];
   double *part = tt__take_f64(pool, n1, m2 * n2);            // one digit of the row: (j1, i2 j2)
@@ -3106,51 +3460,15 @@ static tt_status tt__public_expand(const tt_matrix *w, void *dense, int wide) {
   return status;
 }
 
-TTDEF tt_status tt_expand(const tt_matrix *w, float *dense) { return tt__public_expand(w, dense, 0); }
-TTDEF tt_status tt_expand_f64(const tt_matrix *w, double *dense) { return tt__public_expand(w, dense, 1); }
-
-// ---- preparing
-
-// Estimated nanoseconds of one step of the forward pass: multiply-adds at 10 per ns, core and state traffic.
-static double tt__step_cost(const tt_shape *shape, int sweep, int first, int end, ptrdiff_t batch) {
-  double outer = (double)batch, inner = 1, size = (double)shape->ranks[first] * shape->ranks[end];
-  double m = 1, n = 1, left = shape->ranks[first], right = shape->ranks[end];
-  for (int k = 0; k < shape->order; k++) {
-    double rows = shape->rows[k], cols = shape->cols[k];
-    if (k < first) outer *= sweep == TT_LEFT_TO_RIGHT ? rows : cols;
-    else if (k >= end) inner *= sweep == TT_LEFT_TO_RIGHT ? cols : rows;
-    else { m *= rows; n *= cols; }
-  }
-  size *= m * n;
-  double in = outer * inner * n * (sweep == TT_LEFT_TO_RIGHT ? left : right);
-  double result = outer * inner * m * (sweep == TT_LEFT_TO_RIGHT ? right : left);
-  double narrow = inner > 1 && inner < 16 ? 16 / inner : 1;  // short inner loops waste lanes
-  return 200 + outer * inner * size * narrow / 10 + size / 4 + (in + result) / 4;
+TTDEF tt_status tt_expand(const tt_matrix *w, float *dense) {
+  return tt__public_expand(w, dense, 0);
+}
+TTDEF tt_status tt_expand_f64(const tt_matrix *w, double *dense) {
+  return tt__public_expand(w, dense, 1);
 }
 
-// Best grouping for one direction, by dynamic programming over where the last group begins.
-static double tt__best_groups(const tt_shape *shape, int sweep, ptrdiff_t batch, int *groups, int *starts) {
-  double best[TT_MAX_ORDER + 1];
-  int from[TT_MAX_ORDER + 1], reversed[TT_MAX_ORDER + 1], count = 0;
-  best[0] = 0;
-  from[0] = 0;
-  for (int end = 1; end <= shape->order; end++) {
-    best[end] = HUGE_VAL;
-    from[end] = 0;
-    for (int first = end - 1; first >= 0; first--) {
-      double cost = best[first] + tt__step_cost(shape, sweep, first, end, batch);
-      if (tt__leg_product(shape, first, end, 1, 0) > INT_MAX || tt__leg_product(shape, first, end, 0, 1) > INT_MAX) break;
-      if (cost < best[end]) { best[end] = cost; from[end] = first; }
-    }
-  }
-  for (int end = shape->order; end > 0; end = from[end]) reversed[count++] = from[end];
-  *groups = count;
-  for (int g = 0; g < count; g++) starts[g] = reversed[count - 1 - g];
-  starts[count] = shape->order;
-  return best[shape->order];
-}
-
-TTDEF tt_status tt_prepare(const tt_matrix *w, ptrdiff_t batch, const tt_options *given, tt_matrix *out) {
+TTDEF tt_status tt_prepare(const tt_matrix *w, ptrdiff_t batch, const tt_options *given,
+                           tt_matrix *out) {
   tt_options options;
   tt_status status = tt__enter(w, given, out, &options);
   if (status) return status;
@@ -3165,31 +3483,34 @@ TTDEF tt_status tt_prepare(const tt_matrix *w, ptrdiff_t batch, const tt_options
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ------------------------------------------------------------------------------------------ >>compress
-// TT-SVD [Oseledets11, algorithm 1]: from left to right, unfold what is left as (r_k m_k n_k) x rest, keep
-// the leading left singular vectors U as core k, go on with U^T A. As all cores but the last are
-// left-orthogonal, the squared error is the sum of the squared discarded tails.
+// -------------------------------------------------------------------------------------- >>compress
+// TT-SVD [Oseledets11, algorithm 1]: from left to right, unfold what is left as (r_k m_k n_k) x
+// rest, keep the leading left singular vectors U as core k, go on with U^T A. As all cores but the
+// last are left-orthogonal, the squared error is the sum of the squared discarded tails.
 //
-// The first unfolding is read from the input through its legs; U^T A is written panel by panel into one
-// working array and later over itself, so there is never more than one copy of the matrix. A bond that no
-// limit cuts needs no SVD: its core is the identity and the view just gains a leg. A tall unfolding is
-// decomposed from its short side V: U is the orthogonal factor of A V.
+// The first unfolding is read from the input through its legs; U^T A is written panel by panel into
+// one working array and later over itself, so there is never more than one copy of the matrix. A
+// bond that no limit cuts needs no SVD: its core is the identity and the view just gains a leg. A
+// tall unfolding is decomposed from its short side V: U is the orthogonal factor of A V.
 
 // What is left to decompose before core k.
 typedef struct tt__remainder {
   const tt_shape *shape;                                     // factors; ranks found so far
-  tt__source input;                                          // the matrix itself: array, size, scale
-  void *array;                                               // (rank, rest), or NULL: still the input, seen through its legs
+  // the matrix itself: array, size, scale
+  tt__source input;
+  // (rank, rest), or NULL: still the input, seen through its legs
+  void *array;
   ptrdiff_t rank;
   double square;                                             // squared norm of what is left, scaled
 } tt__remainder;
 
-// The remainder as a matrix: rows = rank and leg k (of which the last column digits may go to the columns
-// instead), columns = all later legs.
+// The remainder as a matrix: rows = rank and leg k (of which the last column digits may go to the
+// columns instead), columns = all later legs.
 static tt__source tt__unfolding(const tt__remainder *left, int k, int cols_go_down) {
   const tt_shape *shape = left->shape;
   tt__source view = left->input;
-  ptrdiff_t m = shape->rows[k], n = shape->cols[k], rest = tt__leg_product(shape, k + 1, shape->order, 1, 1);
+  ptrdiff_t m = shape->rows[k], n = shape->cols[k],
+            rest = tt__leg_product(shape, k + 1, shape->order, 1, 1);
   memset(&view.down, 0, sizeof view.down);
   memset(&view.across, 0, sizeof view.across);
   tt__legs *of_cols = cols_go_down ? &view.down : &view.across;
@@ -3203,7 +3524,8 @@ static tt__source tt__unfolding(const tt__remainder *left, int k, int cols_go_do
     tt__legs_add(&view.across, rest, 0, 1);
   } else {
     for (int j = 0; j < shape->order; j++) {
-      ptrdiff_t row = tt__leg_product(shape, j + 1, shape->order, 1, 0), col = tt__leg_product(shape, j + 1, shape->order, 0, 1);
+      ptrdiff_t row = tt__leg_product(shape, j + 1, shape->order, 1, 0),
+                col = tt__leg_product(shape, j + 1, shape->order, 0, 1);
       tt__legs_add(j <= k ? &view.down : &view.across, shape->rows[j], row, 0);
       tt__legs_add(j < k ? &view.down : j == k ? of_cols : &view.across, shape->cols[j], 0, col);
     }
@@ -3214,7 +3536,8 @@ static tt__source tt__unfolding(const tt__remainder *left, int k, int cols_go_do
 }
 
 // A core (r m, n s) whose entries stand transposed in vectors (s, r m n).
-static tt__source tt__core_of_vectors(const double *vectors, ptrdiff_t height, ptrdiff_t n, ptrdiff_t s) {
+static tt__source tt__core_of_vectors(const double *vectors, ptrdiff_t height, ptrdiff_t n,
+                                      ptrdiff_t s) {
   tt__source core = tt__plain_source(vectors, 1, s, height);
   core.down.count = core.across.count = 0;
   tt__legs_add(&core.down, height / n, 0, n);
@@ -3240,21 +3563,26 @@ static double tt__weighted_entropy(const double *values, ptrdiff_t count, double
 typedef struct tt__limits {
   ptrdiff_t side;                                            // smaller side of the unfolding
   ptrdiff_t cap;                                             // 0 = none
-  double budget;                                             // squared weight that may be cut; 0 = none asked for
+  // squared weight that may be cut; 0 = none asked for
+  double budget;
 } tt__limits;
 
-static tt__limits tt__bond_limits(ptrdiff_t side, int request, const tt_options *options, double square, int order) {
+static tt__limits tt__bond_limits(ptrdiff_t side, int request, const tt_options *options,
+                                  double square, int order) {
   tt__limits limits = {side, request, 0};
-  if (options->max_rank > 0 && (request == 0 || options->max_rank < request)) limits.cap = options->max_rank;
+  if (options->max_rank > 0 && (request == 0 || options->max_rank < request))
+    limits.cap = options->max_rank;
   if (order > 1) limits.budget = options->epsilon * options->epsilon * square / (order - 1);
   return limits;
 }
 
-// Chooses the rank of a bond and says in the report (at bond k) what was cut and why. Returns the rank and
-// the squared weight that is cut.
-static ptrdiff_t tt__choose_rank(const tt__factor *factor, const tt__limits *limits, double epsilon, double *cut, int *why) {
+// Chooses the rank of a bond and says in the report (at bond k) what was cut and why. Returns the
+// rank and the squared weight that is cut.
+static ptrdiff_t tt__choose_rank(const tt__factor *factor, const tt__limits *limits, double epsilon,
+                                 double *cut, int *why) {
   double unseen = factor->square, tail;
-  ptrdiff_t rank = factor->count, most = limits->cap > 0 ? tt__min(limits->cap, factor->count) : factor->count;
+  ptrdiff_t rank = factor->count,
+            most = limits->cap > 0 ? tt__min(limits->cap, factor->count) : factor->count;
   for (ptrdiff_t i = 0; i < factor->count; i++) unseen -= factor->values[i] * factor->values[i];
   tail = factor->complete || unseen < 0 ? 0 : unseen;
   *why = TT_LIMIT_SHAPE;
@@ -3264,10 +3592,13 @@ static ptrdiff_t tt__choose_rank(const tt__factor *factor, const tt__limits *lim
     tail = next;
     rank--;
   }
-  if (rank < limits->side) *why = rank == most && limits->cap > 0 && limits->cap < limits->side ? TT_LIMIT_CAP : TT_LIMIT_EPSILON;
+  if (rank < limits->side)
+    *why = rank == most && limits->cap > 0 && limits->cap < limits->side ? TT_LIMIT_CAP
+                                                                         : TT_LIMIT_EPSILON;
   if (*why == TT_LIMIT_CAP && epsilon > 0 && tail <= limits->budget) {
     double with_one_less = tail + factor->values[rank - 1] * factor->values[rank - 1];
-    if (rank > 1 && with_one_less > limits->budget) *why = TT_LIMIT_EPSILON; // the cap allowed just what was needed
+    // the cap allowed just what was needed
+    if (rank > 1 && with_one_less > limits->budget) *why = TT_LIMIT_EPSILON;
   }
   *cut = tail;
   return rank;
@@ -3280,7 +3611,8 @@ static double *tt__identity(tt__pool *pool, ptrdiff_t n) {
 }
 
 // Room for the remainder behind a cut to `rank`: taken at the first cut, then reused.
-static void tt__take_array(tt__pool *keep, tt__remainder *left, ptrdiff_t rank, ptrdiff_t rest, void **array) {
+static void tt__take_array(tt__pool *keep, tt__remainder *left, ptrdiff_t rank, ptrdiff_t rest,
+                           void **array) {
   ptrdiff_t element = left->input.wide ? 8 : (ptrdiff_t)sizeof(float);
   *array = left->array;
   if (left->array) return;
@@ -3289,8 +3621,9 @@ static void tt__take_array(tt__pool *keep, tt__remainder *left, ptrdiff_t rank, 
 }
 
 // Cut of a wide unfolding: core = U, remainder = U^T A.
-static tt_status tt__cut_wide(tt__pool *keep, tt__pool *scratch, tt__remainder *left, const tt__source *view,
-                              const double *vectors, ptrdiff_t rank, double **core) {
+static tt_status tt__cut_wide(tt__pool *keep, tt__pool *scratch, tt__remainder *left,
+                              const tt__source *view, const double *vectors, ptrdiff_t rank,
+                              double **core) {
   void *array;
   *core = tt__take_f64(keep, rank, view->rows);
   tt__take_array(keep, left, rank, view->cols, &array);
@@ -3301,13 +3634,16 @@ static tt_status tt__cut_wide(tt__pool *keep, tt__pool *scratch, tt__remainder *
   return scratch->status;
 }
 
-// Cut of a tall unfolding A (m,n) with right vectors V as rows: (A V^T)^T = L Q, core = Q, remainder = L^T V.
-static tt_status tt__cut_tall(tt__pool *keep, tt__pool *scratch, tt__remainder *left, const tt__source *view,
-                              const double *vectors, ptrdiff_t rank, double **core) {
+// Cut of a tall unfolding A (m,n) with right vectors V as rows: (A V^T)^T = L Q, core = Q,
+// remainder = L^T V.
+static tt_status tt__cut_tall(tt__pool *keep, tt__pool *scratch, tt__remainder *left,
+                              const tt__source *view, const double *vectors, ptrdiff_t rank,
+                              double **core) {
   void *array;
   tt__source turned = tt__turned(view);
   ptrdiff_t m = view->rows, n = view->cols;
-  double *l = tt__take_f64(scratch, rank, rank), *tau = tt__take_f64(scratch, rank, 1), *next = tt__take_f64(scratch, rank, n);
+  double *l = tt__take_f64(scratch, rank, rank), *tau = tt__take_f64(scratch, rank, 1),
+         *next = tt__take_f64(scratch, rank, n);
   void *work = tt__take(scratch, tt__gemm_work_size(1), 1);
   *core = tt__take_f64(keep, rank, m);
   tt__take_array(keep, left, rank, n, &array);
@@ -3322,11 +3658,15 @@ static tt_status tt__cut_tall(tt__pool *keep, tt__pool *scratch, tt__remainder *
 }
 
 // One bond: decides the rank, makes core k and the new remainder.
-static tt_status tt__cut(tt__pool *keep, tt__remainder *left, int k, tt__limits limits, const tt_options *options, int wants_spectrum,
-                         tt__source *core, tt_report *report) {
-  tt__source view = tt__unfolding(left, k, 1), small = view.rows > view.cols ? tt__turned(&view) : view;
-  int uncut = options->epsilon <= 0 && (limits.cap == 0 || limits.cap >= limits.side) && small.rows == view.rows;
-  ptrdiff_t rank = limits.side, capped = limits.cap > 0 && limits.cap < limits.side ? limits.cap : 0;
+static tt_status tt__cut(tt__pool *keep, tt__remainder *left, int k, tt__limits limits,
+                         const tt_options *options, int wants_spectrum, tt__source *core,
+                         tt_report *report) {
+  tt__source view = tt__unfolding(left, k, 1),
+             small = view.rows > view.cols ? tt__turned(&view) : view;
+  int uncut = options->epsilon <= 0 && (limits.cap == 0 || limits.cap >= limits.side) &&
+              small.rows == view.rows;
+  ptrdiff_t rank = limits.side,
+            capped = limits.cap > 0 && limits.cap < limits.side ? limits.cap : 0;
   double cut = 0, *vectors = NULL;
   tt__factor factor;
   memset(&factor, 0, sizeof factor);
@@ -3340,7 +3680,8 @@ static tt_status tt__cut(tt__pool *keep, tt__remainder *left, int k, tt__limits 
       rank = tt__choose_rank(&factor, &limits, options->epsilon, &cut, &report->limit[k]);
       double unseen = left->square;
       for (ptrdiff_t i = 0; i < factor.count; i++) unseen -= factor.values[i] * factor.values[i];
-      report->entropy[k] = tt__weighted_entropy(factor.values, factor.count, factor.complete || unseen < 0 ? 0 : unseen);
+      report->entropy[k] = tt__weighted_entropy(factor.values, factor.count,
+                                                factor.complete || unseen < 0 ? 0 : unseen);
       if (!factor.complete) report->spectrum_complete = 0;
     }
   }
@@ -3348,8 +3689,9 @@ static tt_status tt__cut(tt__pool *keep, tt__remainder *left, int k, tt__limits 
     vectors = tt__identity(keep, rank);
     status = keep->status;
   } else if (!status) {
-    status = small.rows == view.rows ? tt__cut_wide(keep, &scratch, left, &view, factor.vectors, rank, &vectors)
-                                     : tt__cut_tall(keep, &scratch, left, &view, factor.vectors, rank, &vectors);
+    status = small.rows == view.rows
+                 ? tt__cut_wide(keep, &scratch, left, &view, factor.vectors, rank, &vectors)
+                 : tt__cut_tall(keep, &scratch, left, &view, factor.vectors, rank, &vectors);
     left->square = left->square > cut ? left->square - cut : 0;
   }
   tt__pool_close(&scratch);
@@ -3360,7 +3702,8 @@ static tt_status tt__cut(tt__pool *keep, tt__remainder *left, int k, tt__limits 
 }
 
 // Fills the counts and the relative errors of a report.
-static void tt__finish_report(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols, tt_report *report) {
+static void tt__finish_report(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
+                              tt_report *report) {
   double square = 0;
   report->dense_params = rows * cols;
   report->params = tt_shape_params(shape);
@@ -3379,8 +3722,9 @@ static tt_report tt__new_report(void) {
 }
 
 // All cuts and the storing; input is scanned and scaled, shape is checked.
-static tt_status tt__compress_cores(tt__pool *pool, const tt__source *input, double square, const tt_shape *request,
-                                    const tt_options *options, int wants_spectrum, tt_matrix *out, tt_report *report) {
+static tt_status tt__compress_cores(tt__pool *pool, const tt__source *input, double square,
+                                    const tt_shape *request, const tt_options *options,
+                                    int wants_spectrum, tt_matrix *out, tt_report *report) {
   tt__source cores[TT_MAX_ORDER];
   tt_shape shape = *request;
   int order = shape.order;
@@ -3392,8 +3736,10 @@ static tt_status tt__compress_cores(tt__pool *pool, const tt__source *input, dou
   left.rank = shape.ranks[0] = shape.ranks[order] = 1;
   left.square = square;
   for (int k = 0; k + 1 < order && !status; k++) {
-    ptrdiff_t rest = tt__leg_product(&shape, k + 1, order, 1, 1), side = left.rank * shape.rows[k] * shape.cols[k];
-    tt__limits limits = tt__bond_limits(tt__min(side, rest), request->ranks[k + 1], options, square, order);
+    ptrdiff_t rest = tt__leg_product(&shape, k + 1, order, 1, 1),
+              side = left.rank * shape.rows[k] * shape.cols[k];
+    tt__limits limits =
+        tt__bond_limits(tt__min(side, rest), request->ranks[k + 1], options, square, order);
     status = tt__cut(pool, &left, k, limits, options, wants_spectrum, &cores[k], report);
     if (left.rank > INT_MAX) status = TT_ERROR_MEMORY;
     shape.ranks[k + 1] = (int)left.rank;
@@ -3401,9 +3747,11 @@ static tt_status tt__compress_cores(tt__pool *pool, const tt__source *input, dou
   if (status) return status;
   cores[order - 1] = tt__unfolding(&left, order - 1, 0);
   cores[order - 1].scale = left.array ? 1 / input->scale : 1;
-  tt_matrix header = tt__header(&shape, input->true_rows, input->true_cols, options->dtype, tt__group_of(options));
+  tt_matrix header =
+      tt__header(&shape, input->true_rows, input->true_cols, options->dtype, tt__group_of(options));
   double norm = sqrt(square);
-  for (int k = 0; k + 1 < order; k++) report->discarded[k] = norm > 0 ? report->discarded[k] / norm : 0;
+  for (int k = 0; k + 1 < order; k++)
+    report->discarded[k] = norm > 0 ? report->discarded[k] / norm : 0;
   report->norm = norm / input->scale;
   tt__finish_report(&shape, input->true_rows, input->true_cols, report);
   return tt__store(pool, &header, cores, order - 1, 0, NULL, out);
@@ -3412,14 +3760,16 @@ static tt_status tt__compress_cores(tt__pool *pool, const tt__source *input, dou
 // Do the requested ranks respect the useful maxima?
 static int tt__ranks_useful(const tt_shape *shape) {
   for (int k = 1; k < shape->order; k++) {
-    ptrdiff_t left = tt__leg_product(shape, 0, k, 1, 1), right = tt__leg_product(shape, k, shape->order, 1, 1);
+    ptrdiff_t left = tt__leg_product(shape, 0, k, 1, 1),
+              right = tt__leg_product(shape, k, shape->order, 1, 1);
     if (shape->ranks[k] > tt__min(left, right)) return 0;
   }
   return 1;
 }
 
-static tt_status tt__public_compress(const void *w, ptrdiff_t rows, ptrdiff_t cols, const tt_shape *shape, const tt_options *given,
-                                     tt_matrix *out, tt_report *report, int wide) {
+static tt_status tt__public_compress(const void *w, ptrdiff_t rows, ptrdiff_t cols,
+                                     const tt_shape *shape, const tt_options *given, tt_matrix *out,
+                                     tt_report *report, int wide) {
   tt_options options = tt__options(given);
   tt_report own = tt__new_report();
   double square = 0;
@@ -3435,7 +3785,8 @@ static tt_status tt__public_compress(const void *w, ptrdiff_t rows, ptrdiff_t co
   own.position = tt__scan(&input, &square);
   if (own.position >= 0) status = TT_ERROR_NONFINITE;
   tt__pool pool = tt__pool_open(&options.allocator);
-  if (!status) status = tt__compress_cores(&pool, &input, square, shape, &options, report != NULL, out, &own);
+  if (!status)
+    status = tt__compress_cores(&pool, &input, square, shape, &options, report != NULL, out, &own);
   tt__pool_close(&pool);
   if (report) *report = own;
   return status;
@@ -3446,21 +3797,24 @@ TTDEF tt_status tt_compress(const float *w, ptrdiff_t rows, ptrdiff_t cols, cons
   return tt__public_compress(w, rows, cols, shape, options, out, report, 0);
 }
 
-TTDEF tt_status tt_compress_f64(const double *w, ptrdiff_t rows, ptrdiff_t cols, const tt_shape *shape,
-                                const tt_options *options, tt_matrix *out, tt_report *report) {
+TTDEF tt_status tt_compress_f64(const double *w, ptrdiff_t rows, ptrdiff_t cols,
+                                const tt_shape *shape, const tt_options *options, tt_matrix *out,
+                                tt_report *report) {
   return tt__public_compress(w, rows, cols, shape, options, out, report, 1);
 }
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ------------------------------------------------------------------------------------------ >>round
-// Recompression [Oseledets11, algorithm 2]: make every core but the first right-orthogonal, then cut from
-// left to right: the SVD of core k as (r m n) x s sees the singular values of the whole matrix at bond k. The
-// kept left vectors become the core, S V^T moves into the next one. Errors add up as in TT-SVD.
+// ----------------------------------------------------------------------------------------- >>round
+// Recompression [Oseledets11, algorithm 2]: make every core but the first right-orthogonal, then
+// cut from left to right: the SVD of core k as (r m n) x s sees the singular values of the whole
+// matrix at bond k. The kept left vectors become the core, S V^T moves into the next one. Errors
+// add up as in TT-SVD.
 
-// SVD of core k of a chain centred on it, as (height, s): left vectors as rows, values, right vectors as rows.
-// All three are taken from the pool; count = min(height, s).
-static tt_status tt__core_svd(tt__pool *pool, const tt__chain *chain, int k, tt__factor *left, double **right) {
+// SVD of core k of a chain centred on it, as (height, s): left vectors as rows, values, right
+// vectors as rows. All three are taken from the pool; count = min(height, s).
+static tt_status tt__core_svd(tt__pool *pool, const tt__chain *chain, int k, tt__factor *left,
+                              double **right) {
   ptrdiff_t s = chain->shape.ranks[k + 1], height = tt__core_count(&chain->shape, k) / s;
   tt__source source = tt__plain_source(chain->cores[k], 1, height, s);
   tt_options options = tt__options(NULL);
@@ -3484,14 +3838,16 @@ static tt_status tt__core_svd(tt__pool *pool, const tt__chain *chain, int k, tt_
 }
 
 // Cuts bond k of a chain centred on core k to `rank`; the centre moves to core k+1.
-static tt_status tt__cut_bond(tt__pool *pool, tt__chain *chain, int k, const tt__factor *left, const double *right, ptrdiff_t rank) {
+static tt_status tt__cut_bond(tt__pool *pool, tt__chain *chain, int k, const tt__factor *left,
+                              const double *right, ptrdiff_t rank) {
   ptrdiff_t s = chain->shape.ranks[k + 1], height = tt__core_count(&chain->shape, k) / s;
   ptrdiff_t next = tt__core_count(&chain->shape, k + 1) / s;
   double *factor = tt__take_f64(pool, rank, s), *moved = tt__take_f64(pool, rank, next);
   void *work = tt__take(pool, tt__gemm_work_size(1), 1);
   if (pool->status) return pool->status;
   for (ptrdiff_t i = 0; i < rank; i++) {
-    for (ptrdiff_t j = 0; j < height; j++) chain->cores[k][j * rank + i] = left->vectors[i * height + j];
+    for (ptrdiff_t j = 0; j < height; j++)
+      chain->cores[k][j * rank + i] = left->vectors[i * height + j];
     for (ptrdiff_t j = 0; j < s; j++) factor[i * s + j] = left->values[i] * right[i * s + j];
   }
   tt__matmul(rank, next, s, factor, s, chain->cores[k + 1], next, moved, next, 0, work);
@@ -3501,7 +3857,8 @@ static tt_status tt__cut_bond(tt__pool *pool, tt__chain *chain, int k, const tt_
 }
 
 // Rounds a chain, which it leaves centred on the last core. `square` is its squared norm before.
-static tt_status tt__chain_round(tt__pool *pool, tt__chain *chain, const tt_options *options, double square, tt_report *report) {
+static tt_status tt__chain_round(tt__pool *pool, tt__chain *chain, const tt_options *options,
+                                 double square, tt_report *report) {
   int order = chain->shape.order;
   tt_status status = TT_OK;
   for (int k = 0; k + 1 < order && !status; k++) {
@@ -3521,7 +3878,8 @@ static tt_status tt__chain_round(tt__pool *pool, tt__chain *chain, const tt_opti
   return status;
 }
 
-TTDEF tt_status tt_round(const tt_matrix *w, const tt_options *given, tt_matrix *out, tt_report *report) {
+TTDEF tt_status tt_round(const tt_matrix *w, const tt_options *given, tt_matrix *out,
+                         tt_report *report) {
   tt_options options;
   tt_report own = tt__new_report();
   if (report) *report = own;
@@ -3545,14 +3903,16 @@ TTDEF tt_status tt_round(const tt_matrix *w, const tt_options *given, tt_matrix 
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ------------------------------------------------------------------------------------------ >>entropy
-// Spectra of bonds and what they say. The squared singular values of an unfolding, normalised, are the
-// Schmidt weights p_i of the bond; their entropy tells how much the two sides of the matrix share. A
-// spectrum is computed from the cores alone: centre the chain on the bond, take the SVD of one core.
+// --------------------------------------------------------------------------------------- >>entropy
+// Spectra of bonds and what they say. The squared singular values of an unfolding, normalised, are
+// the Schmidt weights p_i of the bond; their entropy tells how much the two sides of the matrix
+// share. A spectrum is computed from the cores alone: centre the chain on the bond, take the SVD of
+// one core.
 
 TTDEF tt_status tt_spectrum(const tt_matrix *w, int bond, double *values, int *count) {
   if (!count || !tt__valid(w) || bond < 0 || bond > w->shape.order - 2) return TT_ERROR_INVALID;
-  ptrdiff_t left_side = tt__leg_product(&w->shape, 0, bond + 1, 1, 1), needed = w->shape.ranks[bond + 1];
+  ptrdiff_t left_side = tt__leg_product(&w->shape, 0, bond + 1, 1, 1),
+            needed = w->shape.ranks[bond + 1];
   ptrdiff_t right_side = tt__leg_product(&w->shape, bond + 1, w->shape.order, 1, 1);
   if (left_side > 0) needed = tt__min(needed, left_side);    // -1 = larger than any rank
   if (right_side > 0) needed = tt__min(needed, right_side);
@@ -3572,8 +3932,8 @@ TTDEF tt_status tt_spectrum(const tt_matrix *w, int bond, double *values, int *c
   return status;
 }
 
-// Renyi entropy of weights p_i = (s_i / scale)^2 / total, for alpha other than 1. Near 1 both log and 1 - alpha
-// cancel: there sum p^alpha = 1 + sum p (p^(alpha-1) - 1) is summed by expm1.
+// Renyi entropy of weights p_i = (s_i / scale)^2 / total, for alpha other than 1. Near 1 both log
+// and 1 - alpha cancel: there sum p^alpha = 1 + sum p (p^(alpha-1) - 1) is summed by expm1.
 static double tt__renyi(const double *values, int count, double alpha, double scale, double total) {
   double sum = 0, largest = 0;
   int near_one = fabs(alpha - 1) < 0.5;
@@ -3583,7 +3943,8 @@ static double tt__renyi(const double *values, int count, double alpha, double sc
     if (near_one) sum += p > 0 ? p * expm1((alpha - 1) * log(p)) : 0;
     else if (values[i] != 0) sum += alpha == 0 ? 1 : pow(p, alpha);
   }
-  double entropy = alpha > DBL_MAX ? -log(largest) : (near_one ? log1p(sum) : log(sum)) / (1 - alpha);
+  double entropy =
+      alpha > DBL_MAX ? -log(largest) : (near_one ? log1p(sum) : log(sum)) / (1 - alpha);
   return entropy > 0 ? entropy : 0;
 }
 
@@ -3600,22 +3961,27 @@ TTDEF double tt_entropy(const double *values, int count, double alpha) {
   return sum > 0 ? sum : 0;
 }
 
-TTDEF double tt_effective_rank(const double *values, int count) { return exp(tt_entropy(values, count, 1)); }
+TTDEF double tt_effective_rank(const double *values, int count) {
+  return exp(tt_entropy(values, count, 1));
+}
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ------------------------------------------------------------------------------------------ >>quantize
-// Cores in another storage format. Scales sit on the rows of the GEMM view (see >>number), so that sums of
-// integer products scale exactly. The error is measured on the trains themselves: the norm of the
-// difference train, by orthogonalisation, which stays accurate where ||a||^2 - 2ab + ||b||^2 would cancel.
+// -------------------------------------------------------------------------------------- >>quantize
+// Cores in another storage format. Scales sit on the rows of the GEMM view (see >>number), so that
+// sums of integer products scale exactly. The error is measured on the trains themselves: the norm
+// of the difference train, by orthogonalisation, which stays accurate where ||a||^2 - 2ab + ||b||^2
+// would cancel.
 
 // ||a - b|| / ||a|| and what else a report says about a, without any dense matrix.
-static tt_status tt__measure(tt__pool *pool, const tt_matrix *a, const tt_matrix *b, tt_report *report) {
+static tt_status tt__measure(tt__pool *pool, const tt_matrix *a, const tt_matrix *b,
+                             tt_report *report) {
   tt__chain first, second, difference;
   tt_status status = tt__chain_read(pool, a, &first);
   if (!status) status = tt__chain_read(pool, b, &second);
   if (status) return status;
-  for (ptrdiff_t i = 0; i < tt__core_count(&second.shape, 0); i++) second.cores[0][i] = -second.cores[0][i];
+  for (ptrdiff_t i = 0; i < tt__core_count(&second.shape, 0); i++)
+    second.cores[0][i] = -second.cores[0][i];
   status = tt__chain_add(pool, &first, &second, &difference);
   if (status) return status;
   double lost = tt__chain_norm(pool, &difference), norm = tt__chain_norm(pool, &first);
@@ -3635,8 +4001,8 @@ static tt_status tt__measure(tt__pool *pool, const tt_matrix *a, const tt_matrix
   return TT_OK;
 }
 
-TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group, const tt_options *given, tt_matrix *out,
-                            tt_report *report) {
+TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group, const tt_options *given,
+                            tt_matrix *out, tt_report *report) {
   tt_options options;
   tt_report own = tt__new_report();
   tt__chain chain;
@@ -3672,20 +4038,23 @@ TTDEF size_t tt_stored_size(const tt_matrix *w) {
   ptrdiff_t total = w->bias ? w->rows * (ptrdiff_t)sizeof(float) : 0, data, scales;
   for (int k = 0; k < w->shape.order; k++) {
     const tt_core *core = &w->cores[k];
-    int scaled = core->group != TT_GROUP_ROW && core->scale != 0 && core->scale != 1;
+    int scaled = core->scale != 0 && core->scale != 1;
     tt__core_sizes(w, k, &data, &scales);
-    if (!tt__increase(&total, data) || !tt__increase(&total, scales) || !tt__increase(&total, scaled ? 4 : 0)) return 0;
+    if (!tt__increase(&total, data) || !tt__increase(&total, scales) ||
+        !tt__increase(&total, scaled ? 4 : 0))
+      return 0;
   }
   return (size_t)total;
 }
 #endif // TT_INFERENCE_ONLY
 
-// ------------------------------------------------------------------------------------------ >>apply
-// The forward pass [Novikov15, section 4]. The state is always S[p][K][w] and a step multiplies by core k
-// seen as a matrix G (R,K): C[p][R][w] = G S[p]. Read as [p'][K'][w'] the result already is the next state, so
-// nothing is ever transposed. Right to left, p counts batch and the columns before k, w the rows after k;
-// left to right, p counts batch and the rows before k, w the columns after k. With w = 1 all p
-// fold into one product S G^T. Two buffers take turns; coded cores are decoded a slab of rows at a time.
+// ----------------------------------------------------------------------------------------- >>apply
+// The forward pass [Novikov15, section 4]. The state is always S[p][K][w] and a step multiplies by
+// core k seen as a matrix G (R,K): C[p][R][w] = G S[p]. Read as [p'][K'][w'] the result already is
+// the next state, so nothing is ever transposed. Right to left, p counts batch and the columns
+// before k, w the rows after k; left to right, p counts batch and the rows before k, w the columns
+// after k. With w = 1 all p fold into one product S G^T. Two buffers take turns; coded cores are
+// decoded a slab of rows at a time.
 
 #ifdef TT_INFERENCE_ONLY
 enum { TT__SLAB_FLOATS = 1024 };
@@ -3711,7 +4080,8 @@ static tt__step tt__step_at(const tt_matrix *w, ptrdiff_t batch, int index) {
 
 // Is the core usable as it is, without decoding?
 static int tt__plain_core(const tt_core *core) {
-  return core->dtype == TT_F32 && (core->scale == 0 || core->scale == 1) && (uintptr_t)core->data % sizeof(float) == 0;
+  return core->dtype == TT_F32 && (core->scale == 0 || core->scale == 1) &&
+         (uintptr_t)core->data % sizeof(float) == 0;
 }
 
 typedef struct tt__buffers {
@@ -3732,7 +4102,9 @@ static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *pl
   int order = w->shape.order, padded = tt__is_padded(w);
   ptrdiff_t everything = tt__max(batch, 1);                  // bounds every product below
   for (int k = 0; k < order; k++)
-    if (!tt__multiply(&everything, w->shape.rows[k]) || !tt__multiply(&everything, w->shape.cols[k])) return 0;
+    if (!tt__multiply(&everything, w->shape.rows[k]) ||
+        !tt__multiply(&everything, w->shape.cols[k]))
+      return 0;
   for (int i = 0; i < order; i++) {
     tt__step step = tt__step_at(w, batch, i);
     ptrdiff_t in = step.p, out = step.p, macs;
@@ -3743,7 +4115,8 @@ static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *pl
     if (i > 0 || padded) made.state = tt__max(made.state, in);
     if (i + 1 < order || padded) made.state = tt__max(made.state, out);
     if (!tt__plain_core(&w->cores[step.core]))
-      made.slab = tt__max(made.slab, step.length * tt__max(1, tt__min(step.rows, TT__SLAB_FLOATS / step.length)));
+      made.slab = tt__max(
+          made.slab, step.length * tt__max(1, tt__min(step.rows, TT__SLAB_FLOATS / step.length)));
   }
   made.total = 64;
   if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
@@ -3755,23 +4128,27 @@ static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *pl
 }
 
 // Rows first .. first+count-1 of one step; g is their part of the core as floats.
-static void tt__step_rows(const tt__step *step, ptrdiff_t first, ptrdiff_t count, const float *g, const float *in, float *out,
-                          void *work) {
-  if (step->w == 1) {                                        // out (p, rows) = in (p, length) times G^T
+static void tt__step_rows(const tt__step *step, ptrdiff_t first, ptrdiff_t count, const float *g,
+                          const float *in, float *out, void *work) {
+  // out (p, rows) = in (p, length) times G^T
+  if (step->w == 1) {
     tt__product fold = {step->p, count, step->length, in, g, step->length, 1, 1, step->length,
                         out + first, step->rows, 0, work};
     tt__gemm(&fold, 0);
     return;
   }
   for (ptrdiff_t p = 0; p < step->p; p++) {
-    tt__product one = {count, step->w, step->length, g, in + p * step->length * step->w, step->length, 1, step->w, 1,
-                       out + (p * step->rows + first) * step->w, step->w, 0, work};
+    tt__product one = {
+        count,        step->w, step->length, g, in + p * step->length * step->w,
+        step->length, 1,       step->w,      1, out + (p * step->rows + first) * step->w,
+        step->w,      0,       work};
     tt__gemm(&one, 0);
   }
 }
 
 // One step; coded cores go through the slab.
-static void tt__run_step(const tt_core *core, const tt__step *step, const float *in, float *out, float *slab, void *work) {
+static void tt__run_step(const tt_core *core, const tt__step *step, const float *in, float *out,
+                         float *slab, void *work) {
   if (tt__plain_core(core)) {
     tt__step_rows(step, 0, step->rows, (const float *)core->data, in, out, work);
     return;
@@ -3785,7 +4162,8 @@ static void tt__run_step(const tt_core *core, const tt__step *step, const float 
 }
 
 // Copies rows of `have` floats to rows of `want`, zeros behind or the surplus left out.
-static void tt__resize_rows(ptrdiff_t count, const float *from, ptrdiff_t have, float *to, ptrdiff_t want) {
+static void tt__resize_rows(ptrdiff_t count, const float *from, ptrdiff_t have, float *to,
+                            ptrdiff_t want) {
   ptrdiff_t common = tt__min(have, want);
   for (ptrdiff_t i = 0; i < count; i++) {
     memcpy(to + i * want, from + i * have, (size_t)common * sizeof(float));
@@ -3805,16 +4183,19 @@ TTDEF ptrdiff_t tt_apply_macs(const tt_matrix *w, ptrdiff_t batch) {
   return plan.macs;
 }
 
-TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, float *y, void *work, size_t work_size) {
+TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, float *y, void *work,
+                         size_t work_size) {
   tt__buffers plan;
   if (batch < 0 || !tt__valid(w) || !tt__plan_buffers(w, batch, &plan)) return TT_ERROR_INVALID;
 #ifdef TT_INFERENCE_ONLY
-  for (int k = 0; k < w->shape.order; k++) if (w->cores[k].dtype == TT_F64) return TT_ERROR_UNSUPPORTED;
+  for (int k = 0; k < w->shape.order; k++)
+    if (w->cores[k].dtype == TT_F64) return TT_ERROR_UNSUPPORTED;
 #endif
   if (batch == 0) return TT_OK;
   if (!x || !y || !work || work_size < (size_t)plan.total) return TT_ERROR_INVALID;
   int order = w->shape.order, padded = tt__is_padded(w);
-  ptrdiff_t m = tt__leg_product(&w->shape, 0, order, 1, 0), n = tt__leg_product(&w->shape, 0, order, 0, 1);
+  ptrdiff_t m = tt__leg_product(&w->shape, 0, order, 1, 0),
+            n = tt__leg_product(&w->shape, 0, order, 0, 1);
   ptrdiff_t room = (plan.state * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
   ptrdiff_t slab_room = (plan.slab * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
   unsigned char *at = tt__align(work);
@@ -3839,19 +4220,19 @@ TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, fl
   return TT_OK;
 }
 
-// -------------------------------------------------------------------------------------------- >>file
+// ------------------------------------------------------------------------------------------ >>file
 // safetensors [Safetensors] in and out, .npy [Npy] in.
 //
-// A file is hostile until proven otherwise. One cursor reads JSON and the Python literal of .npy; its
-// first pass checks every byte of the header and counts, so that the second can fill one block of the
-// right size. Numbers of the file are 64-bit and every product of them is checked; a tensor has one
-// size, computed once and compared with its offsets. What JSON cannot say tensor by tensor (no name
-// twice, no hole, no overlap) is checked on sorted indices. There is no recursion. Values are
-// little-endian in files and native in trains: tt__little stands between the two.
+// A file is hostile until proven otherwise. One cursor reads JSON and the Python literal of .npy;
+// its first pass checks every byte of the header and counts, so that the second can fill one block
+// of the right size. Numbers of the file are 64-bit and every product of them is checked; a tensor
+// has one size, computed once and compared with its offsets. What JSON cannot say tensor by tensor
+// (no name twice, no hole, no overlap) is checked on sorted indices. There is no recursion. Values
+// are little-endian in files and native in trains: tt__little stands between the two.
 //
 // A train is stored core by core in the layout of its sweep. Shapes are derived from the tensors;
-// metadata "tt.layers" adds what tensors cannot say (size of a padded matrix, direction, codes below
-// 8 bits, length of a group) and everything in it is compared with the byte counts.
+// metadata "tt.layers" adds what tensors cannot say (size of a padded matrix, direction, codes
+// below 8 bits, length of a group) and everything in it is compared with the byte counts.
 #ifndef TT_INFERENCE_ONLY
 
 #define TT__HEADER_CAP  100000000L
@@ -3867,14 +4248,17 @@ typedef struct tt__file_type {
 } tt__file_type;
 
 static const tt__file_type tt__file_types[] = {
-  {"F32", 32, TT_F32}, {"F64", 64, TT_F64}, {"F16", 16, TT_F16}, {"BF16", 16, TT_BF16}, {"F8_E4M3", 8, TT_E4M3},
-  {"F8_E5M2", 8, TT_E5M2}, {"I8", 8, TT_I8}, {"U8", 8, -1}, {"BOOL", 8, -1}, {"I16", 16, -1}, {"U16", 16, -1},
-  {"I32", 32, -1}, {"U32", 32, -1}, {"I64", 64, -1}, {"U64", 64, -1}, {"C64", 64, -1}, {"F8_E8M0", 8, -1},
-  {"F8_E4M3FNUZ", 8, -1}, {"F8_E5M2FNUZ", 8, -1}, {"F6_E2M3", 6, -1}, {"F6_E3M2", 6, -1}, {"F4", 4, -1},
+    {"F32", 32, TT_F32},     {"F64", 64, TT_F64},     {"F16", 16, TT_F16},    {"BF16", 16, TT_BF16},
+    {"F8_E4M3", 8, TT_E4M3}, {"F8_E5M2", 8, TT_E5M2}, {"I8", 8, TT_I8},       {"U8", 8, -1},
+    {"BOOL", 8, -1},         {"I16", 16, -1},         {"U16", 16, -1},        {"I32", 32, -1},
+    {"U32", 32, -1},         {"I64", 64, -1},         {"U64", 64, -1},        {"C64", 64, -1},
+    {"F8_E8M0", 8, -1},      {"F8_E4M3FNUZ", 8, -1},  {"F8_E5M2FNUZ", 8, -1}, {"F6_E2M3", 6, -1},
+    {"F6_E3M2", 6, -1},      {"F4", 4, -1},
 };
 enum { TT__TYPE_U8 = 7 };      // types 0 to 6 are those of cores, in the order of tt_dtype
 
-static const char tt__dtype_names[][5] = {"F32", "F64", "F16", "BF16", "E4M3", "E5M2", "I8", "I4", "I3", "I2"};
+static const char tt__dtype_names[][5] = {"F32",  "F64", "F16", "BF16", "E4M3",
+                                          "E5M2", "I8",  "I4",  "I3",   "I2"};
 
 // Index of a safetensors dtype, or -1.
 static int tt__file_type_find(const char *name) {
@@ -3895,8 +4279,8 @@ static tt_status tt__tensor_size(int type, int order, const uint64_t *dims, uint
   return TT_OK;
 }
 
-// Turns values of `width` bytes between the host's order and little-endian, in place. The same exchange
-// serves both directions; nothing happens on a little-endian host.
+// Turns values of `width` bytes between the host's order and little-endian, in place. The same
+// exchange serves both directions; nothing happens on a little-endian host.
 static void tt__little(void *data, ptrdiff_t count, int width) {
   uint16_t one = 1;
   unsigned char *at = (unsigned char *)data, first;
@@ -3910,13 +4294,14 @@ static void tt__little(void *data, ptrdiff_t count, int width) {
     }
 }
 
-// Sorts indices by a strict order. Heapsort: O(n log n) whatever the input, no memory, no recursion.
+// Sorts indices by a strict order. Heapsort: O(n log n) whatever the input, no memory, no
+// recursion.
 typedef int (*tt__before)(const void *context, int a, int b);
 
 static void tt__sort_indices(int *index, int count, tt__before before, const void *context) {
   for (int end = count, start = count / 2; end > 1;) {
     int item, hole, child;
-    if (start > 0) {                                         // build the heap, then take its top away
+    if (start > 0) { // build the heap, then take its top away
       item = index[--start];
     } else {
       item = index[--end];
@@ -3934,7 +4319,12 @@ static void tt__sort_indices(int *index, int count, tt__before before, const voi
 static int tt__utf8_valid(const char *text, ptrdiff_t size) {
   for (ptrdiff_t i = 0; i < size;) {
     uint32_t lead = (unsigned char)text[i++], code;
-    int more = lead < 0x80 ? 0 : lead < 0xC2 ? -1 : lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : lead < 0xF5 ? 3 : -1;
+    int more = lead < 0x80   ? 0
+               : lead < 0xC2 ? -1
+               : lead < 0xE0 ? 1
+               : lead < 0xF0 ? 2
+               : lead < 0xF5 ? 3
+                             : -1;
     if (more < 0 || more > size - i) return 0;
     code = more ? lead & (63U >> more) : lead;
     for (int t = 0; t < more; t++, i++) {
@@ -3955,8 +4345,8 @@ static int tt__has_control(const char *text) {
 }
 
 // ------------------------------------------------------------------------------------------ >>json
-// The one reader of text: JSON, and the Python literal of .npy, which differs in quotes, in words and in
-// a comma before a closing bracket. A cursor with a sticky status; nothing is allocated.
+// The one reader of text: JSON, and the Python literal of .npy, which differs in quotes, in words
+// and in a comma before a closing bracket. A cursor with a sticky status; nothing is allocated.
 
 typedef struct tt__json {      // a cursor; every function does nothing once status is set
   const char *at, *end;
@@ -3978,7 +4368,9 @@ static void tt__json_fail(tt__json *json, tt_status status) {
 }
 
 // The next character, or 0 at the end; NUL itself is nowhere legal.
-static char tt__json_peek(const tt__json *json) { return json->at < json->end && !json->status ? *json->at : 0; }
+static char tt__json_peek(const tt__json *json) {
+  return json->at < json->end && !json->status ? *json->at : 0;
+}
 
 static char tt__json_next(tt__json *json) {                  // the same after white space
   while (json->at < json->end && (*json->at == ' ' || (*json->at >= '\t' && *json->at <= '\r' &&
@@ -4018,7 +4410,8 @@ static uint64_t tt__json_number(tt__json *json) {
     if (value > ((uint64_t)INT64_MAX - digit) / 10) tt__json_fail(json, TT_ERROR_FORMAT);
     value = value * 10 + digit;
   }
-  if (json->at == start || (*start == '0' && json->at - start > 1)) tt__json_fail(json, TT_ERROR_FORMAT);
+  if (json->at == start || (*start == '0' && json->at - start > 1))
+    tt__json_fail(json, TT_ERROR_FORMAT);
   return json->status ? 0 : value;
 }
 
@@ -4027,7 +4420,10 @@ static uint32_t tt__json_hex(tt__json *json) {
   uint32_t value = 0;
   for (int i = 0; i < 4; i++) {
     char c = tt__json_peek(json);
-    int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    int digit = c >= '0' && c <= '9'   ? c - '0'
+                : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                       : -1;
     if (digit < 0) tt__json_fail(json, TT_ERROR_FORMAT);
     value = value << 4 | (uint32_t)(digit & 15);
     if (!json->status) json->at++;
@@ -4039,7 +4435,8 @@ static uint32_t tt__json_hex(tt__json *json) {
 // cannot hold, is refused.
 static int tt__json_unicode(tt__json *json, char piece[4]) {
   uint32_t code = tt__json_hex(json);
-  if (code >= 0xD800 && code < 0xDC00 && json->end - json->at >= 6 && json->at[0] == '\\' && json->at[1] == 'u') {
+  if (code >= 0xD800 && code < 0xDC00 && json->end - json->at >= 6 && json->at[0] == '\\' &&
+      json->at[1] == 'u') {
     json->at += 2;
     uint32_t low = tt__json_hex(json);
     if (low < 0xDC00 || low > 0xDFFF) tt__json_fail(json, TT_ERROR_FORMAT);
@@ -4071,7 +4468,8 @@ static int tt__json_character(tt__json *json, char piece[4]) {
   return 1;
 }
 
-// Decodes a string into `out`, cut at room - 1 bytes and terminated (room 0: nowhere). Returns its length.
+// Decodes a string into `out`, cut at room - 1 bytes and terminated (room 0: nowhere). Returns its
+// length.
 static ptrdiff_t tt__json_string(tt__json *json, char *out, ptrdiff_t room) {
   char piece[4];
   ptrdiff_t length = 0;
@@ -4103,7 +4501,9 @@ static void tt__json_skip(tt__json *json) {
     else if (c && strchr("{[", c)) { depth++; json->at++; }
     else if (c && strchr("}]", c)) { depth--; json->at++; }
     else if (c && depth > 0 && strchr(",:", c)) json->at++;
-    else while ((c = tt__json_peek(json)) != 0 && (unsigned char)c > ' ' && !strchr("{}[]\",:", c)) json->at++;
+    else
+      while ((c = tt__json_peek(json)) != 0 && (unsigned char)c > ' ' && !strchr("{}[]\",:", c))
+        json->at++;
     if (depth < 0 || json->at == start) tt__json_fail(json, TT_ERROR_FORMAT);
   } while (depth > 0 && !json->status);
 }
@@ -4131,7 +4531,8 @@ struct tt_file {               // one block: this, then its arrays, then its str
   tt__entry *entries;          // as in the header; NULL in the first pass
   const char **pairs;          // key, value, key, ...
   ptrdiff_t *dims;
-  int *by_offset, *by_name;    // entry of a place in the order of data; such a place in the order of names
+  int *by_offset,
+      *by_name; // entry of a place in the order of data; such a place in the order of names
   char *chars;
 };
 
@@ -4147,14 +4548,16 @@ struct tt_file {               // one block: this, then its arrays, then its str
 #endif
 
 // Copies bytes of the file; the caller has checked that they lie in it.
-static tt_status tt__file_fetch(const tt_file *file, ptrdiff_t position, void *out, ptrdiff_t size) {
+static tt_status tt__file_fetch(const tt_file *file, ptrdiff_t position, void *out,
+                                ptrdiff_t size) {
   if (size == 0) return TT_OK;
   if (file->bytes) {
     memcpy(out, file->bytes + position, (size_t)size);
     return TT_OK;
   }
 #ifndef TT_NO_STDIO
-  if (TT__TELL(file->stream) != position && TT__SEEK(file->stream, position, SEEK_SET)) return TT_ERROR_IO;
+  if (TT__TELL(file->stream) != position && TT__SEEK(file->stream, position, SEEK_SET))
+    return TT_ERROR_IO;
   if (fread(out, 1, (size_t)size, file->stream) == (size_t)size) return TT_OK;
 #endif
   return TT_ERROR_IO;
@@ -4167,13 +4570,15 @@ static char *tt__file_room(tt_file *file, ptrdiff_t length) {
   return room;
 }
 
-// Adds a tensor with checked sizes. Dimensions that do not fit the host can only belong to an empty one.
-static tt_status tt__file_add(tt_file *file, const char *name, int type, int order, const uint64_t *dims,
-                              const uint64_t *offsets) {
+// Adds a tensor with checked sizes. Dimensions that do not fit the host can only belong to an empty
+// one.
+static tt_status tt__file_add(tt_file *file, const char *name, int type, int order,
+                              const uint64_t *dims, const uint64_t *offsets) {
   uint64_t size, room = (uint64_t)(file->length - file->data);
   tt_status status = tt__tensor_size(type, order, dims, &size);
   if (status) return status;
-  if (offsets[0] > offsets[1] || offsets[1] > room || offsets[1] - offsets[0] != size) return TT_ERROR_FORMAT;
+  if (offsets[0] > offsets[1] || offsets[1] > room || offsets[1] - offsets[0] != size)
+    return TT_ERROR_FORMAT;
   for (int i = 0; i < order; i++) if (dims[i] > (uint64_t)PTRDIFF_MAX) return TT_ERROR_MEMORY;
   if (file->num_entries >= TT__TENSOR_CAP) return TT_ERROR_UNSUPPORTED;
   ptrdiff_t length = (ptrdiff_t)strlen(name);
@@ -4195,7 +4600,8 @@ static tt_status tt__file_add(tt_file *file, const char *name, int type, int ord
 }
 
 // A list of numbers into values[0..limit-1]. Returns how many; too many have the given status.
-static int tt__json_numbers(tt__json *json, char close, uint64_t *values, int limit, tt_status excess) {
+static int tt__json_numbers(tt__json *json, char close, uint64_t *values, int limit,
+                            tt_status excess) {
   ptrdiff_t count = 0;
   while (tt__json_more(json, close, &count)) {
     uint64_t value = tt__json_number(json);
@@ -4214,7 +4620,10 @@ static void tt__parse_tensor(tt__json *json, tt_file *file, const char *name) {
   tt__json_expect(json, '{');
   while (tt__json_more(json, '}', &count)) {
     tt__json_string(json, word, 16);
-    int field = !strcmp(word, "dtype") ? 1 : !strcmp(word, "shape") ? 2 : !strcmp(word, "data_offsets") ? 4 : 0;
+    int field = !strcmp(word, "dtype")          ? 1
+                : !strcmp(word, "shape")        ? 2
+                : !strcmp(word, "data_offsets") ? 4
+                                                : 0;
     tt__json_expect(json, ':');
     if (field == 1) {
       tt__json_string(json, word, 16);
@@ -4222,7 +4631,8 @@ static void tt__parse_tensor(tt__json *json, tt_file *file, const char *name) {
     } else if (field) {
       tt__json_expect(json, '[');
       if (field == 2) order = tt__json_numbers(json, ']', dims, TT__MAX_DIMS, TT_ERROR_UNSUPPORTED);
-      else if (tt__json_numbers(json, ']', offsets, 2, TT_ERROR_FORMAT) != 2) tt__json_fail(json, TT_ERROR_FORMAT);
+      else if (tt__json_numbers(json, ']', offsets, 2, TT_ERROR_FORMAT) != 2)
+        tt__json_fail(json, TT_ERROR_FORMAT);
     }
     if (!field || seen & field || type < 0) tt__json_fail(json, TT_ERROR_FORMAT);
     seen |= field;
@@ -4292,7 +4702,8 @@ static int tt__npy_type(tt__json *json) {
   static const char names[5][4] = {"<f4", "<f8", "<f2", "|i1", "|u1"};
   static const int types[5] = {TT_F32, TT_F64, TT_F16, TT_I8, TT__TYPE_U8};
   char word[16];
-  if (tt__json_next(json) == '[' || tt__json_peek(json) == '(') tt__json_fail(json, TT_ERROR_UNSUPPORTED); // a struct
+  if (tt__json_next(json) == '[' || tt__json_peek(json) == '(')
+    tt__json_fail(json, TT_ERROR_UNSUPPORTED); // a struct
   tt__npy_word(json, word);
   for (int i = 0; i < 5; i++) if (!strcmp(names[i], word)) return types[i];
   tt__json_fail(json, TT_ERROR_UNSUPPORTED);
@@ -4321,7 +4732,10 @@ static tt_status tt__parse_npy(tt_file *file, const char *text, ptrdiff_t size) 
   tt__json_expect(&json, '{');
   while (tt__json_more(&json, '}', &count)) {
     tt__npy_word(&json, word);
-    int field = !strcmp(word, "descr") ? 1 : !strcmp(word, "fortran_order") ? 2 : !strcmp(word, "shape") ? 4 : 0;
+    int field = !strcmp(word, "descr")           ? 1
+                : !strcmp(word, "fortran_order") ? 2
+                : !strcmp(word, "shape")         ? 4
+                                                 : 0;
     tt__json_expect(&json, ':');
     if (!field || seen & field) tt__json_fail(&json, TT_ERROR_FORMAT);
     seen |= field;
@@ -4333,16 +4747,19 @@ static tt_status tt__parse_npy(tt_file *file, const char *text, ptrdiff_t size) 
     if (order == 1 && !json.comma) tt__json_fail(&json, TT_ERROR_FORMAT);     // (3) is a number
     if (order == 0 && json.comma) tt__json_fail(&json, TT_ERROR_FORMAT);
   }
-  while (json.end - json.at > 1 && !json.status) if (*json.at++ != ' ') json.status = TT_ERROR_FORMAT;
+  while (json.end - json.at > 1 && !json.status)
+    if (*json.at++ != ' ') json.status = TT_ERROR_FORMAT;
   if (seen != 7 || json.at == json.end || *json.at != '\n') tt__json_fail(&json, TT_ERROR_FORMAT);
   offsets[1] = (uint64_t)(file->length - file->data);
   return json.status ? json.status : tt__file_add(file, "", type, order, dims, offsets);
 }
 
 static int tt__offset_before(const void *context, int a, int b) {
-  const tt__entry *x = ((const tt_file *)context)->entries + a, *y = ((const tt_file *)context)->entries + b;
+  const tt__entry *x = ((const tt_file *)context)->entries + a,
+                  *y = ((const tt_file *)context)->entries + b;
   if (x->begin != y->begin) return x->begin < y->begin;
-  if (x->size != y->size) return x->size < y->size;          // an empty tensor may share the next one's offset
+  if (x->size != y->size)
+    return x->size < y->size; // an empty tensor may share the next one's offset
   return a < b;
 }
 
@@ -4351,7 +4768,9 @@ static int tt__pair_before(const void *context, int a, int b) {
   return strcmp(pairs[2 * a], pairs[2 * b]) < 0;
 }
 
-static const tt__entry *tt__entry_at(const tt_file *file, int index) { return file->entries + file->by_offset[index]; }
+static const tt__entry *tt__entry_at(const tt_file *file, int index) {
+  return file->entries + file->by_offset[index];
+}
 
 static int tt__name_before(const void *context, int a, int b) {
   const tt_file *file = (const tt_file *)context;
@@ -4360,11 +4779,13 @@ static int tt__name_before(const void *context, int a, int b) {
 
 // Value of a metadata key, or NULL.
 static const char *tt__file_value(const tt_file *file, const char *key) {
-  for (int i = 0; i < file->num_pairs; i++) if (!strcmp(file->pairs[2 * i], key)) return file->pairs[2 * i + 1];
+  for (int i = 0; i < file->num_pairs; i++)
+    if (!strcmp(file->pairs[2 * i], key)) return file->pairs[2 * i + 1];
   return NULL;
 }
 
-// Rules that concern all tensors together: every byte belongs to exactly one, no name or key comes twice.
+// Rules that concern all tensors together: every byte belongs to exactly one, no name or key comes
+// twice.
 static tt_status tt__file_index(tt_file *file) {
   int *index = file->by_name;
   for (int i = 0; i < file->num_pairs; i++) index[i] = i;
@@ -4384,12 +4805,15 @@ static tt_status tt__file_index(tt_file *file) {
   for (int i = 1; i < file->num_entries; i++)
     if (!tt__name_before(file, index[i - 1], index[i])) return TT_ERROR_FORMAT;
   const char *version = tt__file_value(file, "tt.version");
-  return !version || (version[0] == '1' && (!version[1] || version[1] == '.')) ? TT_OK : TT_ERROR_UNSUPPORTED;
+  return !version || (version[0] == '1' && (!version[1] || version[1] == '.'))
+             ? TT_OK
+             : TT_ERROR_UNSUPPORTED;
 }
 
 // One block for what the first pass counted; the counters start again.
 static tt_file *tt__file_block(const tt_file *counted) {
-  ptrdiff_t entries = 0, pairs, dims, offsets, names, chars, size, places = tt__max(counted->num_entries, counted->num_pairs);
+  ptrdiff_t entries = 0, pairs, dims, offsets, names, chars, size,
+            places = tt__max(counted->num_entries, counted->num_pairs);
   int good = tt__add_size(&entries, 1, (ptrdiff_t)sizeof *counted);
   pairs = entries;
   good = good && tt__add_size(&pairs, counted->num_entries, (ptrdiff_t)sizeof(tt__entry));
@@ -4422,7 +4846,7 @@ static tt_file *tt__file_block(const tt_file *counted) {
 // Where the header's text begins; file->data is set. `npy` tells which of the two formats it is.
 static tt_status tt__file_header(tt_file *file, ptrdiff_t *begin, int *npy) {
   unsigned char start[12] = {0};
-  if (file->length < 10) return TT_ERROR_FORMAT;             // "{}" behind eight bytes is the smallest file
+  if (file->length < 10) return TT_ERROR_FORMAT; // "{}" behind eight bytes is the smallest file
   tt_status status = tt__file_fetch(file, 0, start, tt__min(file->length, 12));
   if (status) return status;
   *npy = !memcmp(start, "\x93NUMPY", 6);
@@ -4436,7 +4860,8 @@ static tt_status tt__file_header(tt_file *file, ptrdiff_t *begin, int *npy) {
   return size > (uint64_t)(*npy ? TT__NPY_CAP : TT__HEADER_CAP) ? TT_ERROR_UNSUPPORTED : TT_OK;
 }
 
-// Reads the header of a source described by *source (allocator, bytes or stream, length) into a new object.
+// Reads the header of a source described by *source (allocator, bytes or stream, length) into a new
+// object.
 static tt_status tt__file_load(tt_file *source, tt_file **out) {
   ptrdiff_t begin = 0;
   int npy = 0;
@@ -4452,7 +4877,8 @@ static tt_status tt__file_load(tt_file *source, tt_file **out) {
   for (int pass = 0; pass < 2 && !status; pass++) {
     if (pass && (file = tt__file_block(source)) == NULL) status = TT_ERROR_MEMORY;
     tt_file *target = pass ? file : source;
-    if (!status) status = (npy ? tt__parse_npy : tt__parse_safetensors)(target, text, source->data - begin);
+    if (!status)
+      status = (npy ? tt__parse_npy : tt__parse_safetensors)(target, text, source->data - begin);
   }
   if (!status) status = tt__file_index(file);
   if (!status) *out = file;
@@ -4478,7 +4904,8 @@ TTDEF tt_status tt_file_open(const char *path, const tt_options *options, tt_fil
 }
 #endif
 
-TTDEF tt_status tt_file_open_memory(const void *bytes, size_t size, const tt_options *options, tt_file **out) {
+TTDEF tt_status tt_file_open_memory(const void *bytes, size_t size, const tt_options *options,
+                                    tt_file **out) {
   tt_file source;
   if (out) *out = NULL;
   if (!out || (!bytes && size) || !tt__options_valid(options)) return TT_ERROR_INVALID;
@@ -4503,15 +4930,17 @@ TTDEF int tt_file_count(const tt_file *file) { return file ? file->num_entries :
 
 TTDEF int tt_file_metadata_count(const tt_file *file) { return file ? file->num_pairs : 0; }
 
-TTDEF tt_status tt_file_metadata(const tt_file *file, int index, const char **key, const char **value) {
+TTDEF tt_status tt_file_metadata(const tt_file *file, int index, const char **key,
+                                 const char **value) {
   if (!file || index < 0 || index >= file->num_pairs) return TT_ERROR_INVALID;
   if (key) *key = file->pairs[2 * index];
   if (value) *value = file->pairs[2 * index + 1];
   return TT_OK;
 }
 
-TTDEF tt_status tt_file_tensor(const tt_file *file, int index, const char **name, const char **dtype, int *order,
-                               const ptrdiff_t **dims, const void **data, size_t *size) {
+TTDEF tt_status tt_file_tensor(const tt_file *file, int index, const char **name,
+                               const char **dtype, int *order, const ptrdiff_t **dims,
+                               const void **data, size_t *size) {
   if (!file || index < 0 || index >= file->num_entries) return TT_ERROR_INVALID;
   const tt__entry *entry = tt__entry_at(file, index);
   if (name) *name = entry->name;
@@ -4523,7 +4952,8 @@ TTDEF tt_status tt_file_tensor(const tt_file *file, int index, const char **name
   return TT_OK;
 }
 
-TTDEF tt_status tt_file_read(const tt_file *file, int index, size_t offset, void *out, size_t size) {
+TTDEF tt_status tt_file_read(const tt_file *file, int index, size_t offset, void *out,
+                             size_t size) {
   if (!file || index < 0 || index >= file->num_entries || (!out && size)) return TT_ERROR_INVALID;
   const tt__entry *entry = tt__entry_at(file, index);
   if (offset > (size_t)entry->size || size > (size_t)entry->size - offset) return TT_ERROR_INVALID;
@@ -4534,7 +4964,8 @@ TTDEF tt_status tt_file_find(const tt_file *file, const char *name, int *index) 
   if (!file || !name || !index) return TT_ERROR_INVALID;
   int low = 0, high = file->num_entries;
   while (low < high) {
-    int middle = low + (high - low) / 2, order = strcmp(name, tt__entry_at(file, file->by_name[middle])->name);
+    int middle = low + (high - low) / 2,
+        order = strcmp(name, tt__entry_at(file, file->by_name[middle])->name);
     if (order == 0) {
       *index = file->by_name[middle];
       return TT_OK;
@@ -4560,7 +4991,8 @@ TTDEF tt_status tt_file_read_f32(const tt_file *file, int index, float *out, ptr
   int width = tt__file_types[entry->type].bits / 8, some = (int)sizeof chunk / width;
   for (ptrdiff_t i = 0; i < count; i += some) {
     ptrdiff_t now = tt__min(some, count - i);
-    tt_status status = tt__file_fetch(file, file->data + entry->begin + i * width, chunk, now * width);
+    tt_status status =
+        tt__file_fetch(file, file->data + entry->begin + i * width, chunk, now * width);
     if (status) return status;
     tt__little(chunk, now, width);
     for (ptrdiff_t t = 0; t < now; t++)
@@ -4569,7 +5001,7 @@ TTDEF tt_status tt_file_read_f32(const tt_file *file, int index, float *out, ptr
   return TT_OK;
 }
 
-// ------------------------------------------------------------------------------------------ >>layer
+// ----------------------------------------------------------------------------------------- >>layer
 // Trains in files. The tensors say the shape; "tt.layers" is a hint that is checked against them.
 
 typedef struct tt__layer {     // a stored train before its data are read
@@ -4596,7 +5028,8 @@ static int tt__decimal(char *out, int64_t value) {
 }
 
 // "<layer><part><number>" (no number if it is negative); empty if that is too long for a name.
-static void tt__part_name(char full[TT__NAME_CAP + 1], const char *layer, const char *part, int number) {
+static void tt__part_name(char full[TT__NAME_CAP + 1], const char *layer, const char *part,
+                          int number) {
   size_t length = strlen(layer), more = strlen(part);
   *full = 0;
   if (length + more + 3 > TT__NAME_CAP) return;
@@ -4646,7 +5079,8 @@ static void tt__said_core(tt__json *json, tt__layer *layer, int k) {
     tt__json_expect(json, ':');
     if (field == 1) {
       tt__json_string(json, word, 16);
-      for (int i = TT_F32; i <= TT_I2; i++) if (!strcmp(word, tt__dtype_names[i])) layer->dtype[k] = i;
+      for (int i = TT_F32; i <= TT_I2; i++)
+        if (!strcmp(word, tt__dtype_names[i])) layer->dtype[k] = i;
     } else if (field == 2) {
       int sign = tt__json_next(json) == '-' ? -1 : 1;
       if (sign < 0) json->at++;
@@ -4672,13 +5106,18 @@ static void tt__said_layer(tt__json *json, tt__layer *layer) {
   while (tt__json_more(json, '}', &count) && !json->status) {
     tt__json_string(json, word, 16);
     tt__json_expect(json, ':');
-    int *length = !strcmp(word, "rows") ? &layer->num_rows : !strcmp(word, "cols") ? &layer->num_cols :
-                  !strcmp(word, "ranks") ? &layer->num_ranks : !strcmp(word, "cores") ? &layer->num_cores :
-                  !strcmp(word, "size") ? &layer->num_size : NULL;
+    int *length = !strcmp(word, "rows")    ? &layer->num_rows
+                  : !strcmp(word, "cols")  ? &layer->num_cols
+                  : !strcmp(word, "ranks") ? &layer->num_ranks
+                  : !strcmp(word, "cores") ? &layer->num_cores
+                  : !strcmp(word, "size")  ? &layer->num_size
+                                           : NULL;
     if (length && *length >= 0) tt__json_fail(json, TT_ERROR_FORMAT);
     if (length == &layer->num_rows) *length = tt__said_list(json, layer->said.rows, TT_MAX_ORDER);
-    else if (length == &layer->num_cols) *length = tt__said_list(json, layer->said.cols, TT_MAX_ORDER);
-    else if (length == &layer->num_ranks) *length = tt__said_list(json, layer->said.ranks, TT_MAX_ORDER + 1);
+    else if (length == &layer->num_cols)
+      *length = tt__said_list(json, layer->said.cols, TT_MAX_ORDER);
+    else if (length == &layer->num_ranks)
+      *length = tt__said_list(json, layer->said.ranks, TT_MAX_ORDER + 1);
     else if (length == &layer->num_size) {
       tt__json_expect(json, '[');
       *length = tt__json_numbers(json, ']', size, 2, TT_ERROR_FORMAT);
@@ -4720,9 +5159,12 @@ static tt_status tt__layer_said(tt__layer *layer) {
     else tt__said_layer(&json, layer);
   }
   if (tt__json_next(&json) || json.at != json.end) tt__json_fail(&json, TT_ERROR_FORMAT);
-  if ((layer->num_rows >= 0 && layer->num_rows != order) || (layer->num_cols >= 0 && layer->num_cols != order) ||
-      (layer->num_ranks >= 0 && layer->num_ranks != order + 1) || (layer->num_size >= 0 && layer->num_size != 2) ||
-      (layer->num_cores >= 0 && layer->num_cores != order)) tt__json_fail(&json, TT_ERROR_FORMAT);
+  if ((layer->num_rows >= 0 && layer->num_rows != order) ||
+      (layer->num_cols >= 0 && layer->num_cols != order) ||
+      (layer->num_ranks >= 0 && layer->num_ranks != order + 1) ||
+      (layer->num_size >= 0 && layer->num_size != 2) ||
+      (layer->num_cores >= 0 && layer->num_cores != order))
+    tt__json_fail(&json, TT_ERROR_FORMAT);
   return json.status;
 }
 
@@ -4731,17 +5173,21 @@ static tt_status tt__layer_core(tt__layer *layer, int k) {
   const tt__entry *entry = tt__entry_at(layer->file, layer->core[k]);
   tt_shape *shape = &layer->header.shape;
   const tt_shape *said = &layer->said;
-  int dtype = tt__file_types[entry->type].dtype, turned = layer->header.sweep == TT_LEFT_TO_RIGHT, left, right;
+  int dtype = tt__file_types[entry->type].dtype, turned = layer->header.sweep == TT_LEFT_TO_RIGHT,
+      left, right;
   ptrdiff_t dims[4];
-  if (entry->type == TT__TYPE_U8 && layer->num_cores >= 0) {  // codes below 8 bits: the tensor cannot say its shape
+  if (entry->type == TT__TYPE_U8 &&
+      layer->num_cores >= 0) { // codes below 8 bits: the tensor cannot say its shape
     dtype = layer->dtype[k];
-    if (dtype < TT_I4 || layer->num_rows < 0 || layer->num_cols < 0 || layer->num_ranks < 0) return TT_ERROR_FORMAT;
+    if (dtype < TT_I4 || layer->num_rows < 0 || layer->num_cols < 0 || layer->num_ranks < 0)
+      return TT_ERROR_FORMAT;
     shape->rows[k] = said->rows[k];
     shape->cols[k] = said->cols[k];
     left = said->ranks[k];
     right = said->ranks[k + 1];
   } else {
-    if (dtype < 0 || entry->order != 4 || (layer->num_cores >= 0 && layer->dtype[k] != dtype)) return TT_ERROR_FORMAT;
+    if (dtype < 0 || entry->order != 4 || (layer->num_cores >= 0 && layer->dtype[k] != dtype))
+      return TT_ERROR_FORMAT;
     for (int i = 0; i < 4; i++) {
       if (entry->dims[i] < 1) return TT_ERROR_FORMAT;
       if (entry->dims[i] > INT_MAX) return TT_ERROR_MEMORY;
@@ -4753,7 +5199,8 @@ static tt_status tt__layer_core(tt__layer *layer, int k) {
   }
   if ((layer->num_rows >= 0 && shape->rows[k] != said->rows[k]) || left != shape->ranks[k] ||
       (layer->num_cols >= 0 && shape->cols[k] != said->cols[k]) ||
-      (layer->num_ranks >= 0 && (left != said->ranks[k] || right != said->ranks[k + 1]))) return TT_ERROR_FORMAT;
+      (layer->num_ranks >= 0 && (left != said->ranks[k] || right != said->ranks[k + 1])))
+    return TT_ERROR_FORMAT;
   shape->ranks[k + 1] = right;
   layer->header.cores[k].dtype = (tt_dtype)dtype;
   if (dtype < TT_I4) return TT_OK;
@@ -4766,18 +5213,21 @@ static tt_status tt__layer_core(tt__layer *layer, int k) {
 // How core k is scaled: one number, one per row, or one per group, as the tensors say.
 static tt_status tt__layer_group(tt__layer *layer, int k) {
   tt_core *core = &layer->header.cores[k];
-  int scale = tt__part(layer->file, layer->name, ".scale.", k), scales = tt__part(layer->file, layer->name, ".scales.", k);
+  int scale = tt__part(layer->file, layer->name, ".scale.", k),
+      scales = tt__part(layer->file, layer->name, ".scales.", k);
   const tt__entry *entry = scale < 0 ? NULL : tt__entry_at(layer->file, scale);
   int group = 0, said = layer->num_cores >= 0 ? layer->group[k] : 0;
   ptrdiff_t dims[4];
   if (entry && (entry->type != TT_F32 || entry->size != 4)) return TT_ERROR_FORMAT;
   if (scales >= 0) {
     entry = tt__entry_at(layer->file, scales);
-    tt__core_dims(&layer->header, k, dims);                  // products were checked with the core's bytes
-    if (!tt__is_integer(core->dtype) || entry->order < 1 || entry->dims[0] != dims[0] * dims[1]) return TT_ERROR_FORMAT;
+    tt__core_dims(&layer->header, k, dims); // products were checked with the core's bytes
+    if (!tt__is_integer(core->dtype) || entry->order < 1 || entry->dims[0] != dims[0] * dims[1])
+      return TT_ERROR_FORMAT;
     if (entry->type == TT_F32 && entry->order == 1) group = TT_GROUP_ROW;
     else if (entry->type == TT_F16 && entry->order == 2) group = said > 0 ? said : 32;
-    if (group == 0 || (group > 0 && entry->dims[1] != tt__row_scales(group, dims[2] * dims[3]))) return TT_ERROR_FORMAT;
+    if (group == 0 || (group > 0 && entry->dims[1] != tt__row_scales(group, dims[2] * dims[3])))
+      return TT_ERROR_FORMAT;
   }
   core->group = group;
   return layer->num_cores >= 0 && said != group ? TT_ERROR_FORMAT : TT_OK;
@@ -4813,7 +5263,8 @@ static int tt__core_finite(const tt_matrix *w, int k) {
   const tt_core *core = &w->cores[k];
   ptrdiff_t dims[4], end;
   tt__core_dims(w, k, dims);
-  ptrdiff_t rows = dims[0] * dims[1], length = dims[2] * dims[3], row_size = tt__row_size(core->dtype, length);
+  ptrdiff_t rows = dims[0] * dims[1], length = dims[2] * dims[3],
+            row_size = tt__row_size(core->dtype, length);
   for (ptrdiff_t i = 0; i < rows; i++)
     for (ptrdiff_t j = 0; j < length; j = end) {
       const unsigned char *row = (const unsigned char *)core->data + i * row_size;
@@ -4822,7 +5273,9 @@ static int tt__core_finite(const tt_matrix *w, int k) {
         double value = 0;
         if (core->dtype == TT_F64) memcpy(&value, row + 8 * t, sizeof value);
         else value = (double)(scale * tt__decode_one(core->dtype, row, t));
-        if (!tt__is_finite((double)scale) || !tt__is_finite(value * (core->dtype == TT_F64 ? (double)scale : 1))) return 0;
+        if (!tt__is_finite((double)scale) ||
+            !tt__is_finite(value * (core->dtype == TT_F64 ? (double)scale : 1)))
+          return 0;
       }
     }
   return 1;
@@ -4831,7 +5284,7 @@ static int tt__core_finite(const tt_matrix *w, int k) {
 // Reads one tensor as it is stored, in the host's order.
 static tt_status tt__layer_fetch(const tt_file *file, int index, const void *out, int width) {
   const tt__entry *entry = tt__entry_at(file, index);
-  void *to = (void *)out;                         // a core's data are const for everyone but their maker
+  void *to = (void *)out; // a core's data are const for everyone but their maker
   tt_status status = tt__file_fetch(file, file->data + entry->begin, to, entry->size);
   if (!status) tt__little(to, entry->size / width, width);
   return status;
@@ -4845,13 +5298,17 @@ static tt_status tt__layer_read(const tt__layer *layer, tt_matrix *out) {
     tt_core *core = &out->cores[k];
     const tt__entry *entry = tt__entry_at(file, layer->core[k]);
     int bits = tt__file_types[entry->type].bits;
-    int scale = tt__part(file, layer->name, ".scale.", k), scales = tt__part(file, layer->name, ".scales.", k);
+    int scale = tt__part(file, layer->name, ".scale.", k),
+        scales = tt__part(file, layer->name, ".scales.", k);
     if (tt__file_types[entry->type].dtype >= 0 || core->dtype >= TT_I4)
       status = tt__layer_fetch(file, layer->core[k], core->data, bits / 8);
-    else status = tt_file_read_f32(file, layer->core[k], (float *)core->data, tt__entry_count(entry));
+    else
+      status = tt_file_read_f32(file, layer->core[k], (float *)core->data, tt__entry_count(entry));
     core->scale = 1;
-    if (!status && layer->named && scale >= 0) status = tt__layer_fetch(file, scale, &core->scale, 4);
-    if (!status && core->group) status = tt__layer_fetch(file, scales, core->scales, core->group > 0 ? 2 : 4);
+    if (!status && layer->named && scale >= 0)
+      status = tt__layer_fetch(file, scale, &core->scale, 4);
+    if (!status && core->group)
+      status = tt__layer_fetch(file, scales, core->scales, core->group > 0 ? 2 : 4);
     if (!status && core->scale == 0) {                       // which a core reads as "unscaled"
       memset((void *)core->data, 0, (size_t)entry->size);
       core->scale = 1;
@@ -4875,7 +5332,8 @@ static tt_status tt__layer_dense(tt__layer *layer) {
   shape->order = shape->ranks[1] = 1;
   shape->rows[0] = (int)entry->dims[0];
   shape->cols[0] = (int)entry->dims[1];
-  layer->header.cores[0].dtype = entry->type == TT__TYPE_U8 ? TT_F32 : (tt_dtype)tt__file_types[entry->type].dtype;
+  layer->header.cores[0].dtype =
+      entry->type == TT__TYPE_U8 ? TT_F32 : (tt_dtype)tt__file_types[entry->type].dtype;
   return TT_OK;
 }
 
@@ -4883,9 +5341,11 @@ static tt_status tt__layer_dense(tt__layer *layer) {
 static tt_status tt__layer_find(tt__layer *layer, int strict) {
   tt_status status = TT_OK;
   int order = 0, index = -1;
-  while (order < TT_MAX_ORDER && (index = tt__part(layer->file, layer->name, ".cores.", order)) >= 0)
+  while (order < TT_MAX_ORDER &&
+         (index = tt__part(layer->file, layer->name, ".cores.", order)) >= 0)
     layer->core[order++] = index;
-  if (order == TT_MAX_ORDER && tt__part(layer->file, layer->name, ".cores.", order) >= 0) return TT_ERROR_UNSUPPORTED;
+  if (order == TT_MAX_ORDER && tt__part(layer->file, layer->name, ".cores.", order) >= 0)
+    return TT_ERROR_UNSUPPORTED;
   layer->header.shape.order = order;
   layer->header.shape.ranks[0] = 1;
   layer->named = order > 0;
@@ -4905,7 +5365,8 @@ static tt_status tt__layer_find(tt__layer *layer, int strict) {
   return status ? status : tt__layer_check(layer, strict);
 }
 
-TTDEF tt_status tt_file_matrix(const tt_file *file, const char *name, const tt_options *options, tt_matrix *out) {
+TTDEF tt_status tt_file_matrix(const tt_file *file, const char *name, const tt_options *options,
+                               tt_matrix *out) {
   tt__layer layer;
   if (out) memset(out, 0, sizeof *out);
   if (!file || !name || !out || !tt__options_valid(options)) return TT_ERROR_INVALID;
@@ -4922,9 +5383,9 @@ TTDEF tt_status tt_file_matrix(const tt_file *file, const char *name, const tt_o
   return status;
 }
 
-// ------------------------------------------------------------------------------------------ >>writer
-// Tensors and trains are copied when added, found by a search tree over the bits of their names, sorted
-// when saved. The header is emitted twice by the same code: once to count, once to write.
+// ---------------------------------------------------------------------------------------- >>writer
+// Tensors and trains are copied when added, found by a search tree over the bits of their names,
+// sorted when saved. The header is emitted twice by the same code: once to count, once to write.
 
 typedef struct tt__item {      // a tensor, a pair of the metadata or a layer's entry of "tt.layers"
   struct tt__item *older;
@@ -4946,8 +5407,8 @@ struct tt_writer {
   tt__list tensors, pairs, layers;
 };
 
-// Where `name` is, or belongs. Level d of the tree branches on bits 2d and 2d+1 of the name, so that no
-// order of insertion makes it deeper than the name is long.
+// Where `name` is, or belongs. Level d of the tree branches on bits 2d and 2d+1 of the name, so
+// that no order of insertion makes it deeper than the name is long.
 static tt__item **tt__list_slot(tt__list *list, const char *name) {
   tt__item **slot = &list->root;
   const unsigned char *at = (const unsigned char *)name;
@@ -4987,13 +5448,13 @@ static void tt__list_cut(tt__list *list, int count) {
 // Can this name be read back?
 static int tt__name_usable(const char *name) {
   size_t length = strlen(name);
-  return length <= TT__NAME_CAP && !tt__has_control(name) && tt__utf8_valid(name, (ptrdiff_t)length) &&
-         strcmp(name, "__metadata__") != 0;
+  return length <= TT__NAME_CAP && !tt__has_control(name) &&
+         tt__utf8_valid(name, (ptrdiff_t)length) && strcmp(name, "__metadata__") != 0;
 }
 
 // Checks a new tensor and makes room for its data.
-static tt_status tt__writer_tensor(tt_writer *writer, const char *name, int type, int order, const ptrdiff_t *dims,
-                                   ptrdiff_t size, tt__item **out) {
+static tt_status tt__writer_tensor(tt_writer *writer, const char *name, int type, int order,
+                                   const ptrdiff_t *dims, ptrdiff_t size, tt__item **out) {
   uint64_t wide[TT__MAX_DIMS], needed;
   if (!tt__name_usable(name) || *tt__list_slot(&writer->tensors, name)) return TT_ERROR_INVALID;
   if (type < 0 || order < 0 || order > TT__MAX_DIMS || (order && !dims)) return TT_ERROR_INVALID;
@@ -5002,7 +5463,8 @@ static tt_status tt__writer_tensor(tt_writer *writer, const char *name, int type
     if (dims[i] < 0) return TT_ERROR_INVALID;
     wide[i] = (uint64_t)dims[i];
   }
-  if (tt__tensor_size(type, order, wide, &needed) || needed != (uint64_t)size) return TT_ERROR_INVALID;
+  if (tt__tensor_size(type, order, wide, &needed) || needed != (uint64_t)size)
+    return TT_ERROR_INVALID;
   tt__item *item = tt__list_add(&writer->tensors, &writer->pool, name, size);
   if (!item) return TT_ERROR_MEMORY;
   item->type = type;
@@ -5031,11 +5493,13 @@ TTDEF void tt_writer_free(tt_writer *writer) {
   tt__release(&allocator, writer);
 }
 
-TTDEF tt_status tt_writer_add(tt_writer *writer, const char *name, const char *dtype, int order, const ptrdiff_t *dims,
-                              const void *data, size_t size) {
+TTDEF tt_status tt_writer_add(tt_writer *writer, const char *name, const char *dtype, int order,
+                              const ptrdiff_t *dims, const void *data, size_t size) {
   tt__item *item;
-  if (!writer || !name || !dtype || (!data && size) || size > (size_t)PTRDIFF_MAX) return TT_ERROR_INVALID;
-  tt_status status = tt__writer_tensor(writer, name, tt__file_type_find(dtype), order, dims, (ptrdiff_t)size, &item);
+  if (!writer || !name || !dtype || (!data && size) || size > (size_t)PTRDIFF_MAX)
+    return TT_ERROR_INVALID;
+  tt_status status = tt__writer_tensor(writer, name, tt__file_type_find(dtype), order, dims,
+                                       (ptrdiff_t)size, &item);
   if (!status && size) memcpy(item->data, data, size);
   return status;
 }
@@ -5046,7 +5510,8 @@ TTDEF tt_status tt_writer_copy(tt_writer *writer, const tt_file *file, int index
   const tt__entry *entry = tt__entry_at(file, index);
   int count = writer->tensors.count;
   void *mark = writer->pool.blocks;
-  tt_status status = tt__writer_tensor(writer, entry->name, entry->type, entry->order, entry->dims, entry->size, &item);
+  tt_status status = tt__writer_tensor(writer, entry->name, entry->type, entry->order, entry->dims,
+                                       entry->size, &item);
   if (!status) status = tt__file_fetch(file, file->data + entry->begin, item->data, entry->size);
   if (status) {
     tt__list_cut(&writer->tensors, count);
@@ -5067,7 +5532,7 @@ TTDEF tt_status tt_writer_metadata(tt_writer *writer, const char *key, const cha
     item = tt__list_add(&writer->pairs, &writer->pool, key, length);
     if (!item) return TT_ERROR_MEMORY;
   }
-  if (length > item->size) {                                 // the old text stays in the pool until the end
+  if (length > item->size) { // the old text stays in the pool until the end
     char *room = (char *)tt__take(&writer->pool, length + 1, 1);
     writer->pool.status = TT_OK;
     if (!room) return TT_ERROR_MEMORY;
@@ -5088,7 +5553,9 @@ static void tt__sink_bytes(tt__sink *sink, const char *bytes, ptrdiff_t count) {
   if (!tt__increase(&sink->size, count)) sink->room = 0;     // such a text exists nowhere in memory
 }
 
-static void tt__sink_text(tt__sink *sink, const char *text) { tt__sink_bytes(sink, text, (ptrdiff_t)strlen(text)); }
+static void tt__sink_text(tt__sink *sink, const char *text) {
+  tt__sink_bytes(sink, text, (ptrdiff_t)strlen(text));
+}
 
 static void tt__sink_number(tt__sink *sink, int64_t value) {
   char text[24];
@@ -5143,7 +5610,8 @@ static void tt__sink_list(tt__sink *sink, const char *name, int count, const int
 }
 
 // The entry of a train in "tt.layers".
-static void tt__sink_layer(tt__sink *sink, const char *name, const tt_matrix *w, const tt_report *report) {
+static void tt__sink_layer(tt__sink *sink, const char *name, const tt_matrix *w,
+                           const tt_report *report) {
   const tt_shape *shape = &w->shape;
   ptrdiff_t rows = 1, cols = 1;
   for (int k = 0; k < shape->order; k++) {
@@ -5188,12 +5656,14 @@ static void tt__sink_layer(tt__sink *sink, const char *name, const tt_matrix *w,
 }
 
 // One array of a train as a tensor; `width` is that of its numbers.
-static tt_status tt__writer_part(tt_writer *writer, const char *layer, const char *part, int k, int type, int order,
-                                 const ptrdiff_t *dims, const void *data, ptrdiff_t size, int width) {
+static tt_status tt__writer_part(tt_writer *writer, const char *layer, const char *part, int k,
+                                 int type, int order, const ptrdiff_t *dims, const void *data,
+                                 ptrdiff_t size, int width) {
   char name[TT__NAME_CAP + 1];
   tt__item *item;
   tt__part_name(name, layer, part, k);
-  tt_status status = *name ? tt__writer_tensor(writer, name, type, order, dims, size, &item) : TT_ERROR_INVALID;
+  tt_status status =
+      *name ? tt__writer_tensor(writer, name, type, order, dims, size, &item) : TT_ERROR_INVALID;
   if (status) return status;
   memcpy(item->data, data, (size_t)size);
   tt__little(item->data, size / width, width);
@@ -5204,25 +5674,29 @@ static tt_status tt__writer_core(tt_writer *writer, const char *name, const tt_m
   const tt_core *core = &w->cores[k];
   ptrdiff_t dims[4], view[2];
   tt__core_dims(w, k, dims);
-  ptrdiff_t rows = dims[0] * dims[1], length = dims[2] * dims[3], row_size = tt__row_size(core->dtype, length);
+  ptrdiff_t rows = dims[0] * dims[1], length = dims[2] * dims[3],
+            row_size = tt__row_size(core->dtype, length);
   int packed = core->dtype >= TT_I4, bits = tt__dtype_bits(core->dtype);
   view[0] = rows;
   view[1] = row_size;
   tt_status status = tt__core_finite(w, k) ? TT_OK : TT_ERROR_NONFINITE;
-  if (!status) status = tt__writer_part(writer, name, ".cores.", k, packed ? TT__TYPE_U8 : (int)core->dtype,
-                                        packed ? 2 : 4, packed ? view : dims, core->data, rows * row_size,
-                                        packed ? 1 : bits / 8);
+  if (!status)
+    status = tt__writer_part(writer, name, ".cores.", k, packed ? TT__TYPE_U8 : (int)core->dtype,
+                             packed ? 2 : 4, packed ? view : dims, core->data, rows * row_size,
+                             packed ? 1 : bits / 8);
   view[1] = 1;
   if (!status && core->scale != 0 && core->scale != 1)
     status = tt__writer_part(writer, name, ".scale.", k, TT_F32, 1, view + 1, &core->scale, 4, 4);
   view[1] = tt__row_scales(core->group, length);
   if (!status && core->group)
-    status = tt__writer_part(writer, name, ".scales.", k, core->group > 0 ? TT_F16 : TT_F32, core->group > 0 ? 2 : 1,
-                             view, core->scales, rows * view[1] * (core->group > 0 ? 2 : 4), core->group > 0 ? 2 : 4);
+    status = tt__writer_part(writer, name, ".scales.", k, core->group > 0 ? TT_F16 : TT_F32,
+                             core->group > 0 ? 2 : 1, view, core->scales,
+                             rows * view[1] * (core->group > 0 ? 2 : 4), core->group > 0 ? 2 : 4);
   return status;
 }
 
-TTDEF tt_status tt_writer_add_matrix(tt_writer *writer, const char *name, const tt_matrix *w, const tt_report *report) {
+TTDEF tt_status tt_writer_add_matrix(tt_writer *writer, const char *name, const tt_matrix *w,
+                                     const tt_report *report) {
   if (!writer || !name || !tt__valid(w) || !tt__name_usable(name)) return TT_ERROR_INVALID;
   int tensors = writer->tensors.count, layers = writer->layers.count;
   void *mark = writer->pool.blocks;
@@ -5230,7 +5704,8 @@ TTDEF tt_status tt_writer_add_matrix(tt_writer *writer, const char *name, const 
   tt_status status = *tt__list_slot(&writer->layers, name) ? TT_ERROR_INVALID : TT_OK;
   for (int k = 0; k < w->shape.order && !status; k++) status = tt__writer_core(writer, name, w, k);
   if (!status && w->bias)
-    status = tt__writer_part(writer, name, ".bias", -1, TT_F32, 1, &w->rows, w->bias, w->rows * 4, 4);
+    status =
+        tt__writer_part(writer, name, ".bias", -1, TT_F32, 1, &w->rows, w->bias, w->rows * 4, 4);
   for (ptrdiff_t i = 0; i < w->rows && w->bias && !status; i++)
     if (!tt__is_finite((double)w->bias[i])) status = TT_ERROR_NONFINITE;
   if (!status) {
@@ -5281,7 +5756,8 @@ static void tt__sink_pair(tt__sink *sink, const char *key, const char *value) {
 }
 
 static void tt__sink_metadata(tt__sink *sink, const tt__plan *plan) {
-  tt__sink_text(sink, "{\"__metadata__\":{\"format\":\"pt\",\"tt.generator\":\"tt.h " TT_VERSION "\"");
+  tt__sink_text(sink,
+                "{\"__metadata__\":{\"format\":\"pt\",\"tt.generator\":\"tt.h " TT_VERSION "\"");
   if (plan->num_layers) tt__sink_text(sink, ",\"tt.version\":\"1\",\"tt.layers\":\"{");
   for (int i = 0; i < plan->num_layers; i++) {
     if (i) tt__sink_text(sink, ",");
@@ -5338,11 +5814,13 @@ static tt_status tt__plan_make(const tt_writer *writer, tt__pool *pool, tt__plan
   plan->data_size = tt__sink_header(&sink, plan);
   if (sink.size > TT__HEADER_CAP - 64) return TT_ERROR_UNSUPPORTED;
   plan->header_size = (8 + sink.size + 63) / 64 * 64;
-  if (plan->data_size < 0 || plan->data_size > PTRDIFF_MAX - plan->header_size) return TT_ERROR_MEMORY;
+  if (plan->data_size < 0 || plan->data_size > PTRDIFF_MAX - plan->header_size)
+    return TT_ERROR_MEMORY;
   plan->header = (char *)tt__take(pool, plan->header_size, 1);
   if (!plan->header) return pool->status;
   memset(plan->header, ' ', (size_t)plan->header_size);
-  for (int i = 0; i < 8; i++) plan->header[i] = (char)((uint64_t)(plan->header_size - 8) >> (8 * i) & 255);
+  for (int i = 0; i < 8; i++)
+    plan->header[i] = (char)((uint64_t)(plan->header_size - 8) >> (8 * i) & 255);
   sink.out = plan->header + 8;
   sink.room = plan->header_size - 8;
   sink.size = 0;
@@ -5361,7 +5839,8 @@ TTDEF tt_status tt_writer_save_memory(tt_writer *writer, void *bytes, size_t *si
     if (bytes && room < *size) status = TT_ERROR_INVALID;
   }
   if (!status && bytes) {
-    unsigned char *at = (unsigned char *)memcpy(bytes, plan.header, (size_t)plan.header_size) + plan.header_size;
+    unsigned char *at =
+        (unsigned char *)memcpy(bytes, plan.header, (size_t)plan.header_size) + plan.header_size;
     for (int i = 0; i < plan.num_tensors; i++) {
       const tt__item *item = plan.tensors[plan.order[i]];
       memcpy(at, item->data, (size_t)item->size);
@@ -5377,7 +5856,8 @@ TTDEF tt_status tt_writer_save_memory(tt_writer *writer, void *bytes, size_t *si
 #ifdef __cplusplus
 extern "C"
 #endif
-__declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to, unsigned long flags);
+    __declspec(dllimport) int __stdcall MoveFileExA(const char *from, const char *to,
+                                                    unsigned long flags);
 #endif
 
 // Gives `from` the name `to`, replacing what had it, in one step.
@@ -5443,7 +5923,7 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path) {
 #endif // TT_IMPLEMENTATION
 
 /* VERSION HISTORY
-     0.1.0  first version: SVD, TT-SVD, algebra, rounding, spectra, storage formats, forward pass, files
+     0.1.0  first version: SVD, TT-SVD, algebra, rounding, spectra, formats, forward pass, files
 
    LICENCE
    This software is available under two licences: choose whichever you prefer.

@@ -18,7 +18,8 @@ static void compress_ours(void *argument) {
   bench_must(tt_compress(t->w, t->side, t->side, &t->shape, &t->options, &t->train, &t->report), "tt_compress");
 }
 
-// side x side matrix: sum over 48 terms of (1+k)^-0.7 times a Kronecker product of `order` random leg x leg factors, plus noise.
+// side x side matrix: sum over 48 terms of (1+k)^-0.7 times a Kronecker product of `order` random leg x leg factors, and
+// noise.
 static float *compress_data(ptrdiff_t side, int order, ptrdiff_t leg) {
   double *w = (double *)bench_new(side * side, sizeof *w), norm = 0;
   float *out = (float *)bench_new(side * side, sizeof *out);
@@ -76,8 +77,10 @@ static void compress_rival(void *argument) {
   double cut = 0, norm = 0;
   for (ptrdiff_t i = 0; i < total; i++) norm += (double)x[i] * (double)x[i];
   for (int d = 0; d + 1 < l->order; d++) {
-    ptrdiff_t rows = rank * mode, cols = total / rows, k = rows < cols ? rows : cols, keep = l->run->train.shape.ranks[d + 1];
-    float *u = (float *)bench_new(rows * k, sizeof *u), *s = (float *)bench_new(k, sizeof *s), *vt = (float *)bench_new(k * cols, sizeof *vt);
+    ptrdiff_t rows = rank * mode, cols = total / rows, k = rows < cols ? rows : cols;
+    ptrdiff_t keep = l->run->train.shape.ranks[d + 1];
+    float *u = (float *)bench_new(rows * k, sizeof *u), *s = (float *)bench_new(k, sizeof *s);
+    float *vt = (float *)bench_new(k * cols, sizeof *vt);
     LAPACKE_sgesdd(LAPACK_COL_MAJOR, 'S', (int)cols, (int)rows, x, (int)cols, s, vt, (int)cols, u, (int)k);
     for (ptrdiff_t p = keep; p < k; p++) cut += (double)s[p] * (double)s[p];
     for (ptrdiff_t p = 0; p < keep; p++)

@@ -41,7 +41,8 @@ static double gemm_error(const gemm_run *t) {
     ptrdiff_t i = (ptrdiff_t)(bench_uniform() * (double)t->m), j = (ptrdiff_t)(bench_uniform() * (double)t->n);
     long double sum = 0, size = 0;
     for (ptrdiff_t p = 0; p < t->k; p++) {
-      long double term = (long double)gemm_at(t->a, t->wide, i * t->k + p) * (long double)gemm_at(t->b, t->wide, p * t->n + j);
+      long double a = (long double)gemm_at(t->a, t->wide, i * t->k + p);
+      long double term = a * (long double)gemm_at(t->b, t->wide, p * t->n + j);
       sum += term;
       size += fabsl(term);
     }
@@ -49,6 +50,14 @@ static double gemm_error(const gemm_run *t) {
     if (error > worst) worst = error;
   }
   return worst;
+}
+
+static void gemm_fill(void *x, ptrdiff_t count, int wide) {
+  for (ptrdiff_t i = 0; i < count; i++) {
+    double value = bench_normal();
+    if (wide) ((double *)x)[i] = value;
+    else ((float *)x)[i] = (float)value;
+  }
 }
 
 static void gemm_bench(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int wide, double peak) {
@@ -60,14 +69,15 @@ static void gemm_bench(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int wide, double p
   t.a = bench_new(m * k, each);
   t.b = bench_new(k * n, each);
   t.c = bench_new(m * n, each);
-  for (ptrdiff_t i = 0; i < m * k; i++) { if (wide) ((double *)t.a)[i] = bench_normal(); else ((float *)t.a)[i] = (float)bench_normal(); }
-  for (ptrdiff_t i = 0; i < k * n; i++) { if (wide) ((double *)t.b)[i] = bench_normal(); else ((float *)t.b)[i] = (float)bench_normal(); }
+  gemm_fill(t.a, m * k, wide);
+  gemm_fill(t.b, k * n, wide);
   double ours = bench_median(gemm_ours, &t, 5), our_error = gemm_error(&t);
 #ifdef BENCH_BLAS
   rival = bench_median(gemm_rival, &t, 5);
   rival_error = gemm_error(&t);
 #endif
-  snprintf(name, sizeof name, "%s %ldx%ldx%ld %.1f GF/s", wide ? "f64" : "f32", (long)m, (long)n, (long)k, flops / ours * 1e-9);
+  snprintf(name, sizeof name, "%s %ldx%ldx%ld %.1f GF/s", wide ? "f64" : "f32", (long)m, (long)n, (long)k,
+           flops / ours * 1e-9);
   bench_line(name, ours, our_error, rival, rival_error, flops / peak);
   free(t.a);
   free(t.b);

@@ -57,21 +57,22 @@ static double svd_error(const svd_run *t, ptrdiff_t k) {
 #ifdef BENCH_BLAS
 typedef struct svd_lapack { svd_run *run; void *copy; } svd_lapack;
 
-// A wide row-major matrix is its tall transpose in column-major order, LAPACK's better layout: no copy but the input's,
-// which ?gesdd destroys. A tall one is handed over transposed too and LAPACK sees it wide; both are measured as they come.
+// A wide row-major matrix is its tall transpose in column-major order, LAPACK's better layout: nothing is copied but the
+// input, which ?gesdd destroys. All matrices here are square or wide.
 static void svd_rival(void *argument) {
   svd_lapack *l = (svd_lapack *)argument;
   svd_run *t = l->run;
   int m = (int)t->n, n = (int)t->m, k = (int)(t->m < t->n ? t->m : t->n);
   memcpy(l->copy, t->a, (size_t)(t->m * t->n) * (t->wide ? sizeof(double) : sizeof(float)));
   if (t->wide)
-    LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'S', m, n, (double *)l->copy, m, (double *)t->s, (double *)t->vt, m, (double *)t->u, k);
+    LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'S', m, n, (double *)l->copy, m, (double *)t->s, (double *)t->vt, m, (double *)t->u,
+                   k);
   else
     LAPACKE_sgesdd(LAPACK_COL_MAJOR, 'S', m, n, (float *)l->copy, m, (float *)t->s, (float *)t->vt, m, (float *)t->u, k);
 }
 #endif
 
-// Gaussian, or with singular values near j^-1/2 by a sum of scaled outer products on top of nothing.
+// Gaussian with row i scaled by (i+1)^-1/2: a falling spectrum, as weights have.
 static void *svd_matrix(ptrdiff_t m, ptrdiff_t n, int wide) {
   void *a = bench_new(m * n, wide ? sizeof(double) : sizeof(float));
   for (ptrdiff_t i = 0; i < m * n; i++) {
@@ -127,7 +128,8 @@ static void svd_bench(ptrdiff_t m, ptrdiff_t n, int wide, int method, int cap) {
 }
 
 int main(int argc, char **argv) {
-  bench_start(argc, argv, "svd: tt_svd against LAPACKE_?gesdd (err: residual; top 64: excess over the optimum, rival = full gesdd)");
+  bench_start(argc, argv, "svd: tt_svd against LAPACKE_?gesdd (err: residual; top 64: excess over the optimum,"
+              " rival = full gesdd)");
   int large = bench_quick ? 256 : 512;
   svd_bench(64, 64, 0, TT_SVD_AUTO, 0);
   svd_bench(256, 256, 0, TT_SVD_AUTO, 0);

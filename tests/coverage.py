@@ -1,8 +1,10 @@
-"""Coverage of tt.h from gcov's JSON. Usage: coverage.py FILE.gcov.json.gz LINES BRANCHES (least percentages).
+"""Coverage of tt.h from gcov's JSON. Usage: coverage.py FILE.gcov.json.gz LINES BRANCHES
 
-Standard library only. Counted: every line of code, and every branch that gcc knows, but for those of calls
-that end abnormally (C has none that tests could take) and those of TT_ASSERT, which must not be taken.
+LINES and BRANCHES are least percentages. Standard library only. Counted: every line of code, and
+every branch that gcc knows, but for those of calls that end abnormally (C has none that tests could
+take) and those of TT_ASSERT, which must not be taken.
 """
+
 import gzip
 import json
 import os
@@ -34,17 +36,31 @@ def main():
     header = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tt.h")
     with open(header, encoding="utf-8") as file:
         text = [""] + file.read().splitlines()
-    branches = {number: counts for number, counts in branches.items()
-                if counts and "TT_ASSERT" not in text[number]}
-    marks = [(number, match.group(1)) for number, line in enumerate(text)
-             if (match := re.match(r"// -+ >>(\w+)$", line))] + [(len(text), "")]
+    branches = {
+        number: counts
+        for number, counts in branches.items()
+        if counts and "TT_ASSERT" not in text[number]
+    }
+    marks = [
+        (number, match.group(1))
+        for number, line in enumerate(text)
+        if (match := re.match(r"// -+ >>(\w+)$", line))
+    ] + [(len(text), "")]
 
     print("section        lines      reached   branches      reached")
     for (first, name), (after, _) in zip(marks, marks[1:]):
         inside = [count for number, count in lines.items() if first <= number < after]
-        taken = [count for number, counts in branches.items() if first <= number < after for count in counts]
-        print(f"  >>{name:9} {len(inside):6}  {percent(sum(c > 0 for c in inside), len(inside)):9.1f} % "
-              f"{len(taken):8}  {percent(sum(c > 0 for c in taken), len(taken)):9.1f} %")
+        taken = [
+            count
+            for number, counts in branches.items()
+            if first <= number < after
+            for count in counts
+        ]
+        print(
+            f"  >>{name:9} {len(inside):6}  "
+            f"{percent(sum(c > 0 for c in inside), len(inside)):9.1f} % "
+            f"{len(taken):8}  {percent(sum(c > 0 for c in taken), len(taken)):9.1f} %"
+        )
 
     print("\nlines never reached:")
     for number in sorted(number for number, count in lines.items() if not count):
@@ -59,10 +75,16 @@ def main():
     every = [count for counts in branches.values() for count in counts]
     line_share = percent(sum(count > 0 for count in lines.values()), len(lines))
     branch_share = percent(sum(count > 0 for count in every), len(every))
-    goals = [(line_share, float(sys.argv[2]), "lines"), (branch_share, float(sys.argv[3]), "branches")]
+    goals = [
+        (line_share, float(sys.argv[2]), "lines"),
+        (branch_share, float(sys.argv[3]), "branches"),
+    ]
     print()
     for share, goal, what in goals:
-        print(f"{what}: {share:.2f} %, at least {goal:g} % wanted: {'good' if share >= goal else 'FAILED'}")
+        print(
+            f"{what}: {share:.2f} %, at least {goal:g} % wanted: "
+            f"{'good' if share >= goal else 'FAILED'}"
+        )
     failed = sum(share < goal for share, goal, _ in goals)
     print(f"coverage: {len(goals) - failed} passed, {failed} failed")
     sys.exit(failed != 0)

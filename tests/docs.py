@@ -1,9 +1,10 @@
-"""Checks that the documentation of tt.h is true. Usage: docs.py BUILD_FOLDER. Standard library only.
+"""Checks that the documentation of tt.h is true. Usage: docs.py BUILD_FOLDER. Standard library.
 
-Code blocks of README.md and of the title block of tt.h compile, run and print something; the cc lines in
-the head comments of the examples work; CONTENTS and CONFIGURATION of the title block are those of the file;
-every public prototype has a comment; banners and lines keep their form.
+Code blocks of README.md and of the title block of tt.h compile, run and print something; the cc
+lines in the head comments of the examples work; CONTENTS and CONFIGURATION of the title block are
+those of the file; every public prototype has a comment; banners and lines keep their form.
 """
+
 import glob
 import os
 import re
@@ -33,7 +34,9 @@ def read(name):
 
 
 def run(command, folder):
-    result = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        command, shell=True, cwd=folder, capture_output=True, text=True, timeout=300
+    )
     return result.returncode == 0, result.stdout + result.stderr, result.stdout
 
 
@@ -47,7 +50,7 @@ def fresh(name):
 
 
 def check_program(name, source, command):
-    """Writes source to the file that the cc line names, compiles it with that line and runs the program."""
+    """Writes source to the file that the cc line names, compiles it so and runs the program."""
     folder = fresh(name)
     file = re.search(r"[\w/]+\.(c|cpp)\b", command).group(0)
     os.makedirs(os.path.dirname(os.path.join(folder, file)), exist_ok=True)
@@ -65,7 +68,7 @@ def check_title_example(title):
     head = re.search(r"A COMPLETE EXAMPLE +(cc .*)\n", title)
     check(head, "the title block has an example with a cc line")
     if head:
-        body = title[head.end():].split("\n   WHAT IT DOES")[0]
+        body = title[head.end() :].split("\n   WHAT IT DOES")[0]
         source = "\n".join(line[5:] for line in body.splitlines()) + "\n"
         check_program("title", source, head.group(1).strip())
 
@@ -76,8 +79,13 @@ def check_readme():
         return
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", read("README.md"), re.M | re.S)
     programs = [body for language, body in blocks if language in ("c", "cpp") and "main(" in body]
-    commands = [line.strip() for language, body in blocks if language in ("sh", "bash", "")
-                for line in body.splitlines() if line.strip().startswith("cc ")]
+    commands = [
+        line.strip()
+        for language, body in blocks
+        if language in ("sh", "bash", "")
+        for line in body.splitlines()
+        if line.strip().startswith("cc ")
+    ]
     commands = [re.split(r"\s+(?:&&|#)\s*", line)[0] for line in commands]
     check(programs, "README.md holds a complete program")
     for number, body in enumerate(programs):
@@ -93,10 +101,13 @@ def check_readme():
 
 
 def check_fragment(name, body):
-    """A block without main: a piece of a function, or of a file. Names it does not declare must exist in tt.h."""
+    """A block without main: a piece of a function, or of a file. Other names must exist in tt.h."""
     folder = fresh(name)
-    heads = "#define TT_IMPLEMENTATION\n#include \"tt.h\"\n#include <stdio.h>\n"
-    pieces = {"file.c": heads + body, "function.c": heads + "void piece(void);\nvoid piece(void) {\n" + body + "}\n"}
+    heads = '#define TT_IMPLEMENTATION\n#include "tt.h"\n#include <stdio.h>\n'
+    pieces = {
+        "file.c": heads + body,
+        "function.c": heads + "void piece(void);\nvoid piece(void) {\n" + body + "}\n",
+    }
     logs = []
     for file, source in pieces.items():
         with open(os.path.join(folder, file), "w", encoding="utf-8") as out:
@@ -111,7 +122,9 @@ def check_fragment(name, body):
 def check_command(where, command, folder):
     """A cc line works as written; what it makes goes to the build folder."""
     made = os.path.join(BUILD, "command.out")
-    changed = re.sub(r"-o\s+\S+", "-o " + made, command) if " -o " in command else command + " -o " + made
+    changed = (
+        re.sub(r"-o\s+\S+", "-o " + made, command) if " -o " in command else command + " -o " + made
+    )
     good, log, _ = run(changed, folder)
     check(good, f"{where}: {command}", log)
 
@@ -143,24 +156,41 @@ def check_contents(title, text):
             comment = 0
             while lines[number + 1 + comment].startswith("//"):
                 comment += 1
-            check(2 <= comment <= 15, f"banner {line.split()[-1]} is followed by 2 to 15 lines", f"{comment} lines")
-            check(90 <= len(line) <= 100, f"banner {line.split()[-1]} ends at column 90 to 100", f"{len(line)}")
+            check(
+                2 <= comment <= 15,
+                f"banner {line.split()[-1]} is followed by 2 to 15 lines",
+                f"{comment} lines",
+            )
+            check(
+                90 <= len(line) <= 100,
+                f"banner {line.split()[-1]} ends at column 90 to 100",
+                f"{len(line)}",
+            )
 
 
 def check_configuration(title, text):
     """Every macro that the file asks for is listed in CONFIGURATION, and the other way round."""
-    listed = set(re.findall(r"\bTT(?:DEF|_[A-Z_]+)\b", title.split("CONFIGURATION")[1].split("CONVENTIONS")[0]))
+    listed = set(
+        re.findall(
+            r"\bTT(?:DEF|_[A-Z_]+)\b", title.split("CONFIGURATION")[1].split("CONVENTIONS")[0]
+        )
+    )
     own = {"TT_H_INCLUDED", "TT_IMPLEMENTATION_DONE"}
     asked = set()
     for line in re.findall(r"^#\s*(?:if|ifdef|ifndef|elif)\b.*$", text, re.M):
         asked |= set(re.findall(r"\bTT(?:DEF|_[A-Z][A-Z_]*)\b", line))
-    known = asked | set(re.findall(r"^#define (TT_[A-Z]+)\(", text, re.M))   # TT_FREE comes with TT_MALLOC
-    check(asked - own <= listed <= known, "CONFIGURATION lists the macros that the file asks for",
-          f"asked and not listed: {sorted(asked - own - listed)}\nlisted and not asked: {sorted(listed - known)}")
+    known = asked | set(
+        re.findall(r"^#define (TT_[A-Z]+)\(", text, re.M)
+    )  # TT_FREE comes with TT_MALLOC
+    check(
+        asked - own <= listed <= known,
+        "CONFIGURATION lists the macros that the file asks for",
+        f"not listed: {sorted(asked - own - listed)}\nnot asked for: {sorted(listed - known)}",
+    )
 
 
 def check_prototypes(text):
-    """A comment directly above, or behind on the same lines. A guard or a typedef may stand in between."""
+    """A comment directly above, or behind. A guard or a typedef may stand in between."""
     api = text.split("#endif // TT_H_INCLUDED")[0].split("#define TT_H_INCLUDED")[1]
     lines = api.splitlines()
     for number, line in enumerate(lines):
@@ -173,14 +203,26 @@ def check_prototypes(text):
         end = number
         while ";" not in lines[end].split("//")[0]:
             end += 1
-        commented = lines[above].startswith("//") or any("//" in l for l in lines[number:end + 1])
+        commented = lines[above].startswith("//") or any("//" in l for l in lines[number : end + 1])
         check(commented, f"{name} has a comment above or behind its prototype")
 
 
 def check_lines():
-    names = ["tt.h"] + [os.path.relpath(path, TOP) for pattern in ("examples/*.c", "examples/*.h", "bench/*.[ch]",
-             "examples/python/*.py", "tests/*.[ch]", "tests/*.cpp", "tests/*.py", "tests/checks/*.sh", "*/Makefile")
-             for path in sorted(glob.glob(os.path.join(TOP, pattern)))]
+    names = ["tt.h"] + [
+        os.path.relpath(path, TOP)
+        for pattern in (
+            "examples/*.c",
+            "examples/*.h",
+            "bench/*.[ch]",
+            "examples/python/*.py",
+            "tests/*.[ch]",
+            "tests/*.cpp",
+            "tests/*.py",
+            "tests/checks/*.sh",
+            "*/Makefile",
+        )
+        for path in sorted(glob.glob(os.path.join(TOP, pattern)))
+    ]
     for name in names:
         long, untidy = [], []
         for number, line in enumerate(read(name).split("\n"), 1):

@@ -71,7 +71,7 @@ static float expected(int i, const float *x) {
 
 // All numbers are small integers times powers of two, so that every order of summation is exact.
 static void check_train(const tt_matrix *w, const char *what) {
-  static float x[18], y[18], work[1024];
+  static float x[18], y[18], work[2048];
   int good = tt_apply_work_size(w, 3) > 0 && tt_apply_work_size(w, 3) <= sizeof work;
   for (int i = 0; i < 18; i++) x[i] = (float)(i * 7 % 11 - 5);
   good = good && tt_apply(w, x, 3, y, work, sizeof work) == TT_OK;
@@ -80,7 +80,7 @@ static void check_train(const tt_matrix *w, const char *what) {
 }
 
 int main(void) {
-  float x[6] = {1, 2, 3, 4, 5, 6}, y[6] = {7, 7, 7, 7, 7, 7}, work[256];
+  float x[6] = {1, 2, 3, 4, 5, 6}, y[6] = {7, 7, 7, 7, 7, 7}, work[2048];
   check_train(&floats, "float cores");
   check_train(&left, "float cores from left to right");
   check_train(&codes, "4-bit cores with groups, 8-bit cores with rows");

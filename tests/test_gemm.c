@@ -102,7 +102,8 @@ static double gemm_error(const gemm_case *t, const double *got) {
   return worst;
 }
 
-static void gemm_check(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, int flags, int single, int padding, int offset) {
+static void gemm_check(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, int flags, int single, int padding,
+                       int offset) {
   gemm_case t = gemm_create(rows, cols, depth, flags, single, padding);
   t.offset = offset;
   double *got = gemm_run(&t);

@@ -75,7 +75,8 @@ static void qr_check_both(ptrdiff_t rows, ptrdiff_t cols, const double *a, doubl
 
 static void qr_test_random(void) {
   static const int sizes[][2] = {{1, 1}, {1, 7}, {7, 1}, {2, 2}, {3, 5}, {5, 3}, {16, 16}, {31, 33}, {33, 31}, {64, 64},
-                                 {65, 63}, {100, 20}, {20, 100}, {127, 127}, {257, 40}, {40, 257}, {1000, 3}, {130, 129}};
+                                 {65, 63}, {100, 20}, {20, 100}, {127, 127}, {257, 40}, {40, 257}, {1000, 3},
+                                 {130, 129}};
   for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
     double *a = test_normal_doubles(sizes[i][0] * sizes[i][1]);
     qr_check_both(sizes[i][0], sizes[i][1], a, 3);
@@ -88,7 +89,8 @@ static void qr_test_structured(void) {
   ptrdiff_t sizes[][2] = {{30, 30}, {45, 20}, {20, 45}};
   for (int c = 0; c < 3; c++) {
     ptrdiff_t m = sizes[c][0], n = sizes[c][1], k = 20;
-    double s[30] = {0}, *zero = test_doubles(m * n), *graded = test_normal_doubles(m * n), *holes = test_normal_doubles(m * n);
+    double s[30] = {0}, *zero = test_doubles(m * n);
+    double *graded = test_normal_doubles(m * n), *holes = test_normal_doubles(m * n);
     for (ptrdiff_t i = 0; i < m * n; i++) {
       graded[i] *= pow(10, -(double)(i / n % 16));
       if (i / n % 5 == 2 || i % n % 4 == 0) holes[i] = 0;

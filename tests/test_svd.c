@@ -19,7 +19,8 @@ static void svd_free(svd_result *t) {
 
 static void svd_run_single(svd_result *t, const double *a, const tt_options *options) {
   ptrdiff_t count = t->rows * t->cols;
-  float *x = test_floats(count), *u = test_floats(t->rows * t->k), *s = test_floats(t->k), *vt = test_floats(t->k * t->cols);
+  float *x = test_floats(count), *u = test_floats(t->rows * t->k), *s = test_floats(t->k);
+  float *vt = test_floats(t->k * t->cols);
   for (ptrdiff_t i = 0; i < count; i++) x[i] = (float)a[i];
   t->status = tt_svd(x, t->rows, t->cols, u, s, vt, options);
   for (ptrdiff_t i = 0; i < t->rows * t->k; i++) t->u[i] = (double)u[i];
@@ -28,7 +29,8 @@ static void svd_run_single(svd_result *t, const double *a, const tt_options *opt
   free(x); free(u); free(s); free(vt);
 }
 
-static svd_result svd_run_options(int single, ptrdiff_t rows, ptrdiff_t cols, const double *a, const tt_options *options) {
+static svd_result svd_run_options(int single, ptrdiff_t rows, ptrdiff_t cols, const double *a,
+                                  const tt_options *options) {
   svd_result t = {rows, cols, rows < cols ? rows : cols, NULL, NULL, NULL, TT_OK};
   if (options->max_rank && options->max_rank < t.k) t.k = options->max_rank;
   t.u = test_doubles(rows * t.k);
@@ -107,10 +109,10 @@ static void svd_check_result(const svd_result *t, int method, int single, const 
   CHECK_STATUS(t->status, TT_OK);
   CHECK(svd_values_ordered(t));
   CHECK(svd_signs_fixed(t, single));
-  CHECK_AT_MOST(ratios[0], half && gate > 3 ? 1e-7 / (longer * reference_ulp(0)) : gate);
+  CHECK_AT_MOST(ratios[0], half ? 1e-7 / (longer * reference_ulp(0)) : gate);
   CHECK_AT_MOST(ratios[1], gate);
   CHECK_AT_MOST(ratios[2], gate);
-  if (!(ratios[0] <= gate && ratios[1] <= gate && ratios[2] <= gate) && (!half || gate <= 3) && test_failed <= 100)
+  if (!(ratios[0] <= gate && ratios[1] <= gate && ratios[2] <= gate) && !half && test_failed <= 100)
     printf("  %s, %d x %d, single %d: %g %g %g\n", svd_names[method], (int)t->rows, (int)t->cols, single, ratios[0],
            ratios[1], ratios[2]);
   if (!(half && gate > 3)) svd_record(gate > 3, method, single, ratios);
@@ -178,8 +180,8 @@ static void svd_test_types(void) {
 
 // Evenly spaced values at the edges of the range; everything subnormal; what overflows when squared.
 static void svd_test_scales(void) {
-  static const double wide[] = {0x1p-1022 * 0x1p52, 0x1p1023 * 0x1p-52, 1e150, 1e-150, 1e-160, 1e300, 1e-300, 0x1p-1060};
-  static const double narrow[] = {0x1p-126 * 0x1p23, 0x1p127 * 0x1p-23, 1e37, 1e-38, 1e30, 1e-30, 0x1p-140, 0x1p-147};
+  static const double wide[] = {0x1p-970, 0x1p971, 1e150, 1e-150, 1e-160, 1e300, 1e-300, 0x1p-1060};
+  static const double narrow[] = {0x1p-103, 0x1p104, 1e37, 1e-38, 1e30, 1e-30, 0x1p-140, 0x1p-147};
   double s[20];
   reference_spectrum(4, 20, 0x1p52, s);
   for (int tall = 0; tall < 2; tall++) {
@@ -738,8 +740,8 @@ static void svd_print_ratios(void) {
   for (int method = 0; method < SVD_METHODS; method++)
     for (int single = 0; single < 2; single++) {
       const double *random = svd_worst[0][method][single], *all = svd_worst[1][method][single];
-      printf("  svd %-11s %s         %6.3f %6.3f %6.3f  |  %6.3f %6.3f %6.3f\n", svd_names[method], single ? "f32" : "f64",
-             random[0], random[1], random[2], all[0], all[1], all[2]);
+      printf("  svd %-11s %s         %6.3f %6.3f %6.3f  |  %6.3f %6.3f %6.3f\n", svd_names[method],
+             single ? "f32" : "f64", random[0], random[1], random[2], all[0], all[1], all[2]);
     }
   printf("  svd gram f32: %.1e of 4e-7 s1, %.2f of its relative bound\n", svd_gram_worst[0], svd_gram_worst[1]);
   printf("  svd absolute / (eps s1): auto %.2f, jacobi %.2f, householder %.2f\n", svd_absolute_worst[TT_SVD_AUTO],

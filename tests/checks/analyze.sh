@@ -15,8 +15,9 @@ fi
 if have gcc; then
   check "gcc -fanalyzer" gcc -std=c99 -O1 -fanalyzer -Werror -c "$build/header.c" -o /dev/null
   for level in -O0 -O2; do
-    check "at most $stack bytes of stack per function, $level" gcc -std=c99 $level -Wframe-larger-than=$stack \
-      -Wvla -Walloca -Werror -c "$build/header.c" -o /dev/null
+    check "at most $stack bytes of stack per function, $level" \
+      gcc -std=c99 $level -Wframe-larger-than=$stack -Wvla -Walloca -Werror \
+      -c "$build/header.c" -o /dev/null
   done
 else
   skip "gcc -fanalyzer" "not installed"

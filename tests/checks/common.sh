@@ -55,7 +55,8 @@ run_tests() {
   run_output=$("$@" 2>&1)
   run_status=$?
   printf '%s\n' "$run_output"
-  [ $run_status -eq 0 ] && printf '%s\n' "$run_output" | tail -n 1 | grep -q '^[1-9][0-9]* passed, 0 failed$'
+  [ $run_status -eq 0 ] &&
+    printf '%s\n' "$run_output" | tail -n 1 | grep -q '^[1-9][0-9]* passed, 0 failed$'
 }
 
 # Can COMPILER with these flags build and link a program?  works gcc -m32

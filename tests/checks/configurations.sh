@@ -11,10 +11,8 @@ combinations() { # of one group, all in one check: COMPILER BASE_FLAGS..
     for stdio in "" -DTT_NO_STDIO; do
       for memory in "" "-DTT_MALLOC=my_malloc -DTT_FREE=my_free -include $build/memory.h"; do
         for simd in "" -DTT_NO_SIMD; do
-          "$@" $static $stdio $memory $simd -Wall -Wextra -Werror -fsyntax-only "$build/header.c" || {
-            echo "failed: $* $static $stdio $memory $simd"
-            return 1
-          }
+          set_of="$static $stdio $memory $simd"
+          "$@" $set_of -Wall -Wextra -Werror -fsyntax-only "$build/header.c" || return 1
         done
       done
     done
@@ -83,15 +81,17 @@ fi
 barrier
 
 # --- 3. Inference from a constant initialiser, and OpenMP.
-inference() { "$@" -Wall -Wextra -Werror inference.c -o "$build/inference$$" && run_tests "$build/inference$$"; }
+inference() {
+  program=$build/inference_$1
+  "$@" -Wall -Wextra -Werror inference.c -o "$program" && run_tests "$program"
+}
 check "inference from constant memory, gcc" inference gcc -std=c99 -O2
-barrier
 have clang && check "inference from constant memory, clang" inference clang -std=c99 -Os
 have g++ && check "inference from constant memory, g++" inference g++ -std=c++11 -O2 -x c++
-barrier
 
 threads() {
-  gcc -O2 threads.c -o "$build/threads_none" -lm && gcc -O2 -fopenmp threads.c -o "$build/threads" -lm || return 1
+  gcc -O2 threads.c -o "$build/threads_none" -lm || return 1
+  gcc -O2 -fopenmp threads.c -o "$build/threads" -lm || return 1
   "$build/threads_none" >"$build/threads.0" || return 1
   for count in 1 2 3; do
     OMP_NUM_THREADS=$count "$build/threads" >"$build/threads.$count" || return 1

@@ -5,6 +5,8 @@
 have gcc && have gcov || { skip gcov "not installed"; exit 0; }
 have python3 || { skip python3 "not installed"; exit 0; }
 cd "$build" || exit 1
-gcc -O0 --coverage ../../all.c -o all -lm && run_tests ./all ${SECTIONS:-} >run.log || { cat run.log; exit 1; }
-gcov --json-format --branch-probabilities --branch-counts ./*.gcda >gcov.log 2>&1 || { cat gcov.log; exit 1; }
+fail() { cat run.log; echo "coverage: 0 passed, 1 failed"; exit 1; }
+gcc -O0 --coverage ../../all.c -o all -lm >run.log 2>&1 || fail
+run_tests ./all ${SECTIONS:-} >run.log || fail
+gcov --json-format --branch-probabilities --branch-counts ./*.gcda >run.log 2>&1 || fail
 python3 ../../coverage.py ./*.gcov.json.gz "${COVERAGE_LINES:-97}" "${COVERAGE_BRANCHES:-95}"

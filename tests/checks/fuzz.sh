@@ -10,18 +10,19 @@ fuzz() {
   clang $flags -fsanitize=fuzzer,address,undefined fuzz_file.c -o "$build/fuzz" -lm || return 1
   dictionary=
   [ -f fuzz_file.dict ] && dictionary=-dict=fuzz_file.dict
-  "$build/fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 \
-    $dictionary -artifact_prefix="$build/crashes/" "$build/corpus" corpus
+  "$build/fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+    -print_final_stats=1 $dictionary -artifact_prefix="$build/crashes/" "$build/corpus" corpus
 }
 replay() {
   cc $flags $1 -DFUZZ_REPLAY fuzz_file.c -o "$build/replay" -lm && "$build/replay" corpus/*
 }
 
-if works gcc -fsanitize=address,undefined; then sanitizers=-fsanitize=address,undefined; else sanitizers=; fi
+sanitizers=-fsanitize=address,undefined
+works cc $sanitizers || sanitizers=
 check "corpus, once through" replay $sanitizers
 if have clang && clang -fsanitize=fuzzer -x c - -o "$build/works" >/dev/null 2>&1 <<'END'
 int LLVMFuzzerTestOneInput(const unsigned char *data, unsigned long size);
-int LLVMFuzzerTestOneInput(const unsigned char *data, unsigned long size) { return data && size > 9 ? 0 : 0; }
+int LLVMFuzzerTestOneInput(const unsigned char *data, unsigned long size) { return !data && size; }
 END
 then
   check "libFuzzer, $seconds s" fuzz

@@ -30,8 +30,12 @@ fi
 
 under_valgrind() {
   cc -O1 -g all.c -o "$build/plain" -lm &&
-    run_tests valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect,possible \
-      "$build/plain" $valgrind_sections
+    run_tests valgrind -q --error-exitcode=9 --leak-check=full \
+      --errors-for-leak-kinds=definite,indirect,possible "$build/plain" $valgrind_sections
 }
-if have valgrind; then check "valgrind: $valgrind_sections" under_valgrind; else skip valgrind "not installed"; fi
+if have valgrind; then
+  check "valgrind: $valgrind_sections" under_valgrind
+else
+  skip valgrind "not installed"
+fi
 finish

@@ -1,7 +1,8 @@
 # The header alone, in every mode and at every language level, with all warnings as errors.
 . "$(dirname "$0")/common.sh"
 
-warnings="-Wall -Wextra -pedantic -Wconversion -Wsign-conversion -Wshadow -Wdouble-promotion -Werror"
+warnings="-Wall -Wextra -pedantic -Wconversion -Wsign-conversion -Wshadow -Wdouble-promotion"
+warnings="$warnings -Werror"
 echo '#include "../../../tt.h"' >"$build/header.c"
 
 # compile COMPILER -std=.. -x LANGUAGE FLAGS..: in each mode
@@ -19,14 +20,17 @@ compile() {
 for compiler in gcc clang; do
   have $compiler || { skip $compiler "not installed"; continue; }
   for std in c99 c11 c17; do compile $compiler -std=$std -Wstrict-prototypes; done
-  have "$([ $compiler = gcc ] && echo g++ || echo clang++)" || { skip "$compiler for C++" "not installed"; continue; }
+  echo "int main() { return 0; }" >"$build/works.cpp"
+  $compiler -x c++ -fsyntax-only "$build/works.cpp" 2>/dev/null ||
+    { skip "$compiler -x c++" "not installed"; continue; }
   for std in c++11 c++14 c++17 c++20; do compile $compiler -std=$std -x c++; done
 done
 
 if have nvcc; then
   for mode in "" -DTT_IMPLEMENTATION -DTT_INFERENCE_ONLY; do
     check "nvcc -x cu ${mode:-declarations only}" \
-      nvcc -x cu -Xcompiler -Wall,-Wextra --Werror all-warnings $mode -c "$build/header.c" -o "$build/header$mode.o"
+      nvcc -x cu -Xcompiler -Wall,-Wextra --Werror all-warnings $mode -c "$build/header.c" \
+      -o "$build/header$mode.o"
   done
 else
   skip nvcc "not installed"
@@ -34,7 +38,8 @@ fi
 
 if have tcc; then
   for mode in "" -DTT_IMPLEMENTATION -DTT_INFERENCE_ONLY; do
-    check "tcc ${mode:-declarations only}" tcc -Wall -Werror $mode -c "$build/header.c" -o "$build/tcc$mode.o"
+    check "tcc ${mode:-declarations only}" \
+      tcc -Wall -Werror $mode -c "$build/header.c" -o "$build/tcc$mode.o"
   done
 else
   skip tcc "not installed"
@@ -43,6 +48,7 @@ fi
 # The tests themselves, with the warnings that matter in tests.
 for compiler in gcc clang; do
   have $compiler || continue
-  check "$compiler all.c" $compiler -std=c99 -Wall -Wextra -pedantic -Werror -O1 -c all.c -o /dev/null
+  check "$compiler all.c" \
+    $compiler -std=c99 -Wall -Wextra -pedantic -Werror -O1 -c all.c -o /dev/null
 done
 finish

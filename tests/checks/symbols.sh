@@ -24,7 +24,7 @@ nothing() {
 only_tt()       { nm -g --defined-only "$object" | awk '$3 !~ /^tt_[a-z0-9]/' | nothing; }
 none_but_main() { nm -g --defined-only "$object" | awk '$3 != "main"' | nothing; }
 no_data()       { nm "$object" | awk '$2 ~ /^[DdBbCGgSsVv]$/' | nothing; }
-declared()      { tr -d '\r' <../tt.h | sed -n 's/^TTDEF [^(]*[ *]\(tt_[a-z0-9_]*\)(.*/\1/p' | sort -u; }
+declared()      { sed -n 's/^TTDEF [^(]*[ *]\(tt_[a-z0-9_]*\)(.*/\1/p' ../tt.h | sort -u; }
 all_defined() {
   nm -g --defined-only "$object" | awk '{ print $3 }' | sort >"$object.defined"
   declared >"$object.declared"
@@ -34,8 +34,8 @@ no_libraries()  { nm -u "$object" | awk '$2 !~ /^(memcpy|memset|memmove|memcmp)$
 
 # Soft-float targets call a function for each operation, so double arithmetic shows by name.
 no_double() {
-  nm -u "$object" | awk '$2 ~ /df|__aeabi_(d|cd|f2d|i2d|ui2d|l2d|ul2d)/ || $2 ~ /(alloc|free|printf|sqrt|exp|log)/' |
-    nothing
+  nm -u "$object" |
+    awk '$2 ~ /df|__aeabi_(d|cd|f2d|i2d|ui2d|l2d|ul2d)|alloc|free|printf|sqrt|exp|log/' | nothing
 }
 
 # Each of these is one check: build an object and ask one question about it.
@@ -44,17 +44,23 @@ ask_user() { source=$build/user.c; ask "$@"; }
 
 for compiler in gcc clang; do
   have $compiler || { skip $compiler "not installed"; continue; }
-  check "$compiler: only tt_ names are visible" ask only_tt a-$compiler $compiler -DTT_IMPLEMENTATION
-  check "$compiler: every declared function is defined" ask all_defined b-$compiler $compiler -DTT_IMPLEMENTATION
-  check "$compiler: no writable data" ask no_data c-$compiler $compiler -DTT_IMPLEMENTATION
+  check "$compiler: only tt_ names are visible" \
+    ask only_tt a-$compiler $compiler -DTT_IMPLEMENTATION
+  check "$compiler: every declared function is defined" \
+    ask all_defined b-$compiler $compiler -DTT_IMPLEMENTATION
+  check "$compiler: no writable data" \
+    ask no_data c-$compiler $compiler -DTT_IMPLEMENTATION
   check "$compiler: nothing visible with TT_STATIC" \
     ask_user none_but_main d-$compiler $compiler -DTT_IMPLEMENTATION -DTT_STATIC
   check "$compiler: no writable data with TT_STATIC" \
     ask_user no_data e-$compiler $compiler -DTT_IMPLEMENTATION -DTT_STATIC
   inference="-DTT_IMPLEMENTATION -DTT_INFERENCE_ONLY"
-  check "$compiler: inference: only tt_ names" ask only_tt f-$compiler $compiler $inference
-  check "$compiler: inference: only memory functions are needed" ask no_libraries g-$compiler $compiler $inference
-  check "$compiler: inference: no writable data" ask no_data h-$compiler $compiler $inference
+  check "$compiler: inference: only tt_ names" \
+    ask only_tt f-$compiler $compiler $inference
+  check "$compiler: inference: only memory functions are needed" \
+    ask no_libraries g-$compiler $compiler $inference
+  check "$compiler: inference: no writable data" \
+    ask no_data h-$compiler $compiler $inference
 done
 
 soft="-m32 -msoft-float -mno-sse -mno-80387"
