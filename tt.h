@@ -31,8 +31,8 @@
 
    WHAT IT DOES
      TT-SVD to an error or to ranks; dense, low-rank, tensor train and TT-matrix as one object with
-     one forward pass; cores in F64 F32 F16 BF16 FP8 and INT8 to INT2; singular values and entropy of
-     every bond; rounding, sums, products and norms of trains; safetensors in and out, .npy in.
+     one forward pass; cores in F64 F32 F16 BF16 FP8 and INT8 to INT2; singular values and entropy
+     of every bond; rounding, sums, products and norms of trains; safetensors in and out, .npy in.
 
    WHAT IT DOES NOT DO
      Train networks (that stays with your framework), convolutions other than as matrices, complex
@@ -55,7 +55,9 @@
      >>entropy   spectra and entropies of bonds
      >>quantize  storage formats of cores
      >>apply     the forward pass
-     >>file      safetensors and .npy: reading and checking
+     >>file      byte order and streams
+     >>json      the one reader of text
+     >>open      safetensors and .npy: checking and reading
      >>layer     trains in files
      >>writer    safetensors: writing
 
@@ -75,7 +77,7 @@
      Layout     row-major. Core k is (ranks[k], rows[k], cols[k], ranks[k+1]); leg 0 is the most
                 significant digit of the row and of the column number; y = W x + bias.
      Letters    m rows, n columns, d order, r rank, k core or bond, U S V singular vectors and
-                values; bond k lies between core k and core k+1. eps = 2^-53 (double) or 2^-24 (float).
+                values; bond k lies between core k and core k+1. eps = 2^-53, in float 2^-24.
      Sizes      int in structs, ptrdiff_t for indices and products, size_t for bytes; all checked.
      Types      tt_name works on float, tt_name_f64 on double; decompositions compute in double.
      Errors     a negative tt_status, never a message or an abort; structs are zeroed. A numerical
@@ -518,6 +520,7 @@ TTDEF tt_status tt_file_matrix(const tt_file *file, const char *name, const tt_o
                                tt_matrix *out);
 // Pairs of the file's metadata, in the order of the file; strings live until tt_file_close.
 TTDEF int tt_file_metadata_count(const tt_file *file);
+// Pair `index` of them. Either output may be NULL.
 TTDEF tt_status tt_file_metadata(const tt_file *file, int index, const char **key,
                                  const char **value);
 TTDEF void tt_file_close(tt_file *file); // NULL is fine
@@ -1472,6 +1475,12 @@ static double tt__norm2(ptrdiff_t n, const double *x) {
 static double tt__reflector(ptrdiff_t n, double *x) {
   double tail = tt__norm2(n - 1, x + 1), alpha = x[0];
   if (tail == 0) return 0;
+  if (hypot(alpha, tail) < 1e-290) {                         // subnormals have too few digits for H
+    tt__scale_row(n, ldexp(1, 300), x);
+    double tau = tt__reflector(n, x);
+    x[0] = ldexp(x[0], -300);
+    return tau;
+  }
   double beta = alpha > 0 ? -hypot(alpha, tail) : hypot(alpha, tail);
   double pivot = alpha - beta;                               // same signs: no cancellation
   for (ptrdiff_t i = 1; i < n; i++) x[i] /= pivot;
@@ -1557,10 +1566,15 @@ static void tt__lq_append(ptrdiff_t m, double *l, ptrdiff_t n, double *x) {
   for (ptrdiff_t i = 0; i < m; i++) {
     double *v = x + i * n, *diagonal = l + i * m + i, tail = tt__norm2(n, v);
     if (tail == 0) continue;
-    double beta = *diagonal > 0 ? -hypot(*diagonal, tail) : hypot(*diagonal, tail);
-    double pivot = *diagonal - beta, tau = -pivot / beta;
+    double up = hypot(*diagonal, tail) < 1e-290 ? ldexp(1, 300) : 1, alpha = *diagonal * up;
+    if (up > 1) {                                            // subnormals have too few digits for H
+      tt__scale_row(n, up, v);
+      tail = tt__norm2(n, v);
+    }
+    double beta = alpha > 0 ? -hypot(alpha, tail) : hypot(alpha, tail);
+    double pivot = alpha - beta, tau = -pivot / beta;
     for (ptrdiff_t j = 0; j < n; j++) v[j] /= pivot;
-    *diagonal = beta;
+    *diagonal = beta / up;
     for (ptrdiff_t j = i + 1; j < m; j++) {
       double projection = tau * (l[j * m + i] + tt__dot(n, v, x + j * n));
       l[j * m + i] -= projection;
@@ -1816,16 +1830,12 @@ TTDEF tt_status tt_eigh_f64(ptrdiff_t n, const double *a, ptrdiff_t lda, double 
 // float or double array needs no copy. The smaller side s is always the rows; a tall matrix is read
 // transposed.
 //
-//   Gram         G = A A^T slab by slab in double, eigenvectors of G. Products of floats are exact
-//                in double,
-//                so singular values of float data come out better than from LAPACK in float.
-//   Jacobi       pivoted LQ, then one-sided Jacobi on the rows of L^T [Demmel92, Drmac08,
-//                DeRijk89]: small
-//                singular values keep relative accuracy where the matrix is well conditioned up to
-//                scaling.
-//   Householder  LQ, bidiagonalisation, implicit QR with rotations on rows [Golub13, 8.6].
-//   Randomised   block Krylov [Musco15] with blocks of 16, orthogonalised against all earlier
-//                blocks.
+//   Gram         eigenvectors of G = A A^T in double, where products of floats are exact: better
+//                singular values for float data than LAPACK in float
+//   Jacobi       pivoted LQ, one-sided Jacobi on the rows of L^T [Demmel92, Drmac08, DeRijk89]:
+//                small values relatively right where A is well conditioned up to scaling
+//   Householder  LQ, bidiagonalisation, implicit QR with rotations on rows [Golub13, 8.6]
+//   Randomised   block Krylov [Musco15], every block orthogonal to all earlier ones
 //
 // Inputs are scaled by a power of two to a largest entry near 1, so nothing over- or underflows.
 
@@ -4509,7 +4519,10 @@ static void tt__json_skip(tt__json *json) {
 }
 
 // ------------------------------------------------------------------------------------------ >>open
-// Safetensors and .npy as objects: one block with an index of names, sorted by offset and by name.
+// Safetensors and .npy as objects: one block holds a copy of the header's strings, the tensors sorted
+// by offset and an index sorted by name. The header is read twice by the same code: the first pass
+// checks and counts, the second fills the block. Nothing is allocated by a size that the file chose
+// before every rule has been checked.
 
 typedef struct tt__entry {
   const char *name;
@@ -5002,7 +5015,9 @@ TTDEF tt_status tt_file_read_f32(const tt_file *file, int index, float *out, ptr
 }
 
 // ----------------------------------------------------------------------------------------- >>layer
-// Trains in files. The tensors say the shape; "tt.layers" is a hint that is checked against them.
+// Trains in files. The tensors say the shape; "tt.layers" is a hint that is checked against them:
+// a contradiction is an error, and only the true size of a padded layer and the format of packed
+// codes come from it. Values are converted from little-endian and must be finite.
 
 typedef struct tt__layer {     // a stored train before its data are read
   const tt_file *file;

@@ -1,5 +1,6 @@
-// What every bench shares: a clock, the median of several runs, the bounds of this machine measured on the spot (peak of
-// fused multiply-adds, read bandwidth), one header line and one table line. A line that loses is printed like any other.
+// What every bench shares: a clock, the median of several runs, the bounds of this machine measured
+// on the spot (peak of fused multiply-adds, read bandwidth), one header line and one table line. A
+// line that loses is printed like any other.
 #ifndef BENCH_H_INCLUDED
 #define BENCH_H_INCLUDED
 
@@ -35,8 +36,9 @@ static int bench_compare(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-// Median seconds of one call after a warm-up call. At least `least` calls (3 at most in a quick run), more while they are
-// short; a single call above two seconds is its own warm-up and counts as measured.
+// Median seconds of one call after a warm-up call. At least `least` calls (3 at most in a quick
+// run), more while they are short; a single call above two seconds is its own warm-up and counts as
+// measured.
 static double bench_median(void (*run)(void *), void *argument, int least) {
   enum { MOST = 51 };
   double times[MOST], start = bench_seconds(), total = 0;
@@ -74,8 +76,9 @@ static double bench_uniform(void) {                            // xorshift64
   bench_state ^= bench_state << 17;
   return (double)(bench_state >> 11) / 9007199254740992.0;
 }
-static double bench_normal(void) {                             // sum of four uniforms, unit variance
-  return (bench_uniform() + bench_uniform() + bench_uniform() + bench_uniform() - 2) * 1.7320508075688772;
+static double bench_normal(void) { // sum of four uniforms, unit variance
+  return (bench_uniform() + bench_uniform() + bench_uniform() + bench_uniform() - 2) *
+         1.7320508075688772;
 }
 static float *bench_floats(ptrdiff_t count) {
   float *x = (float *)bench_new(count, sizeof *x);
@@ -83,13 +86,14 @@ static float *bench_floats(ptrdiff_t count) {
   return x;
 }
 
-// ------------------------------------------------------------------------------------- bounds of the machine
+// --------------------------------------------------------------------------- bounds of the machine
 
-enum { BENCH_LANES = 192 };                                    // enough independent chains for any vector width
+enum { BENCH_LANES = 192 }; // enough independent chains for any vector width
 
 static volatile double bench_sink;
 
-// x = x * a + b on BENCH_LANES numbers that a compiler keeps in registers where it has enough of them.
+// x = x * a + b on BENCH_LANES numbers that a compiler keeps in registers where it has enough of
+// them.
 static void bench_fma_f32(void *argument) {
   float x[BENCH_LANES], a = 0.999f, b = 0.001f, sum = 0;
   ptrdiff_t rounds = *(ptrdiff_t *)argument;
@@ -114,17 +118,25 @@ static void bench_fma_f64(void *argument) {
 // The same with vector types, which stay in registers at every optimisation level.
 typedef float bench_vec_f32 __attribute__((vector_size(64)));
 typedef double bench_vec_f64 __attribute__((vector_size(64)));
-#define BENCH_VECTORS(T, NAME, VEC)                                                                       \
-  static void NAME(void *argument) {                                                                      \
-    VEC a = (VEC){0} + (T)0.999, b = (VEC){0} + (T)0.001, x0 = b, x1 = b + 1, x2 = b + 2, x3 = b + 3,      \
-        x4 = b + 4, x5 = b + 5, x6 = b + 6, x7 = b + 7, x8 = b + 8, x9 = b + 9;                            \
-    ptrdiff_t rounds = *(ptrdiff_t *)argument;                                                            \
-    for (ptrdiff_t r = 0; r < rounds; r++) {                                                              \
-      x0 = x0 * a + b; x1 = x1 * a + b; x2 = x2 * a + b; x3 = x3 * a + b; x4 = x4 * a + b;                 \
-      x5 = x5 * a + b; x6 = x6 * a + b; x7 = x7 * a + b; x8 = x8 * a + b; x9 = x9 * a + b;                 \
-    }                                                                                                     \
-    VEC sum = x0 + x1 + x2 + x3 + x4 + x5 + x6 + x7 + x8 + x9;                                             \
-    bench_sink = (double)sum[0];                                                                          \
+#define BENCH_VECTORS(T, NAME, VEC)                                                                \
+  static void NAME(void *argument) {                                                               \
+    VEC a = (VEC){0} + (T)0.999, b = (VEC){0} + (T)0.001, x0 = b, x1 = b + 1, x2 = b + 2,          \
+        x3 = b + 3, x4 = b + 4, x5 = b + 5, x6 = b + 6, x7 = b + 7, x8 = b + 8, x9 = b + 9;        \
+    ptrdiff_t rounds = *(ptrdiff_t *)argument;                                                     \
+    for (ptrdiff_t r = 0; r < rounds; r++) {                                                       \
+      x0 = x0 * a + b;                                                                             \
+      x1 = x1 * a + b;                                                                             \
+      x2 = x2 * a + b;                                                                             \
+      x3 = x3 * a + b;                                                                             \
+      x4 = x4 * a + b;                                                                             \
+      x5 = x5 * a + b;                                                                             \
+      x6 = x6 * a + b;                                                                             \
+      x7 = x7 * a + b;                                                                             \
+      x8 = x8 * a + b;                                                                             \
+      x9 = x9 * a + b;                                                                             \
+    }                                                                                              \
+    VEC sum = x0 + x1 + x2 + x3 + x4 + x5 + x6 + x7 + x8 + x9;                                     \
+    bench_sink = (double)sum[0];                                                                   \
   }
 BENCH_VECTORS(float, bench_vectors_f32, bench_vec_f32)
 BENCH_VECTORS(double, bench_vectors_f64, bench_vec_f64)
@@ -165,7 +177,7 @@ static double bench_bandwidth(ptrdiff_t count) {
   return rate;
 }
 
-// ------------------------------------------------------------------------------------- output
+// ------------------------------------------------------------------------------------------ output
 
 static void bench_machine(char *name, size_t size) {
   char line[256];
@@ -193,24 +205,27 @@ static void bench_start(int argc, char **argv, const char *question) {
   const char *compiler = "unknown compiler";
 #endif
   printf("\n%s\n", question);
-  printf("machine: %s; compiler: %s; flags: %s; one thread; median after a warm-up%s\n", machine, compiler, flags,
-         bench_quick ? "; quick" : "");
+  printf("machine: %s; compiler: %s; flags: %s; one thread; median after a warm-up%s\n", machine,
+         compiler, flags, bench_quick ? "; quick" : "");
 #ifdef BENCH_BLAS
   openblas_set_num_threads(1);
   printf("rival: %s\n", openblas_get_config());
 #else
   printf("skipped: OpenBLAS (not found, or BLAS=0)\n");
 #endif
-  printf("bounds: %.1f GF/s f32, %.1f GF/s f64 multiply-adds; reads %.1f GB/s from 64 MB\n", bench_peak(0) * 1e-9,
-         bench_peak(1) * 1e-9, bench_bandwidth(16 << 20) * 1e-9);
+  printf("bounds: %.1f GF/s f32, %.1f GF/s f64 multiply-adds; reads %.1f GB/s from 64 MB\n",
+         bench_peak(0) * 1e-9, bench_peak(1) * 1e-9, bench_bandwidth(16 << 20) * 1e-9);
   fflush(stdout);
 }
 
-// One line: what, ours and the rival in ms with errors beside them, how many times the rival's speed ours is, and how many
-// times the bound (the least time that flops or bytes allow) ours takes. rival <= 0: there is none.
-static void bench_line(const char *what, double ours, double our_error, double rival, double rival_error, double bound) {
+// One line: what, ours and the rival in ms with errors beside them, how many times the rival's
+// speed ours is, and how many times the bound (the least time that flops or bytes allow) ours
+// takes. rival <= 0: there is none.
+static void bench_line(const char *what, double ours, double our_error, double rival,
+                       double rival_error, double bound) {
   printf("%-34s %10.3f ms  err %8.1e   ", what, ours * 1e3, our_error);
-  if (rival > 0) printf("rival %10.3f ms  err %8.1e   ratio %6.2fx   ", rival * 1e3, rival_error, rival / ours);
+  if (rival > 0)
+    printf("rival %10.3f ms  err %8.1e   ratio %6.2fx   ", rival * 1e3, rival_error, rival / ours);
   else printf("rival          -                      ratio      -   ");
   printf("%6.1f x bound\n", ours / bound);
   fflush(stdout);

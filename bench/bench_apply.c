@@ -1,6 +1,7 @@
-// How fast is the forward pass of a train, beside the dense product by OpenBLAS (sgemv for one vector, sgemm for a batch)?
-// Bound: the larger of flops at the f32 peak and bytes of the cores at the read bandwidth of their size. Error: relative, of
-// the output against the train expanded in double.
+// How fast is the forward pass of a train, beside the dense product by OpenBLAS (sgemv for one
+// vector, sgemm for a batch)? Bound: the larger of flops at the f32 peak and bytes of the cores at
+// the read bandwidth of their size. Error: relative, of the output against the train expanded in
+// double.
 #include "bench.h"
 
 typedef struct apply_run {
@@ -21,9 +22,11 @@ static void apply_ours(void *argument) {
 static void apply_rival(void *argument) {
   apply_run *t = (apply_run *)argument;
   int rows = (int)t->train.rows, cols = (int)t->train.cols, batch = (int)t->batch;
-  if (batch == 1) cblas_sgemv(CblasRowMajor, CblasNoTrans, rows, cols, 1, t->dense, cols, t->x, 1, 0, t->y, 1);
+  if (batch == 1)
+    cblas_sgemv(CblasRowMajor, CblasNoTrans, rows, cols, 1, t->dense, cols, t->x, 1, 0, t->y, 1);
   else
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, batch, rows, cols, 1, t->x, cols, t->dense, cols, 0, t->y, rows);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, batch, rows, cols, 1, t->x, cols, t->dense,
+                cols, 0, t->y, rows);
 }
 #endif
 
@@ -33,7 +36,8 @@ static double apply_error(const apply_run *t, const double *exact) {
   for (ptrdiff_t b = 0; b < t->batch && b < 4; b++)
     for (ptrdiff_t i = 0; i < t->train.rows; i++) {
       double sum = 0;
-      for (ptrdiff_t j = 0; j < t->train.cols; j++) sum += exact[i * t->train.cols + j] * (double)t->x[b * t->train.cols + j];
+      for (ptrdiff_t j = 0; j < t->train.cols; j++)
+        sum += exact[i * t->train.cols + j] * (double)t->x[b * t->train.cols + j];
       double error = (double)t->y[b * t->train.rows + i] - sum;
       difference += error * error;
       norm += sum * sum;
@@ -58,7 +62,8 @@ static tt_matrix apply_train(int order, int leg, int rank) {
   for (int k = 0; k < order; k++) {
     float *core = (float *)tt_core_data(&w, k);
     ptrdiff_t count = (ptrdiff_t)w.shape.ranks[k] * leg * leg * w.shape.ranks[k + 1];
-    for (ptrdiff_t i = 0; i < count; i++) core[i] = (float)(bench_normal() / sqrt((double)w.shape.ranks[k]));
+    for (ptrdiff_t i = 0; i < count; i++)
+      core[i] = (float)(bench_normal() / sqrt((double)w.shape.ranks[k]));
   }
   return w;
 }
@@ -69,9 +74,10 @@ static double apply_bound(const tt_matrix *w, ptrdiff_t batch, double peak) {
   return flops > reads ? flops : reads;
 }
 
-// One train at one batch size, as it is or prepared (merged and turned); the dense side is timed once per batch.
-static void apply_bench(const tt_matrix *train, const char *name, ptrdiff_t batch, int prepared, const float *dense,
-                        const double *exact, double peak) {
+// One train at one batch size, as it is or prepared (merged and turned); the dense side is timed
+// once per batch.
+static void apply_bench(const tt_matrix *train, const char *name, ptrdiff_t batch, int prepared,
+                        const float *dense, const double *exact, double peak) {
   apply_run t;
   char line[64];
   double rival = 0, rival_error = 0;
@@ -106,7 +112,8 @@ static void apply_shape(int order, int leg, int rank, double peak) {
   bench_must(tt_expand_f64(&w, exact), "tt_expand_f64");
   snprintf(name, sizeof name, "legs %d^%d r %d", leg, order, rank);
   for (ptrdiff_t batch = 1; batch <= 64; batch += 63)
-    for (int prepared = 0; prepared < 2; prepared++) apply_bench(&w, name, batch, prepared, dense, exact, peak);
+    for (int prepared = 0; prepared < 2; prepared++)
+      apply_bench(&w, name, batch, prepared, dense, exact, peak);
   free(dense);
   free(exact);
   tt_free(&w);

@@ -1,6 +1,7 @@
-// How fast is TT-SVD (tt_compress), beside LAPACK's ?gesdd once per unfolding in its tall layout, at equal ranks?
-// Data: a sum of Kronecker products with weights k^-0.7 and 30 % noise. Error: relative, of the whole matrix. Bound: the
-// flops of the truncated steps (two products with the unfolding per kept rank, twice oversampled) at the f32 peak.
+// How fast is TT-SVD (tt_compress), beside LAPACK's ?gesdd once per unfolding in its tall layout,
+// at equal ranks? Data: a sum of Kronecker products with weights k^-0.7 and 30 % noise. Error:
+// relative, of the whole matrix. Bound: the flops of the truncated steps (two products with the
+// unfolding per kept rank, twice oversampled) at the f32 peak.
 #include "bench.h"
 
 typedef struct compress_run {
@@ -15,15 +16,17 @@ typedef struct compress_run {
 static void compress_ours(void *argument) {
   compress_run *t = (compress_run *)argument;
   tt_free(&t->train);
-  bench_must(tt_compress(t->w, t->side, t->side, &t->shape, &t->options, &t->train, &t->report), "tt_compress");
+  bench_must(tt_compress(t->w, t->side, t->side, &t->shape, &t->options, &t->train, &t->report),
+             "tt_compress");
 }
 
-// side x side matrix: sum over 48 terms of (1+k)^-0.7 times a Kronecker product of `order` random leg x leg factors, and
-// noise.
+// side x side matrix: sum over 48 terms of (1+k)^-0.7 times a Kronecker product of `order` random
+// leg x leg factors, and noise.
 static float *compress_data(ptrdiff_t side, int order, ptrdiff_t leg) {
   double *w = (double *)bench_new(side * side, sizeof *w), norm = 0;
   float *out = (float *)bench_new(side * side, sizeof *out);
-  double *term = (double *)bench_new(side * side, sizeof *term), *next = (double *)bench_new(side * side, sizeof *next);
+  double *term = (double *)bench_new(side * side, sizeof *term),
+         *next = (double *)bench_new(side * side, sizeof *next);
   for (int k = 0; k < 48; k++) {
     ptrdiff_t size = 1;
     term[0] = pow(1 + k, -0.7);
@@ -67,9 +70,15 @@ static float *compress_permuted(const float *w, ptrdiff_t side, int order, ptrdi
   return x;
 }
 
-typedef struct compress_lapack { const compress_run *run; int order; ptrdiff_t leg; double error; } compress_lapack;
+typedef struct compress_lapack {
+  const compress_run *run;
+  int order;
+  ptrdiff_t leg;
+  double error;
+} compress_lapack;
 
-// TT-SVD left to right: the unfolding (rows, cols), read as its tall transpose in column-major order; ranks as ours.
+// TT-SVD left to right: the unfolding (rows, cols), read as its tall transpose in column-major
+// order; ranks as ours.
 static void compress_rival(void *argument) {
   compress_lapack *l = (compress_lapack *)argument;
   ptrdiff_t side = l->run->side, total = side * side, rank = 1, mode = l->leg * l->leg;
@@ -81,7 +90,8 @@ static void compress_rival(void *argument) {
     ptrdiff_t keep = l->run->train.shape.ranks[d + 1];
     float *u = (float *)bench_new(rows * k, sizeof *u), *s = (float *)bench_new(k, sizeof *s);
     float *vt = (float *)bench_new(k * cols, sizeof *vt);
-    LAPACKE_sgesdd(LAPACK_COL_MAJOR, 'S', (int)cols, (int)rows, x, (int)cols, s, vt, (int)cols, u, (int)k);
+    LAPACKE_sgesdd(LAPACK_COL_MAJOR, 'S', (int)cols, (int)rows, x, (int)cols, s, vt, (int)cols, u,
+                   (int)k);
     for (ptrdiff_t p = keep; p < k; p++) cut += (double)s[p] * (double)s[p];
     for (ptrdiff_t p = 0; p < keep; p++)
       for (ptrdiff_t j = 0; j < cols; j++) x[p * cols + j] = s[p] * vt[p * cols + j];
@@ -113,8 +123,10 @@ static void compress_bench(int order, int leg, int cap, double peak) {
   t.w = compress_data(side, order, leg);
   double ours = bench_median(compress_ours, &t, 3);
   ptrdiff_t total = side * side;
-  for (int d = 0; d + 1 < order; d++) {                        // an unfolding of `total` numbers, reduced to ranks[d+1] rows
-    ptrdiff_t keep = t.train.shape.ranks[d + 1], rows = (ptrdiff_t)t.train.shape.ranks[d] * leg * leg;
+  for (int d = 0; d + 1 < order;
+       d++) { // an unfolding of `total` numbers, reduced to ranks[d+1] rows
+    ptrdiff_t keep = t.train.shape.ranks[d + 1],
+              rows = (ptrdiff_t)t.train.shape.ranks[d] * leg * leg;
     flops += keep < rows ? 8.0 * (double)total * (double)keep : 0;
     total = total / rows * keep;
   }
@@ -124,7 +136,8 @@ static void compress_bench(int order, int leg, int cap, double peak) {
   rival = bench_median(compress_rival, &l, 1);
   rival_error = l.error;
 #endif
-  snprintf(name, sizeof name, "%ldx%ld as %d^%d, cap %d", (long)side, (long)side, leg * leg, order, cap);
+  snprintf(name, sizeof name, "%ldx%ld as %d^%d, cap %d", (long)side, (long)side, leg * leg, order,
+           cap);
   bench_line(name, ours, t.report.relative_error, rival, rival_error, flops / peak);
   tt_free(&t.train);
   free((void *)t.w);

@@ -1,6 +1,7 @@
-// How fast is the singular value decomposition, beside LAPACK's ?gesdd in its better layout, and how accurate are both?
-// Error: ||A - U S V^T|| / ||A|| of full decompositions; for truncated ones the excess over the optimum. Bound: flops of the
-// cheapest known route at the measured peak (Gram m^2 n, reduction 4/3 m^3, vectors 2 m^3, one product 2 m^2 n in double).
+// How fast is the singular value decomposition, beside LAPACK's ?gesdd in its better layout, and
+// how accurate are both? Error: ||A - U S V^T|| / ||A|| of full decompositions; for truncated ones
+// the excess over the optimum. Bound: flops of the cheapest known route at the measured peak (Gram
+// m^2 n, reduction 4/3 m^3, vectors 2 m^3, one product 2 m^2 n in double).
 #include "bench.h"
 
 typedef struct svd_run {
@@ -17,10 +18,13 @@ static void svd_ours(void *argument) {
   options.method = t->method;
   options.max_rank = t->cap;
   if (t->wide)
-    bench_must(tt_svd_f64((const double *)t->a, t->m, t->n, (double *)t->u, (double *)t->s, (double *)t->vt, &options),
+    bench_must(tt_svd_f64((const double *)t->a, t->m, t->n, (double *)t->u, (double *)t->s,
+                          (double *)t->vt, &options),
                "tt_svd_f64");
   else
-    bench_must(tt_svd((const float *)t->a, t->m, t->n, (float *)t->u, (float *)t->s, (float *)t->vt, &options), "tt_svd");
+    bench_must(tt_svd((const float *)t->a, t->m, t->n, (float *)t->u, (float *)t->s, (float *)t->vt,
+                      &options),
+               "tt_svd");
 }
 
 static double svd_at(const svd_run *t, const void *x, ptrdiff_t i) {
@@ -34,10 +38,12 @@ static ptrdiff_t svd_rank(const svd_run *t) {
 
 // ||A - U S V^T||_F / ||A||_F with k triplets.
 static double svd_error(const svd_run *t, ptrdiff_t k) {
-  double *row = (double *)bench_new(t->n, sizeof *row), *right = (double *)bench_new(k * t->n, sizeof *right);
+  double *row = (double *)bench_new(t->n, sizeof *row),
+         *right = (double *)bench_new(k * t->n, sizeof *right);
   double difference = 0, norm = 0;
   for (ptrdiff_t p = 0; p < k; p++)
-    for (ptrdiff_t j = 0; j < t->n; j++) right[p * t->n + j] = svd_at(t, t->s, p) * svd_at(t, t->vt, p * t->n + j);
+    for (ptrdiff_t j = 0; j < t->n; j++)
+      right[p * t->n + j] = svd_at(t, t->s, p) * svd_at(t, t->vt, p * t->n + j);
   for (ptrdiff_t i = 0; i < t->m; i++) {
     for (ptrdiff_t j = 0; j < t->n; j++) {
       row[j] = svd_at(t, t->a, i * t->n + j);
@@ -57,18 +63,19 @@ static double svd_error(const svd_run *t, ptrdiff_t k) {
 #ifdef BENCH_BLAS
 typedef struct svd_lapack { svd_run *run; void *copy; } svd_lapack;
 
-// A wide row-major matrix is its tall transpose in column-major order, LAPACK's better layout: nothing is copied but the
-// input, which ?gesdd destroys. All matrices here are square or wide.
+// A wide row-major matrix is its tall transpose in column-major order, LAPACK's better layout:
+// nothing is copied but the input, which ?gesdd destroys. All matrices here are square or wide.
 static void svd_rival(void *argument) {
   svd_lapack *l = (svd_lapack *)argument;
   svd_run *t = l->run;
   int m = (int)t->n, n = (int)t->m, k = (int)(t->m < t->n ? t->m : t->n);
   memcpy(l->copy, t->a, (size_t)(t->m * t->n) * (t->wide ? sizeof(double) : sizeof(float)));
   if (t->wide)
-    LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'S', m, n, (double *)l->copy, m, (double *)t->s, (double *)t->vt, m, (double *)t->u,
-                   k);
+    LAPACKE_dgesdd(LAPACK_COL_MAJOR, 'S', m, n, (double *)l->copy, m, (double *)t->s,
+                   (double *)t->vt, m, (double *)t->u, k);
   else
-    LAPACKE_sgesdd(LAPACK_COL_MAJOR, 'S', m, n, (float *)l->copy, m, (float *)t->s, (float *)t->vt, m, (float *)t->u, k);
+    LAPACKE_sgesdd(LAPACK_COL_MAJOR, 'S', m, n, (float *)l->copy, m, (float *)t->s, (float *)t->vt,
+                   m, (float *)t->u, k);
 }
 #endif
 
@@ -84,7 +91,8 @@ static void *svd_matrix(ptrdiff_t m, ptrdiff_t n, int wide) {
 }
 
 static double svd_bound(const svd_run *t) {
-  double s = (double)(t->m < t->n ? t->m : t->n), n = (double)(t->m < t->n ? t->n : t->m), k = (double)svd_rank(t);
+  double s = (double)(t->m < t->n ? t->m : t->n), n = (double)(t->m < t->n ? t->n : t->m),
+         k = (double)svd_rank(t);
   return (s * s * n + 4.0 / 3 * s * s * s + 2 * s * s * k + 2 * s * n * k) / bench_peak(1);
 }
 
@@ -100,13 +108,14 @@ static void svd_bench(ptrdiff_t m, ptrdiff_t n, int wide, int method, int cap) {
   t.u = bench_new(m * k, each);
   t.s = bench_new(k, each);
   t.vt = bench_new(k * n, each);
-  double ours = bench_median(svd_ours, &t, 3), our_error = svd_error(&t, svd_rank(&t)), bound = svd_bound(&t);
+  double ours = bench_median(svd_ours, &t, 3), our_error = svd_error(&t, svd_rank(&t)),
+         bound = svd_bound(&t);
 #ifdef BENCH_BLAS
   svd_lapack l;
   l.run = &t;
   l.copy = bench_new(m * n, each);
   rival = bench_median(svd_rival, &l, 3);
-  if (cap) {                                                   // the optimal error with `cap` triplets, from all values
+  if (cap) { // the optimal error with `cap` triplets, from all values
     double kept = 0, all = 0;
     for (ptrdiff_t i = 0; i < k; i++) {
       double s2 = svd_at(&t, t.s, i) * svd_at(&t, t.s, i);
@@ -119,7 +128,8 @@ static void svd_bench(ptrdiff_t m, ptrdiff_t n, int wide, int method, int cap) {
   }
   free(l.copy);
 #endif
-  snprintf(name, sizeof name, "%s %ldx%ld %s%s", wide ? "f64" : "f32", (long)m, (long)n, names[method], cap ? " top 64" : "");
+  snprintf(name, sizeof name, "%s %ldx%ld %s%s", wide ? "f64" : "f32", (long)m, (long)n,
+           names[method], cap ? " top 64" : "");
   bench_line(name, ours, our_error, rival, rival_error, bound);
   free((void *)t.a);
   free(t.u);
@@ -128,7 +138,8 @@ static void svd_bench(ptrdiff_t m, ptrdiff_t n, int wide, int method, int cap) {
 }
 
 int main(int argc, char **argv) {
-  bench_start(argc, argv, "svd: tt_svd against LAPACKE_?gesdd (err: residual; top 64: excess over the optimum,"
+  bench_start(argc, argv,
+              "svd: tt_svd against LAPACKE_?gesdd (err: residual; top 64: excess over the optimum,"
               " rival = full gesdd)");
   int large = bench_quick ? 256 : 512;
   svd_bench(64, 64, 0, TT_SVD_AUTO, 0);

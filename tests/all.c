@@ -1,5 +1,5 @@
-// All default tests in one program: fast to build in every configuration. Arguments select sections by name;
-// the last line is "N passed, N failed".
+// All default tests in one program: fast to build in every configuration. Arguments select sections
+// by name; the last line is "N passed, N failed".
 #include "test.h"
 
 #include "test_config.c"
@@ -18,11 +18,23 @@
 #include "test_apply.c"
 #include "test_file.c"
 
-static const struct { const char *name; void (*run)(void); } test_sections[] = {
-  {"config", test_config}, {"number", test_number}, {"random", test_random}, {"gemm", test_gemm}, {"qr", test_qr},
-  {"eigen", test_eigen}, {"svd", test_svd}, {"shape", test_shape_section}, {"train", test_train_section},
-  {"compress", test_compress}, {"round", test_round}, {"entropy", test_entropy}, {"quantize", test_quantize},
-  {"apply", test_apply}, {"file", test_file},
+static const struct { const char *name; void (*run)(void);
+} test_sections[] = {
+    {"config", test_config},
+    {"number", test_number},
+    {"random", test_random},
+    {"gemm", test_gemm},
+    {"qr", test_qr},
+    {"eigen", test_eigen},
+    {"svd", test_svd},
+    {"shape", test_shape_section},
+    {"train", test_train_section},
+    {"compress", test_compress},
+    {"round", test_round},
+    {"entropy", test_entropy},
+    {"quantize", test_quantize},
+    {"apply", test_apply},
+    {"file", test_file},
 };
 
 int main(int argc, char **argv) {
@@ -33,7 +45,8 @@ int main(int argc, char **argv) {
     long passed = test_passed, failed = test_failed;
     test_seed((unsigned)i);
     test_sections[i].run();
-    printf("  %-10s %8ld passed, %ld failed\n", test_sections[i].name, test_passed - passed, test_failed - failed);
+    printf("  %-10s %8ld passed, %ld failed\n", test_sections[i].name, test_passed - passed,
+           test_failed - failed);
     fflush(stdout);
   }
   printf("%ld passed, %ld failed\n", test_passed, test_failed);

@@ -217,16 +217,14 @@ def check_lines():
             "examples/python/*.py",
             "tests/*.[ch]",
             "tests/*.cpp",
-            "tests/*.py",
             "tests/checks/*.sh",
-            "*/Makefile",
         )
         for path in sorted(glob.glob(os.path.join(TOP, pattern)))
     ]
     for name in names:
         long, untidy = [], []
         for number, line in enumerate(read(name).split("\n"), 1):
-            if len(line) > 100:
+            if len(line) > 100 and '"' not in line:           # rows of tables of strings may be wide
                 long.append(f"{name}:{number}: {len(line)} columns")
             if line != line.rstrip() or ("\t" in line and "Makefile" not in name) or "\r" in line:
                 untidy.append(f"{name}:{number}: blanks at the end, or a tab")

@@ -1,7 +1,9 @@
-// Fuzz target of the file reader: opens whatever comes, and where that works reads every byte, every pair of the
-// metadata and every matrix. With libFuzzer a mutator that understands the format changes numbers of the header
-// and keeps its length right; with FUZZ_REPLAY a plain main replays files given as arguments.
-//   clang -g -O1 -fsanitize=fuzzer,address,undefined fuzz_file.c -o fuzz_file -lm && ./fuzz_file -dict=fuzz_file.dict corpus
+// Fuzz target of the file reader: opens whatever comes, and where that works reads every byte,
+// every pair of the metadata and every matrix. With libFuzzer a mutator that understands the format
+// changes numbers of the header and keeps its length right; with FUZZ_REPLAY a plain main replays
+// files given as arguments.
+//   clang -g -O1 -fsanitize=fuzzer,address,undefined fuzz_file.c -o fuzz_file -lm && ./fuzz_file
+//   -dict=fuzz_file.dict corpus
 //   cc -DFUZZ_REPLAY fuzz_file.c -o replay -lm && ./replay corpus/*
 #define TT_IMPLEMENTATION
 #include "../tt.h"
@@ -41,7 +43,8 @@ static void fuzz_tensor(const tt_file *file, int index, const tt_options *option
   fuzz_require(tt_file_tensor(file, index, &name, &dtype, &order, &dims, &data, &size) == TT_OK);
   fuzz_require(tt_file_find(file, name, &found) == TT_OK && found == index);
   unsigned char *copy = (unsigned char *)malloc(size + 1);
-  fuzz_require(copy && tt_file_read(file, index, 0, copy, size) == TT_OK && !memcmp(copy, data, size));
+  fuzz_require(copy && tt_file_read(file, index, 0, copy, size) == TT_OK &&
+               !memcmp(copy, data, size));
   fuzz_require(tt_file_read(file, index, 1, copy, size) == TT_ERROR_INVALID);
   free(copy);
   if (order == 2) fuzz_matrix(file, name, options);
@@ -61,7 +64,8 @@ static void fuzz_copy(const tt_file *file, const tt_options *options) {
   tt_file *again;
   size_t size = 0;
   fuzz_require(tt_writer_create(options, &writer) == TT_OK);
-  for (int i = 0; i < tt_file_count(file); i++) fuzz_require(tt_writer_copy(writer, file, i) == TT_OK);
+  for (int i = 0; i < tt_file_count(file); i++)
+    fuzz_require(tt_writer_copy(writer, file, i) == TT_OK);
   fuzz_require(tt_writer_save_memory(writer, NULL, &size) == TT_OK);
   unsigned char *bytes = (unsigned char *)malloc(size);
   fuzz_require(bytes && tt_writer_save_memory(writer, bytes, &size) == TT_OK);
@@ -76,7 +80,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
   tt_file *file;
   tt_options options;
-  size_t limit = 100000 + 64 * size;                           // U8 weights grow by 4, an index entry by about 20
+  // U8 weights grow by 4, an index entry by about 20
+  size_t limit = 100000 + 64 * size;
   memset(&options, 0, sizeof options);
   options.allocator.alloc_fn = fuzz_alloc;
   options.allocator.free_fn = fuzz_free;
@@ -87,7 +92,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
   for (int i = 0; i < tt_file_count(file); i++) fuzz_tensor(file, i, &options);
   for (int i = 0; i < tt_file_metadata_count(file); i++) {
     const char *key, *value;
-    fuzz_require(tt_file_metadata(file, i, &key, &value) == TT_OK && strlen(key) + strlen(value) <= size);
+    fuzz_require(tt_file_metadata(file, i, &key, &value) == TT_OK &&
+                 strlen(key) + strlen(value) <= size);
   }
   if (file) fuzz_copy(file, &options);
   tt_file_close(file);
@@ -102,7 +108,10 @@ int main(int argc, char **argv) {
     long size = ftell(stream);
     rewind(stream);
     uint8_t *bytes = (uint8_t *)malloc((size_t)size + !size); // exactly as long as the file
-    if (!bytes || fread(bytes, 1, (size_t)size, stream) != (size_t)size) { printf("cannot read %s\n", argv[i]); return 1; }
+    if (!bytes || fread(bytes, 1, (size_t)size, stream) != (size_t)size) {
+      printf("cannot read %s\n", argv[i]);
+      return 1;
+    }
     fclose(stream);
     LLVMFuzzerTestOneInput(bytes, (size_t)size);
     free(bytes);
@@ -114,10 +123,30 @@ int main(int argc, char **argv) {
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed);
 
-// Replaces digits first..end-1 of the text by another number; returns the new size, or the old one without room.
-static size_t fuzz_number(uint8_t *data, size_t size, size_t max_size, size_t first, size_t end, unsigned seed) {
-  static const char numbers[][21] = {"0", "1", "2", "3", "4", "8", "16", "17", "255", "65536", "2147483647", "2147483648",
-    "4294967295", "4294967296", "9223372036854775807", "9223372036854775808", "18446744073709551615", "1e3", "-1", "00"};
+// Replaces digits first..end-1 of the text by another number; returns the new size, or the old one
+// without room.
+static size_t fuzz_number(uint8_t *data, size_t size, size_t max_size, size_t first, size_t end,
+                          unsigned seed) {
+  static const char numbers[][21] = {"0",
+                                     "1",
+                                     "2",
+                                     "3",
+                                     "4",
+                                     "8",
+                                     "16",
+                                     "17",
+                                     "255",
+                                     "65536",
+                                     "2147483647",
+                                     "2147483648",
+                                     "4294967295",
+                                     "4294967296",
+                                     "9223372036854775807",
+                                     "9223372036854775808",
+                                     "18446744073709551615",
+                                     "1e3",
+                                     "-1",
+                                     "00"};
   const char *text = numbers[seed % (sizeof numbers / sizeof *numbers)];
   size_t length = strlen(text), changed = size - (end - first) + length;
   if (changed > max_size) return size;
@@ -126,14 +155,18 @@ static size_t fuzz_number(uint8_t *data, size_t size, size_t max_size, size_t fi
   return changed;
 }
 
-// Half of the time: one number of the header, or anything in the header; then the length in front is made right.
+// Half of the time: one number of the header, or anything in the header; then the length in front
+// is made right.
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned seed) {
   uint64_t header = 0;
   for (int i = 7; i >= 0 && size >= 8; i--) header = header << 8 | data[i];
-  if (seed % 2 || size < 10 || header == 0 || header > size - 8) return LLVMFuzzerMutate(data, size, max_size);
+  if (seed % 2 || size < 10 || header == 0 || header > size - 8)
+    return LLVMFuzzerMutate(data, size, max_size);
   size_t end = 8 + (size_t)header, changed = size, first;
   if (seed / 2 % 4) {
-    for (first = 8 + seed / 8 % (size_t)header; first < end && (data[first] < '0' || data[first] > '9');) first++;
+    for (first = 8 + seed / 8 % (size_t)header;
+         first < end && (data[first] < '0' || data[first] > '9');)
+      first++;
     size_t last = first;
     while (last < end && data[last] >= '0' && data[last] <= '9') last++;
     if (first < end) changed = fuzz_number(data, size, max_size, first, last, seed / 64);

@@ -60,6 +60,8 @@ static const tt_matrix halves = {
 static const tt_matrix wide = {SHAPE, TT_RIGHT_TO_LEFT, 6, 6,
                                {{TT_F64, 0, 0, first, 0, 0}, {TT_F32, 0, 0, second, 0, 0}}, END};
 
+static float work[32768];
+
 // Row i of W times x, plus bias: W[i,j] = sum_a first[i0,j0,a] second[a,i1,j1].
 static float expected(int i, const float *x) {
   float sum = bias[i];
@@ -71,7 +73,7 @@ static float expected(int i, const float *x) {
 
 // All numbers are small integers times powers of two, so that every order of summation is exact.
 static void check_train(const tt_matrix *w, const char *what) {
-  static float x[18], y[18], work[2048];
+  static float x[18], y[18];
   int good = tt_apply_work_size(w, 3) > 0 && tt_apply_work_size(w, 3) <= sizeof work;
   for (int i = 0; i < 18; i++) x[i] = (float)(i * 7 % 11 - 5);
   good = good && tt_apply(w, x, 3, y, work, sizeof work) == TT_OK;
@@ -80,7 +82,7 @@ static void check_train(const tt_matrix *w, const char *what) {
 }
 
 int main(void) {
-  float x[6] = {1, 2, 3, 4, 5, 6}, y[6] = {7, 7, 7, 7, 7, 7}, work[2048];
+  float x[6] = {1, 2, 3, 4, 5, 6}, y[6] = {7, 7, 7, 7, 7, 7};
   check_train(&floats, "float cores");
   check_train(&left, "float cores from left to right");
   check_train(&codes, "4-bit cores with groups, 8-bit cores with rows");

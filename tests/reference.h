@@ -1,5 +1,6 @@
-// What the tests of >>qr, >>eigen and >>svd share: matrices with known spectra, LAPACK's measures of error, and singular
-// values in long double to compare with. Everything is double here; a "single" matrix holds values exact in float.
+// What the tests of >>qr, >>eigen and >>svd share: matrices with known spectra, LAPACK's measures
+// of error, and singular values in long double to compare with. Everything is double here; a
+// "single" matrix holds values exact in float.
 #ifndef REFERENCE_H_INCLUDED
 #define REFERENCE_H_INCLUDED
 
@@ -41,7 +42,8 @@ static double reference_largest(ptrdiff_t count, const double *a) {
   return largest;
 }
 
-// The exponent that brings the largest entry to [1/2, 1): measures of huge and tiny matrices stay in range.
+// The exponent that brings the largest entry to [1/2, 1): measures of huge and tiny matrices stay
+// in range.
 static int reference_exponent(ptrdiff_t count, const double *a) {
   int exponent = 0;
   (void)frexp(reference_largest(count, a), &exponent);
@@ -66,9 +68,10 @@ static double reference_orthogonality(ptrdiff_t rows, ptrdiff_t k, const double 
   return rows ? sum / ((double)rows * reference_ulp(single)) : 0;
 }
 
-// ||A - X Y||_F of A (rows, cols), X (rows, k), Y (k, cols), after A and Y are scaled by 2^-exponent.
-static double reference_difference(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t k, const double *a, const double *x,
-                                   const double *y, int exponent) {
+// ||A - X Y||_F of A (rows, cols), X (rows, k), Y (k, cols), after A and Y are scaled by
+// 2^-exponent.
+static double reference_difference(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t k, const double *a,
+                                   const double *x, const double *y, int exponent) {
   double *line = test_doubles(cols), *scaled = test_doubles(k * cols), sum = 0;
   for (ptrdiff_t i = 0; i < k * cols; i++) scaled[i] = ldexp(y[i], -exponent);
   for (ptrdiff_t i = 0; i < rows; i++) {
@@ -84,9 +87,10 @@ static double reference_difference(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t k, 
   return sqrt(sum);
 }
 
-// ||A - X Y||_F / (||A||_F max(rows, cols) ulp). What rounding Y to subnormal numbers costs is allowed for.
-static double reference_residual(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t k, const double *a, const double *x,
-                                 const double *y, int single) {
+// ||A - X Y||_F / (||A||_F max(rows, cols) ulp). What rounding Y to subnormal numbers costs is
+// allowed for.
+static double reference_residual(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t k, const double *a,
+                                 const double *x, const double *y, int single) {
   int exponent = reference_exponent(rows * cols, a);
   double difference = reference_difference(rows, cols, k, a, x, y, exponent);
   double *scaled = test_doubles(rows * cols), longer = (double)(rows > cols ? rows : cols);
@@ -94,7 +98,8 @@ static double reference_residual(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t k, co
   double unit = longer * reference_ulp(single) * reference_norm(rows * cols, scaled);
   free(scaled);
   if (unit == 0) return difference == 0 ? 0 : (double)INFINITY;
-  return difference / (unit + ldexp(reference_smallest(single), -exponent) * sqrt((double)(k * cols)));
+  return difference /
+         (unit + ldexp(reference_smallest(single), -exponent) * sqrt((double)(k * cols)));
 }
 
 // A := (I - 2 v v^T) A for a random unit vector v.
@@ -119,7 +124,8 @@ static double *reference_orthogonal(ptrdiff_t rows, ptrdiff_t k) {
 // U diag(s) V^T with random orthonormal U and V: the singular values are s up to a few eps s1.
 static double *reference_with_values(ptrdiff_t rows, ptrdiff_t cols, const double *s) {
   ptrdiff_t k = rows < cols ? rows : cols;
-  double *u = reference_orthogonal(rows, k), *v = reference_orthogonal(cols, k), *a = test_doubles(rows * cols);
+  double *u = reference_orthogonal(rows, k), *v = reference_orthogonal(cols, k),
+         *a = test_doubles(rows * cols);
   for (ptrdiff_t i = 0; i < rows; i++)
     for (ptrdiff_t p = 0; p < k; p++)
       for (ptrdiff_t j = 0; j < cols; j++) a[i * cols + j] += u[i * k + p] * s[p] * v[j * k + p];
@@ -128,8 +134,8 @@ static double *reference_with_values(ptrdiff_t rows, ptrdiff_t cols, const doubl
   return a;
 }
 
-// The spectra of LAPACK's test generator (LATMS): 1 one large, 2 one small, 3 geometric, 4 arithmetic, 5 random with
-// uniform logarithm, 6 random normal; from 1 down to 1/condition.
+// The spectra of LAPACK's test generator (LATMS): 1 one large, 2 one small, 3 geometric, 4
+// arithmetic, 5 random with uniform logarithm, 6 random normal; from 1 down to 1/condition.
 static void reference_spectrum(int mode, ptrdiff_t k, double condition, double *s) {
   for (ptrdiff_t i = 0; i < k; i++) {
     double part = k > 1 ? (double)i / (double)(k - 1) : 0;
@@ -142,11 +148,12 @@ static void reference_spectrum(int mode, ptrdiff_t k, double condition, double *
   }
 }
 
-// -------------------------------------------------------------------- singular values in long double
+// ------------------------------------------------------------------ singular values in long double
 
 static int reference_is_wider(void) { return LDBL_MANT_DIG > DBL_MANT_DIG; }
 
-// Size of the matrices that go through the reference: long double in software is some fifty times slower.
+// Size of the matrices that go through the reference: long double in software is some fifty times
+// slower.
 static ptrdiff_t reference_size(void) { return LDBL_MANT_DIG > 64 ? 20 : 60; }
 
 static long double reference_dot(ptrdiff_t n, const long double *x, const long double *y) {
@@ -163,8 +170,8 @@ static void reference_swap_rows(ptrdiff_t n, long double *x, long double *y) {
   }
 }
 
-// Sorts the columns of X (m rows of length n) by falling largest entry: with it, and with pivoting below, the
-// factorisation is accurate row by row and column by column [Cox, Higham 1998].
+// Sorts the columns of X (m rows of length n) by falling largest entry: with it, and with pivoting
+// below, the factorisation is accurate row by row and column by column [Cox, Higham 1998].
 static void reference_sort_columns(ptrdiff_t m, ptrdiff_t n, long double *x) {
   for (ptrdiff_t i = 0; i < n; i++) {
     ptrdiff_t best = i;
@@ -182,8 +189,8 @@ static void reference_sort_columns(ptrdiff_t m, ptrdiff_t n, long double *x) {
   }
 }
 
-// X (m rows of length n >= m) := L with X = P L Q, L lower triangular, by reflections from the right; the largest
-// remaining row is taken first.
+// X (m rows of length n >= m) := L with X = P L Q, L lower triangular, by reflections from the
+// right; the largest remaining row is taken first.
 static void reference_triangular(ptrdiff_t m, ptrdiff_t n, long double *x) {
   for (ptrdiff_t k = 0; k < m; k++) {
     ptrdiff_t best = k, tail = n - k;
@@ -232,13 +239,15 @@ static int reference_descending(const void *a, const void *b) {
   return (x < y) - (x > y);
 }
 
-// Singular values of A (rows, cols), descending: pivoted LQ of the short side, then one-sided Jacobi on the columns of L
-// [Drmac, Veselic 2008], all in long double: relatively accurate wherever the entries of A determine them.
+// Singular values of A (rows, cols), descending: pivoted LQ of the short side, then one-sided
+// Jacobi on the columns of L [Drmac, Veselic 2008], all in long double: relatively accurate
+// wherever the entries of A determine them.
 static void reference_singular_values(ptrdiff_t rows, ptrdiff_t cols, const double *a, double *s) {
   ptrdiff_t m = rows < cols ? rows : cols, n = rows < cols ? cols : rows;
   long double *x = (long double *)test_new(m * n, sizeof *x);
   for (ptrdiff_t i = 0; i < m; i++)
-    for (ptrdiff_t j = 0; j < n; j++) x[i * n + j] = (long double)(rows < cols ? a[i * cols + j] : a[j * cols + i]);
+    for (ptrdiff_t j = 0; j < n; j++)
+      x[i * n + j] = (long double)(rows < cols ? a[i * cols + j] : a[j * cols + i]);
   reference_sort_columns(m, n, x);
   reference_triangular(m, n, x);
   for (int sweep = 0, rotated = 1; sweep < 60 && rotated; sweep++) {
@@ -256,7 +265,8 @@ static void reference_singular_values(ptrdiff_t rows, ptrdiff_t cols, const doub
 }
 
 // Largest |computed - wanted| / s1 in units of 2^-53 (2^-24 if single).
-static double reference_absolute(ptrdiff_t k, const double *computed, const double *wanted, int single) {
+static double reference_absolute(ptrdiff_t k, const double *computed, const double *wanted,
+                                 int single) {
   double worst = 0;
   for (ptrdiff_t i = 0; i < k; i++) worst = reference_larger(worst, fabs(computed[i] - wanted[i]));
   return k && wanted[0] > 0 ? worst / wanted[0] / reference_eps(single) : worst;
@@ -265,7 +275,8 @@ static double reference_absolute(ptrdiff_t k, const double *computed, const doub
 // Largest |computed - wanted| / wanted.
 static double reference_relative(ptrdiff_t k, const double *computed, const double *wanted) {
   double worst = 0;
-  for (ptrdiff_t i = 0; i < k; i++) worst = reference_larger(worst, fabs(computed[i] - wanted[i]) / wanted[i]);
+  for (ptrdiff_t i = 0; i < k; i++)
+    worst = reference_larger(worst, fabs(computed[i] - wanted[i]) / wanted[i]);
   return worst;
 }
 

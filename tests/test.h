@@ -1,6 +1,6 @@
-// The whole test framework: checks that count, random numbers, an allocator that counts and fails on demand.
-// Every test_<section>.c is included by all.c, sees the private functions of tt.h and defines one function
-// test_<section>(void) that runs its tests.
+// The whole test framework: checks that count, random numbers, an allocator that counts and fails
+// on demand. Every test_<section>.c is included by all.c, sees the private functions of tt.h and
+// defines one function test_<section>(void) that runs its tests.
 #ifndef TEST_H_INCLUDED
 #define TEST_H_INCLUDED
 
@@ -26,22 +26,28 @@ static void test_check(int good, const char *what, const char *file, int line) {
   }
 }
 
-static void test_check_status(tt_status got, tt_status wanted, const char *what, const char *file, int line) {
+static void test_check_status(tt_status got, tt_status wanted, const char *what, const char *file,
+                              int line) {
   test_check(got == wanted, what, file, line);
-  if (got != wanted && test_failed <= 100) printf("  status %d (%s), wanted %d\n", (int)got, tt_status_string(got), (int)wanted);
+  if (got != wanted && test_failed <= 100)
+    printf("  status %d (%s), wanted %d\n", (int)got, tt_status_string(got), (int)wanted);
 }
 
 // Good if value <= bound; NaN is bad.
-static void test_check_at_most(double value, double bound, const char *what, const char *file, int line) {
+static void test_check_at_most(double value, double bound, const char *what, const char *file,
+                               int line) {
   int good = value <= bound;
   test_check(good, what, file, line);
   if (!good && test_failed <= 100) printf("  %.6g, bound %.6g\n", value, bound);
 }
 
 #define CHECK(condition) test_check((condition) != 0, #condition, __FILE__, __LINE__)
-#define CHECK_STATUS(call, wanted) test_check_status((call), (wanted), #call " == " #wanted, __FILE__, __LINE__)
-#define CHECK_AT_MOST(value, bound) test_check_at_most((value), (bound), #value " <= " #bound, __FILE__, __LINE__)
-#define CHECK_CLOSE(a, b, tolerance) test_check_at_most(fabs((double)(a) - (double)(b)), (tolerance), #a " ~ " #b, __FILE__, __LINE__)
+#define CHECK_STATUS(call, wanted)                                                                 \
+  test_check_status((call), (wanted), #call " == " #wanted, __FILE__, __LINE__)
+#define CHECK_AT_MOST(value, bound)                                                                \
+  test_check_at_most((value), (bound), #value " <= " #bound, __FILE__, __LINE__)
+#define CHECK_CLOSE(a, b, tolerance)                                                               \
+  test_check_at_most(fabs((double)(a) - (double)(b)), (tolerance), #a " ~ " #b, __FILE__, __LINE__)
 
 // Random numbers of the tests: splitmix64, independent of the generator of tt.h.
 static uint64_t test_state = 1;
@@ -78,7 +84,8 @@ static double *test_normal_doubles(ptrdiff_t count) {
   return x;
 }
 
-// An allocator that counts, keeps the peak, and gives NULL at call number `fail_at` (from 1; 0 = never).
+// An allocator that counts, keeps the peak, and gives NULL at call number `fail_at` (from 1; 0 =
+// never).
 typedef struct test_heap { long calls, live_blocks, fail_at; size_t live, peak; } test_heap;
 static void *test_alloc(size_t size, void *user_data) {
   test_heap *heap = (test_heap *)user_data;
@@ -114,7 +121,8 @@ static tt_options test_options(void) { // zeroed: all defaults
   return options;
 }
 
-// A shape from lists: test_shape(2, rows, cols, NULL) leaves the inner ranks 0; ranks has order+1 entries.
+// A shape from lists: test_shape(2, rows, cols, NULL) leaves the inner ranks 0; ranks has order+1
+// entries.
 static tt_shape test_shape(int order, const int *rows, const int *cols, const int *ranks) {
   tt_shape shape;
   memset(&shape, 0, sizeof shape);
@@ -125,7 +133,8 @@ static tt_shape test_shape(int order, const int *rows, const int *cols, const in
   return shape;
 }
 
-// A train of F64 cores with standard normal entries and ranks as in `shape`; rows and cols are the products.
+// A train of F64 cores with standard normal entries and ranks as in `shape`; rows and cols are the
+// products.
 static tt_matrix test_train(const tt_shape *shape) {
   tt_options options = test_options();
   ptrdiff_t rows = 1, cols = 1;
@@ -135,7 +144,8 @@ static tt_matrix test_train(const tt_shape *shape) {
   CHECK_STATUS(tt_create(shape, rows, cols, &options, &w), TT_OK);
   for (int k = 0; k < w.shape.order; k++) {
     double *core = (double *)tt_core_data(&w, k);
-    ptrdiff_t count = (ptrdiff_t)w.shape.ranks[k] * w.shape.rows[k] * w.shape.cols[k] * w.shape.ranks[k + 1];
+    ptrdiff_t count =
+        (ptrdiff_t)w.shape.ranks[k] * w.shape.rows[k] * w.shape.cols[k] * w.shape.ranks[k + 1];
     for (ptrdiff_t i = 0; i < count; i++) core[i] = test_normal();
   }
   return w;
@@ -144,7 +154,10 @@ static tt_matrix test_train(const tt_shape *shape) {
 // sqrt(sum (a-b)^2 / sum b^2); the plain norm of a where b is zero.
 static double test_distance(ptrdiff_t count, const double *a, const double *b) {
   double difference = 0, norm = 0;
-  for (ptrdiff_t i = 0; i < count; i++) { difference += (a[i] - b[i]) * (a[i] - b[i]); norm += b[i] * b[i]; }
+  for (ptrdiff_t i = 0; i < count; i++) {
+    difference += (a[i] - b[i]) * (a[i] - b[i]);
+    norm += b[i] * b[i];
+  }
   return norm > 0 ? sqrt(difference / norm) : sqrt(difference);
 }
 

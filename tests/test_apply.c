@@ -1,14 +1,17 @@
-// The forward pass against the dense product in double: every shape, sweep, format, batch size; counts, workspace, errors.
+// The forward pass against the dense product in double: every shape, sweep, format, batch size;
+// counts, workspace, errors.
 
-enum { APPLY_CANARY = 64, APPLY_WORK = 300000 };             // floats: a small train with packing space
+enum { APPLY_CANARY = 64, APPLY_WORK = 300000 }; // floats: a small train with packing space
 
 // y = x W^T + bias in double, from the dense matrix.
-static double *apply_dense(const tt_matrix *w, const double *dense, const float *x, ptrdiff_t batch) {
+static double *apply_dense(const tt_matrix *w, const double *dense, const float *x,
+                           ptrdiff_t batch) {
   double *y = test_doubles(batch * w->rows);
   for (ptrdiff_t b = 0; b < batch; b++) {
     for (ptrdiff_t i = 0; i < w->rows; i++) {
       double sum = w->bias ? (double)w->bias[i] : 0;
-      for (ptrdiff_t j = 0; j < w->cols; j++) sum += dense[i * w->cols + j] * (double)x[b * w->cols + j];
+      for (ptrdiff_t j = 0; j < w->cols; j++)
+        sum += dense[i * w->cols + j] * (double)x[b * w->cols + j];
       y[b * w->rows + i] = sum;
     }
   }
@@ -16,13 +19,16 @@ static double *apply_dense(const tt_matrix *w, const double *dense, const float 
 }
 
 static int apply_canary_alive(const unsigned char *bytes) {
-  for (int i = 0; i < APPLY_CANARY; i++) if (bytes[i] != 0xC7) return 0;
+  for (int i = 0; i < APPLY_CANARY; i++)
+    if (bytes[i] != 0xC7) return 0;
   return 1;
 }
 
-// Runs tt_apply in a workspace of exactly the right size at address `offset` modulo 64, between canaries, with an
-// allocator that always fails, and compares with the dense product. Returns the relative error of y.
-static double apply_check(const tt_matrix *train, const double *dense, ptrdiff_t batch, int offset, double tolerance) {
+// Runs tt_apply in a workspace of exactly the right size at address `offset` modulo 64, between
+// canaries, with an allocator that always fails, and compares with the dense product. Returns the
+// relative error of y.
+static double apply_check(const tt_matrix *train, const double *dense, ptrdiff_t batch, int offset,
+                          double tolerance) {
   tt_matrix w = *train;
   test_heap heap;
   ptrdiff_t count = batch * w.rows;
@@ -34,9 +40,9 @@ static double apply_check(const tt_matrix *train, const double *dense, ptrdiff_t
   w.allocator = test_allocator(&heap);
   heap.fail_at = 1;
   memset(work - APPLY_CANARY, 0xC7, APPLY_CANARY);
-  memset(work, 0xFF, size);                                  // NaN everywhere: nothing may be read before it is written
+  memset(work, 0xFF, size); // NaN everywhere: nothing may be read before it is written
   memset(work + size, 0xC7, APPLY_CANARY);
-  memset(y, 0xFF, sizeof(float) * (size_t)(count + 1));      // y is overwritten, not added to
+  memset(y, 0xFF, sizeof(float) * (size_t)(count + 1)); // y is overwritten, not added to
   y[0] = y[count + 1] = -7;
   CHECK_STATUS(tt_apply(&w, x, batch, y + 1, work, size), TT_OK);
   CHECK(apply_canary_alive(work - APPLY_CANARY) && apply_canary_alive(work + size));
@@ -45,7 +51,7 @@ static double apply_check(const tt_matrix *train, const double *dense, ptrdiff_t
   for (ptrdiff_t i = 0; i < count; i++) got[i] = (double)y[i + 1];
   distance = test_distance(count, got, expected);
   CHECK_AT_MOST(distance, tolerance);
-  if (size > 1 && batch > 0) {                               // one byte too little: refused, y untouched
+  if (size > 1 && batch > 0) { // one byte too little: refused, y untouched
     memcpy(got, y, sizeof(float));
     for (ptrdiff_t i = 0; i < count; i++) y[i + 1] = 42;
     CHECK_STATUS(tt_apply(&w, x, batch, y + 1, work, size - 1), TT_ERROR_INVALID);
@@ -53,7 +59,11 @@ static double apply_check(const tt_matrix *train, const double *dense, ptrdiff_t
     for (ptrdiff_t i = 0; i < count; i++) touched |= y[i + 1] != 42;
     CHECK(!touched);
   }
-  free(x); free(y); free(memory); free(expected); free(got);
+  free(x);
+  free(y);
+  free(memory);
+  free(expected);
+  free(got);
   return distance;
 }
 
@@ -62,10 +72,11 @@ static void apply_test_six_shapes(void) {
   for (int index = 0; index < SHAPE_TABLE_SIZE; index++) {
     tt_shape shape = train_shape(index, 5);
     for (int d = 0; d < 10; d++) {
-      for (int variant = 0; variant < 32; variant++) {       // bias x sweeps x padding x groups
+      for (int variant = 0; variant < 32; variant++) { // bias x sweeps x padding x groups
         int group = groups[variant >> 3];
         if (group && !train_is_integer(train_dtypes[d])) break;
-        train_built a = train_build(&shape, variant >> 2 & 1, train_dtypes[d], group, variant >> 1 & 1, variant & 1);
+        train_built a = train_build(&shape, variant >> 2 & 1, train_dtypes[d], group,
+                                    variant >> 1 & 1, variant & 1);
         double *dense = train_dense(&a.w);
         for (ptrdiff_t batch = 0; batch <= 10; batch++) {
           if (variant >= 8 && batch % 4 != 1) continue;
@@ -88,7 +99,8 @@ static void apply_test_random_shapes(void) {
       shape.ranks[k + 1] = k < shape.order - 1 ? 1 + test_below(9) : 1;
     }
     if (shape_rows(&shape) * shape_cols(&shape) > 100000) continue;
-    train_built a = train_build(&shape, test_below(2), train_dtypes[test_below(10)], 1 + test_below(9), test_below(2), test_below(2));
+    train_built a = train_build(&shape, test_below(2), train_dtypes[test_below(10)],
+                                1 + test_below(9), test_below(2), test_below(2));
     double *dense = train_dense(&a.w);
     apply_check(&a.w, dense, 1 + test_below(20), test_below(64), 5e-6);
     free(dense);
@@ -97,7 +109,8 @@ static void apply_test_random_shapes(void) {
 }
 
 // Shapes that the test suites of other libraries use.
-static void apply_check_peer(int order, const int *rows, const int *cols, const int *ranks, ptrdiff_t batch) {
+static void apply_check_peer(int order, const int *rows, const int *cols, const int *ranks,
+                             ptrdiff_t batch) {
   tt_shape shape = test_shape(order, rows, cols, ranks);
   for (int sweep = 0; sweep < 2; sweep++) {
     train_built a = train_build(&shape, 0, TT_F32, 0, sweep, 0);
@@ -110,12 +123,17 @@ static void apply_check_peer(int order, const int *rows, const int *cols, const 
 }
 
 static void apply_test_peers(void) {
-  static const int torchtt_rows[4] = {5, 7, 9, 4}, torchtt_cols[4] = {6, 8, 10, 5}, torchtt_ranks[5] = {1, 5, 5, 3, 1};
-  static const int tntorch_rows[2] = {11, 3}, tntorch_cols[2] = {23, 2}, tntorch_ranks[3] = {1, 50, 1};
-  static const int t3f_rows[4] = {2, 5, 2, 3}, t3f_cols[4] = {3, 3, 2, 3}, t3f_ranks[5] = {1, 90, 90, 90, 1};
-  static const int mixed_rows[4] = {1, 2, 2, 1}, mixed_cols[4] = {3, 3, 2, 3}, mixed_ranks[5] = {1, 20, 30, 40, 1};
+  static const int torchtt_rows[4] = {5, 7, 9, 4}, torchtt_cols[4] = {6, 8, 10, 5},
+                   torchtt_ranks[5] = {1, 5, 5, 3, 1};
+  static const int tntorch_rows[2] = {11, 3}, tntorch_cols[2] = {23, 2},
+                   tntorch_ranks[3] = {1, 50, 1};
+  static const int t3f_rows[4] = {2, 5, 2, 3}, t3f_cols[4] = {3, 3, 2, 3},
+                   t3f_ranks[5] = {1, 90, 90, 90, 1};
+  static const int mixed_rows[4] = {1, 2, 2, 1}, mixed_cols[4] = {3, 3, 2, 3},
+                   mixed_ranks[5] = {1, 20, 30, 40, 1};
   static const int tltorch_rows[2] = {6, 2}, tltorch_cols[2] = {4, 5}, tltorch_ranks[3] = {1, 3, 1};
-  static const int lowrank_rows[2] = {64, 1}, lowrank_cols[2] = {1, 32}, lowrank_ranks[3] = {1, 4, 1};
+  static const int lowrank_rows[2] = {64, 1}, lowrank_cols[2] = {1, 32},
+                   lowrank_ranks[3] = {1, 4, 1};
   apply_check_peer(4, torchtt_rows, torchtt_cols, torchtt_ranks, 1);
   apply_check_peer(4, torchtt_rows, torchtt_cols, torchtt_ranks, 22);
   apply_check_peer(2, tntorch_rows, tntorch_cols, tntorch_ranks, 30);
@@ -127,7 +145,8 @@ static void apply_test_peers(void) {
 
 // A layer large enough for every block size inside.
 static void apply_test_large(void) {
-  static const int rows[2] = {37, 32}, cols[2] = {32, 41}, ranks[3] = {1, 16, 1}, one_rows[1] = {700}, one_cols[1] = {1300};
+  static const int rows[2] = {37, 32}, cols[2] = {32, 41}, ranks[3] = {1, 16, 1},
+                   one_rows[1] = {700}, one_cols[1] = {1300};
   tt_shape shapes[2];
   shapes[0] = test_shape(2, rows, cols, ranks);
   shapes[1] = test_shape(1, one_rows, one_cols, NULL);
@@ -158,7 +177,8 @@ static void apply_test_simple(void) { // zero, identity, one NaN stays in its ro
   for (int i = 0; i < 48; i++) x[i] = (float)(i - 20);
   CHECK_STATUS(tt_apply(&w, x, 3, y, work, size), TT_OK);
   for (int i = 0; i < 48; i++) CHECK(y[i] == 0);
-  for (int k = 0; k < 2; k++) for (int i = 0; i < 4; i++) ((float *)tt_core_data(&w, k))[i * 5] = 1;
+  for (int k = 0; k < 2; k++)
+    for (int i = 0; i < 4; i++) ((float *)tt_core_data(&w, k))[i * 5] = 1;
   CHECK_STATUS(tt_apply(&w, x, 3, y, work, size), TT_OK);
   for (int i = 0; i < 48; i++) CHECK(y[i] == x[i]);
   x[20] = NAN;
@@ -173,17 +193,20 @@ static void apply_test_simple(void) { // zero, identity, one NaN stays in its ro
 
 typedef struct apply_row {
   int order, rows[4], cols[4], ranks[5];
-  ptrdiff_t macs[2], floats[2];                              // right to left, left to right
+  ptrdiff_t macs[2], floats[2]; // right to left, left to right
 } apply_row;
 
 // Multiply-adds and the larger intermediate state, step by step from the shape.
-static void apply_counts(const tt_shape *shape, int sweep, ptrdiff_t batch, ptrdiff_t *macs, ptrdiff_t *floats) {
+static void apply_counts(const tt_shape *shape, int sweep, ptrdiff_t batch, ptrdiff_t *macs,
+                         ptrdiff_t *floats) {
   *macs = *floats = 0;
   for (int t = 0; t < shape->order; t++) {
     ptrdiff_t before = batch, after = batch;
     int k = sweep == TT_LEFT_TO_RIGHT ? t : shape->order - 1 - t;
-    for (int j = 0; j < k; j++) before *= sweep == TT_LEFT_TO_RIGHT ? shape->rows[j] : shape->cols[j];
-    for (int j = k + 1; j < shape->order; j++) before *= sweep == TT_LEFT_TO_RIGHT ? shape->cols[j] : shape->rows[j];
+    for (int j = 0; j < k; j++)
+      before *= sweep == TT_LEFT_TO_RIGHT ? shape->rows[j] : shape->cols[j];
+    for (int j = k + 1; j < shape->order; j++)
+      before *= sweep == TT_LEFT_TO_RIGHT ? shape->cols[j] : shape->rows[j];
     after = before * shape->rows[k] * shape->ranks[sweep == TT_LEFT_TO_RIGHT ? k + 1 : k];
     *macs += before * shape_core(shape, k);
     if (t < shape->order - 1 && after > *floats) *floats = after;
@@ -198,7 +221,7 @@ static void apply_check_counts(const apply_row *row) {
       ptrdiff_t macs, floats;
       tt_matrix w;
       CHECK_STATUS(tt_create(&shape, shape_rows(&shape), shape_cols(&shape), &options, &w), TT_OK);
-      w.sweep = sweep;                                       // zeros in any layout
+      w.sweep = sweep; // zeros in any layout
       apply_counts(&shape, sweep, batch, &macs, &floats);
       CHECK(tt_apply_macs(&w, batch) == macs && macs == batch * row->macs[sweep]);
       CHECK(floats == batch * row->floats[sweep]);
@@ -213,24 +236,25 @@ static void apply_check_counts(const apply_row *row) {
 
 static void apply_test_counts(void) {
   static const apply_row table[16] = {
-    {1, {64}, {48}, {1, 1}, {3072, 3072}, {0, 0}},
-    {3, {4, 4, 4}, {4, 4, 4}, {1, 8, 8, 1}, {20480, 20480}, {512, 512}},
-    {3, {4, 4, 8}, {8, 8, 10}, {1, 4, 4, 1}, {57344, 35840}, {2048, 1280}},
-    {3, {4, 4, 8}, {8, 8, 10}, {1, 8, 8, 1}, {180224, 112640}, {4096, 2560}},
-    {3, {8, 4, 4}, {10, 8, 8}, {1, 4, 4, 1}, {35840, 57344}, {1280, 2048}},
-    {3, {4, 8, 8}, {7, 8, 14}, {1, 8, 8, 1}, {293888, 283136}, {3584, 3584}},
-    {2, {32, 32}, {32, 32}, {1, 16, 1}, {1048576, 1048576}, {16384, 16384}},
-    {4, {4, 8, 8, 4}, {4, 8, 8, 4}, {1, 16, 16, 16, 1}, {4325376, 4325376}, {16384, 16384}},
-    {2, {64, 64}, {64, 64}, {1, 16, 1}, {8388608, 8388608}, {65536, 65536}},
-    {3, {16, 16, 16}, {16, 16, 16}, {1, 16, 16, 1}, {18874368, 18874368}, {65536, 65536}},
-    {3, {16, 16, 16}, {16, 16, 16}, {1, 32, 32, 1}, {71303168, 71303168}, {131072, 131072}},
-    {3, {43, 16, 16}, {16, 16, 16}, {1, 16, 16, 1}, {20643840, 50724864}, {65536, 176128}},
-    {3, {16, 16, 43}, {16, 16, 16}, {1, 16, 16, 1}, {50724864, 20643840}, {176128, 65536}},
-    {2, {64, 1}, {1, 64}, {1, 8, 1}, {1024, 65536}, {8, 32768}},
-    {4, {4, 16, 1, 1}, {1, 1, 4, 16}, {1, 4, 8, 8, 1}, {1536, 402432}, {64, 32768}},
-    {4, {1, 1, 4, 16}, {4, 16, 1, 1}, {1, 4, 8, 8, 1}, {402432, 1536}, {32768, 64}}};
+      {1, {64}, {48}, {1, 1}, {3072, 3072}, {0, 0}},
+      {3, {4, 4, 4}, {4, 4, 4}, {1, 8, 8, 1}, {20480, 20480}, {512, 512}},
+      {3, {4, 4, 8}, {8, 8, 10}, {1, 4, 4, 1}, {57344, 35840}, {2048, 1280}},
+      {3, {4, 4, 8}, {8, 8, 10}, {1, 8, 8, 1}, {180224, 112640}, {4096, 2560}},
+      {3, {8, 4, 4}, {10, 8, 8}, {1, 4, 4, 1}, {35840, 57344}, {1280, 2048}},
+      {3, {4, 8, 8}, {7, 8, 14}, {1, 8, 8, 1}, {293888, 283136}, {3584, 3584}},
+      {2, {32, 32}, {32, 32}, {1, 16, 1}, {1048576, 1048576}, {16384, 16384}},
+      {4, {4, 8, 8, 4}, {4, 8, 8, 4}, {1, 16, 16, 16, 1}, {4325376, 4325376}, {16384, 16384}},
+      {2, {64, 64}, {64, 64}, {1, 16, 1}, {8388608, 8388608}, {65536, 65536}},
+      {3, {16, 16, 16}, {16, 16, 16}, {1, 16, 16, 1}, {18874368, 18874368}, {65536, 65536}},
+      {3, {16, 16, 16}, {16, 16, 16}, {1, 32, 32, 1}, {71303168, 71303168}, {131072, 131072}},
+      {3, {43, 16, 16}, {16, 16, 16}, {1, 16, 16, 1}, {20643840, 50724864}, {65536, 176128}},
+      {3, {16, 16, 43}, {16, 16, 16}, {1, 16, 16, 1}, {50724864, 20643840}, {176128, 65536}},
+      {2, {64, 1}, {1, 64}, {1, 8, 1}, {1024, 65536}, {8, 32768}},
+      {4, {4, 16, 1, 1}, {1, 1, 4, 16}, {1, 4, 8, 8, 1}, {1536, 402432}, {64, 32768}},
+      {4, {1, 1, 4, 16}, {4, 16, 1, 1}, {1, 4, 8, 8, 1}, {402432, 1536}, {32768, 64}}};
   for (int t = 0; t < 16; t++) apply_check_counts(&table[t]);
-  for (int index = 0; index < SHAPE_TABLE_SIZE; index++) {   // F64, coded and padded trains: same counts, enough room
+  for (int index = 0; index < SHAPE_TABLE_SIZE;
+       index++) { // F64, coded and padded trains: same counts, enough room
     tt_shape shape = train_shape(index, 4);
     for (int variant = 0; variant < 20; variant++) {
       ptrdiff_t macs, floats;
@@ -267,28 +291,66 @@ static void apply_test_invalid_trains(void) {
   memset(&bad, 0, sizeof bad);
   apply_check_invalid(&bad);
   for (int k = 0; k < 4; k++) {
-    bad = a.w; bad.cores[k].data = NULL; apply_check_invalid(&bad);
-    bad = a.w; bad.cores[k].scales = NULL; apply_check_invalid(&bad);
-    bad = a.w; bad.cores[k].dtype = (tt_dtype)(k + 10); apply_check_invalid(&bad);
-    bad = a.w; bad.cores[k].dtype = (tt_dtype)-1; apply_check_invalid(&bad);
-    bad = a.w; bad.cores[k].group = -2; apply_check_invalid(&bad);
-    bad = a.w; bad.shape.ranks[k] = k ? 0 : 2; apply_check_invalid(&bad);
-    bad = a.w; bad.shape.ranks[k] = -1; apply_check_invalid(&bad);
-    bad = a.w; bad.shape.rows[k] = 0; apply_check_invalid(&bad);
-    bad = a.w; bad.shape.cols[k] = -4; apply_check_invalid(&bad);
+    bad = a.w;
+    bad.cores[k].data = NULL;
+    apply_check_invalid(&bad);
+    bad = a.w;
+    bad.cores[k].scales = NULL;
+    apply_check_invalid(&bad);
+    bad = a.w;
+    bad.cores[k].dtype = (tt_dtype)(k + 10);
+    apply_check_invalid(&bad);
+    bad = a.w;
+    bad.cores[k].dtype = (tt_dtype)-1;
+    apply_check_invalid(&bad);
+    bad = a.w;
+    bad.cores[k].group = -2;
+    apply_check_invalid(&bad);
+    bad = a.w;
+    bad.shape.ranks[k] = k ? 0 : 2;
+    apply_check_invalid(&bad);
+    bad = a.w;
+    bad.shape.ranks[k] = -1;
+    apply_check_invalid(&bad);
+    bad = a.w;
+    bad.shape.rows[k] = 0;
+    apply_check_invalid(&bad);
+    bad = a.w;
+    bad.shape.cols[k] = -4;
+    apply_check_invalid(&bad);
   }
-  bad = a.w; bad.shape.ranks[4] = 2; apply_check_invalid(&bad);
-  bad = a.w; bad.shape.order = 0; apply_check_invalid(&bad);
-  bad = a.w; bad.shape.order = TT_MAX_ORDER + 1; apply_check_invalid(&bad);
-  bad = a.w; bad.shape.order = -3; apply_check_invalid(&bad);
-  bad = a.w; bad.sweep = 2; apply_check_invalid(&bad);
-  bad = a.w; bad.sweep = -1; apply_check_invalid(&bad);
-  bad = a.w; bad.rows = 37; apply_check_invalid(&bad);       // more than the factors give
-  bad = a.w; bad.cols = 37; apply_check_invalid(&bad);
-  bad = a.w; bad.rows = 0; apply_check_invalid(&bad);
-  bad = a.w; bad.cols = -1; apply_check_invalid(&bad);
   bad = a.w;
-  for (int k = 0; k < 4; k++) bad.shape.rows[k] = INT_MAX;   // products overflow
+  bad.shape.ranks[4] = 2;
+  apply_check_invalid(&bad);
+  bad = a.w;
+  bad.shape.order = 0;
+  apply_check_invalid(&bad);
+  bad = a.w;
+  bad.shape.order = TT_MAX_ORDER + 1;
+  apply_check_invalid(&bad);
+  bad = a.w;
+  bad.shape.order = -3;
+  apply_check_invalid(&bad);
+  bad = a.w;
+  bad.sweep = 2;
+  apply_check_invalid(&bad);
+  bad = a.w;
+  bad.sweep = -1;
+  apply_check_invalid(&bad);
+  bad = a.w;
+  bad.rows = 37;
+  apply_check_invalid(&bad); // more than the factors give
+  bad = a.w;
+  bad.cols = 37;
+  apply_check_invalid(&bad);
+  bad = a.w;
+  bad.rows = 0;
+  apply_check_invalid(&bad);
+  bad = a.w;
+  bad.cols = -1;
+  apply_check_invalid(&bad);
+  bad = a.w;
+  for (int k = 0; k < 4; k++) bad.shape.rows[k] = INT_MAX; // products overflow
   apply_check_invalid(&bad);
   free(a.memory);
 }
@@ -315,20 +377,34 @@ static void apply_test_arguments(void) {
   free(a.memory);
 }
 
-// A layer in read-only memory: 2 x 3, low rank, 8-bit cores and a float core, and one swept left to right.
+// A layer in read-only memory: 2 x 3, low rank, 8-bit cores and a float core, and one swept left to
+// right.
 static const signed char apply_codes[2] = {4, -2};
-static const float apply_scales[2] = {0.5f, 2.0f}, apply_values[3] = {1, 2, 3}, apply_bias[2] = {10, 20};
+static const float apply_scales[2] = {0.5f, 2.0f}, apply_values[3] = {1, 2, 3},
+                   apply_bias[2] = {10, 20};
 static const tt_matrix apply_in_flash = {
-  {2, {2, 1}, {1, 3}, {1, 1, 1}}, TT_RIGHT_TO_LEFT, 2, 3,
-  {{TT_I8, TT_GROUP_ROW, 0.25f, apply_codes, apply_scales, NULL}, {TT_F32, 0, 0, apply_values, NULL, NULL}},
-  apply_bias, NULL, {NULL, NULL, NULL}};
+    {2, {2, 1}, {1, 3}, {1, 1, 1}},
+    TT_RIGHT_TO_LEFT,
+    2,
+    3,
+    {{TT_I8, TT_GROUP_ROW, 0.25f, apply_codes, apply_scales, NULL},
+     {TT_F32, 0, 0, apply_values, NULL, NULL}},
+    apply_bias,
+    NULL,
+    {NULL, NULL, NULL}};
 static const tt_matrix apply_in_flash_turned = {
-  {2, {2, 1}, {1, 3}, {1, 1, 1}}, TT_LEFT_TO_RIGHT, 2, 3,
-  {{TT_I8, TT_GROUP_ROW, 0.25f, apply_codes, apply_scales, NULL}, {TT_F32, 0, 1, apply_values, NULL, NULL}},
-  NULL, NULL, {NULL, NULL, NULL}};
+    {2, {2, 1}, {1, 3}, {1, 1, 1}},
+    TT_LEFT_TO_RIGHT,
+    2,
+    3,
+    {{TT_I8, TT_GROUP_ROW, 0.25f, apply_codes, apply_scales, NULL},
+     {TT_F32, 0, 1, apply_values, NULL, NULL}},
+    NULL,
+    NULL,
+    {NULL, NULL, NULL}};
 
 static void apply_test_in_flash(void) {
-  static const float x[3] = {1, 1, 2};                       // (1,2,3).x = 9; rows 0.5 and -1
+  static const float x[3] = {1, 1, 2}; // (1,2,3).x = 9; rows 0.5 and -1
   float y[2], work[APPLY_WORK];
   CHECK(tt_apply_work_size(&apply_in_flash, 1) <= sizeof work);
   CHECK_STATUS(tt_apply(&apply_in_flash, x, 1, y, work, sizeof work), TT_OK);

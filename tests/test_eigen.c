@@ -60,17 +60,21 @@ static double eigen_residual(const eigen_result *t, const double *a, int single)
 static double eigen_worst[2][2]; // [single][residual, orthogonality]
 
 // A must be symmetric. `wanted`, if known, holds the eigenvalues in descending order.
-static void eigen_check(ptrdiff_t n, const double *a, int single, const double *wanted, double gate) {
+static void eigen_check(ptrdiff_t n, const double *a, int single, const double *wanted,
+                        double gate) {
   eigen_result t = eigen_run(n, a, single, (int)(n % 4));
-  double residual = eigen_residual(&t, a, single), orthogonality = reference_orthogonality(n, n, t.vectors, single);
+  double residual = eigen_residual(&t, a, single),
+         orthogonality = reference_orthogonality(n, n, t.vectors, single);
   CHECK_AT_MOST(residual, gate);
   CHECK_AT_MOST(orthogonality, gate);
   if (!(residual <= gate && orthogonality <= gate)) printf("  n %d, single %d\n", (int)n, single);
   for (ptrdiff_t i = 0; i + 1 < n; i++) CHECK(t.values[i] >= t.values[i + 1]);
   CHECK(eigen_signs_fixed(n, n, t.vectors, single));
   if (wanted) {
-    double worst = 0, bound = reference_ulp(single) * 4 * sqrt((double)n) * reference_largest(n, wanted);
-    for (ptrdiff_t i = 0; i < n; i++) worst = reference_larger(worst, fabs(t.values[i] - wanted[i]));
+    double worst = 0,
+           bound = reference_ulp(single) * 4 * sqrt((double)n) * reference_largest(n, wanted);
+    for (ptrdiff_t i = 0; i < n; i++)
+      worst = reference_larger(worst, fabs(t.values[i] - wanted[i]));
     CHECK_AT_MOST(worst, bound + reference_smallest(single));
   }
   eigen_worst[single][0] = reference_larger(eigen_worst[single][0], residual);
@@ -132,7 +136,8 @@ static void eigen_check_tridiagonal(ptrdiff_t n, const double *d, const double *
   for (ptrdiff_t i = 0; i < n; i++) {
     a[i * n + i] = d[i];
     if (i + 1 < n) a[i * n + i + 1] = a[(i + 1) * n + i] = e[i];
-    radius = reference_larger(radius, fabs(d[i]) + (i ? fabs(e[i - 1]) : 0) + (i + 1 < n ? fabs(e[i]) : 0));
+    radius = reference_larger(radius,
+                              fabs(d[i]) + (i ? fabs(e[i - 1]) : 0) + (i + 1 < n ? fabs(e[i]) : 0));
   }
   for (ptrdiff_t k = 0; k < n; k++) {
     long double low = -(long double)radius, high = (long double)radius;
@@ -156,7 +161,10 @@ static void eigen_test_tridiagonal(void) {
   eigen_check_tridiagonal(63, d, e);
   for (int i = 0; i < 21; i++) d[i] = 10 - i;
   eigen_check_tridiagonal(20, d, e);
-  for (int i = 0; i < 40; i++) { d[i] = test_normal(); e[i] = i % 9 == 4 ? 0 : (double)(float)test_normal(); }
+  for (int i = 0; i < 40; i++) {
+    d[i] = test_normal();
+    e[i] = i % 9 == 4 ? 0 : (double)(float)test_normal();
+  }
   for (int i = 0; i < 40; i++) d[i] = (double)(float)d[i];
   eigen_check_tridiagonal(40, d, e);
   for (int i = 0; i < 30; i++) { d[i] = ldexp(1, -i); e[i] = ldexp(1, -i - 2); }
@@ -244,7 +252,8 @@ static void eigen_test_simple(void) {
 }
 
 static void eigen_test_scales(void) {
-  static const double scales[] = {1e300, 1e-300, 0x1p-1050, 1e150, 1e-160, 1e30, 1e-30, 1e36, 0x1p-135};
+  static const double scales[] = {1e300, 1e-300, 0x1p-1050, 1e150,   1e-160,
+                                  1e30,  1e-30,  1e36,      0x1p-135};
   for (int c = 0; c < 9; c++) {
     ptrdiff_t n = 18;
     double *a = eigen_random(n);
@@ -256,7 +265,8 @@ static void eigen_test_scales(void) {
 }
 
 static void eigen_test_refusals(void) {
-  double a[9] = {1, 0, 0, 2, 3, 0, 4, 5, 6}, values[3] = {7, 7, 7}, vectors[9] = {7, 7, 7, 7, 7, 7, 7, 7, 7};
+  double a[9] = {1, 0, 0, 2, 3, 0, 4, 5, 6}, values[3] = {7, 7, 7},
+         vectors[9] = {7, 7, 7, 7, 7, 7, 7, 7, 7};
   float x[4] = {1, 0, (float)NAN, 2}, y[2] = {7, 7}, z[4] = {7, 7, 7, 7};
   tt_options bad = test_options();
   bad.method = 99;
@@ -295,7 +305,8 @@ static void eigen_test_values_only(void) {
     alone[0] = t.vectors[0] = 1234;
     status = tt_eigh_f64(n, a, n, alone, t.vectors, n, &options);
     CHECK(heap.live_blocks == 0);
-    CHECK(status == TT_OK || (status == TT_ERROR_MEMORY && alone[0] == 1234 && t.vectors[0] == 1234));
+    CHECK(status == TT_OK ||
+          (status == TT_ERROR_MEMORY && alone[0] == 1234 && t.vectors[0] == 1234));
   }
   CHECK_STATUS(status, TT_OK);
   free(a);
@@ -306,8 +317,8 @@ static void eigen_test_values_only(void) {
 static void eigen_print(const char *what) {
   if (!getenv("TT_TEST_VERBOSE")) return;
   for (int single = 0; single < 2; single++)
-    printf("  eigen %s, %s residual %.3f, orthogonality %.3f\n", single ? "f32" : "f64", what, eigen_worst[single][0],
-           eigen_worst[single][1]);
+    printf("  eigen %s, %s residual %.3f, orthogonality %.3f\n", single ? "f32" : "f64", what,
+           eigen_worst[single][0], eigen_worst[single][1]);
 }
 
 static void test_eigen(void) {

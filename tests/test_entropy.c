@@ -10,7 +10,8 @@ static void entropy_check_case(int index, int padded, tt_dtype dtype, int sweep)
     double *values = compress_spectrum(&shape, whole.rows, whole.cols, dense, bond, &full);
     CHECK_STATUS(tt_spectrum(&a.w, bond, got, &count), TT_OK);
     CHECK(count == (shape.ranks[bond + 1] < full ? shape.ranks[bond + 1] : full));
-    for (int i = 0; i < count && i < full; i++) CHECK_CLOSE(got[i], values[i], tolerance * values[0]);
+    for (int i = 0; i < count && i < full; i++)
+      CHECK_CLOSE(got[i], values[i], tolerance * values[0]);
     for (int i = 1; i < count; i++) CHECK(got[i] <= got[i - 1] && got[i] >= 0);
     CHECK_CLOSE(tt_entropy(got, count, 1), compress_entropy(values, full), 1e-5);
     free(values);
@@ -22,14 +23,20 @@ static void entropy_check_case(int index, int padded, tt_dtype dtype, int sweep)
 static void entropy_test_six_shapes(void) {
   for (int index = 0; index < SHAPE_TABLE_SIZE; index++)
     for (int d = 0; d < 10; d++)
-      for (int variant = 0; variant < 4; variant++) entropy_check_case(index, variant & 1, train_dtypes[d], variant >> 1);
+      for (int variant = 0; variant < 4; variant++)
+        entropy_check_case(index, variant & 1, train_dtypes[d], variant >> 1);
 }
 
 // Twelve sites of two, ranks up to 16; and ranks larger than the legs can carry.
 static void entropy_test_chains(void) {
-  int legs[12], ones[12], ranks[13], paper[5] = {1, 5, 2, 17, 1}, few[4] = {2, 4, 3, 3}, expected[3] = {2, 2, 3};
+  int legs[12], ones[12], ranks[13], paper[5] = {1, 5, 2, 17, 1}, few[4] = {2, 4, 3, 3},
+                                     expected[3] = {2, 2, 3};
   double got[64];
-  for (int k = 0; k < 12; k++) { legs[k] = 2; ones[k] = 1; ranks[k] = 16; }
+  for (int k = 0; k < 12; k++) {
+    legs[k] = 2;
+    ones[k] = 1;
+    ranks[k] = 16;
+  }
   ranks[0] = ranks[12] = 1;
   tt_shape shape = test_shape(12, legs, ones, ranks);
   CHECK_STATUS(tt_shape_clip(&shape, 0), TT_OK);
@@ -74,8 +81,10 @@ static void entropy_test_singlets(void) {
     state[i] = 1;
     for (int site = 0; site < 8; site++) {
       int bit = i >> (7 - site) & 1, other = i >> (7 - partner[site]) & 1;
-      if (partner[site] == site) { if (bit) state[i] = 0; }
-      else if (site < partner[site]) state[i] *= bit == other ? 0 : bit ? -sqrt(0.5) : sqrt(0.5);
+      if (partner[site] == site) {
+        if (bit) state[i] = 0;
+      } else if (site < partner[site])
+        state[i] *= bit == other ? 0 : bit ? -sqrt(0.5) : sqrt(0.5);
     }
   }
   options.dtype = TT_F64;
@@ -93,7 +102,8 @@ static void entropy_test_singlets(void) {
   tt_free(&w);
 }
 
-// Scaling multiplies the spectrum; transposing, gauging and sweeping leave it alone; a sum with zero adds zeros.
+// Scaling multiplies the spectrum; transposing, gauging and sweeping leave it alone; a sum with
+// zero adds zeros.
 static void entropy_test_invariances(void) {
   tt_shape shape = train_shape(5, 4);
   train_built built = train_build(&shape, 0, TT_F64, 0, 0, 0);
@@ -148,7 +158,7 @@ static void entropy_test_errors(void) {
   double values[8] = {-1, -1, -1, -1, -1, -1, -1, -1};
   int count = 3;
   CHECK_STATUS(tt_spectrum(&built.w, 1, values, &count), TT_ERROR_INVALID);
-  CHECK(count == 4 && values[0] == -1);                      // what would be needed
+  CHECK(count == 4 && values[0] == -1); // what would be needed
   CHECK_STATUS(tt_spectrum(&built.w, 1, values, &count), TT_OK);
   CHECK(count == 4 && values[3] >= 0 && values[4] == -1);
   count = 8;
@@ -183,7 +193,7 @@ static void entropy_test_errors(void) {
 // ---- the functions of a spectrum
 
 static void entropy_test_flat(void) {
-  static const double alphas[7] = {0, 0.3, 1, 1.0000001, 2, 5, INFINITY};
+  static const double alphas[7] = {0, 0.3, 1, 1.0000001, 2, 5, (double)INFINITY};
   double values[40];
   for (int rank = 1; rank <= 40; rank++) {
     for (int t = 0; t < 7; t++) {
@@ -196,7 +206,7 @@ static void entropy_test_flat(void) {
 }
 
 static void entropy_test_renyi(void) {
-  static const double alphas[9] = {0, 0.25, 0.5, 0.999, 1, 1.001, 2, 7, INFINITY};
+  static const double alphas[9] = {0, 0.25, 0.5, 0.999, 1, 1.001, 2, 7, (double)INFINITY};
   double values[12], scaled[12], total = 0, square = 0;
   for (int i = 0; i < 12; i++) {
     values[i] = pow(0.7, i);
@@ -206,13 +216,16 @@ static void entropy_test_renyi(void) {
   CHECK_CLOSE(tt_entropy(values, 12, 1), compress_entropy(values, 12), 1e-14);
   CHECK_CLOSE(tt_entropy(values, 12, 0), log(12), 1e-14);
   CHECK_CLOSE(tt_entropy(values, 12, 2), -log(square / total / total), 1e-14);
-  CHECK_CLOSE(tt_entropy(values, 12, INFINITY), log(total), 1e-14);       // the largest value is 1
-  CHECK_CLOSE(tt_entropy(values, 12, 200), log(total) * 200 / 199, 1e-12); // only the largest is left
+  CHECK_CLOSE(tt_entropy(values, 12, (double)INFINITY), log(total),
+              1e-14); // the largest value is 1
+  CHECK_CLOSE(tt_entropy(values, 12, 200), log(total) * 200 / 199,
+              1e-12); // only the largest is left
   CHECK_CLOSE(tt_entropy(values, 12, 1 - 1e-7), tt_entropy(values, 12, 1), 1e-6);
   CHECK_CLOSE(tt_entropy(values, 12, 1 + 1e-7), tt_entropy(values, 12, 1), 1e-6);
   CHECK_CLOSE(tt_entropy(values, 12, 1 + 1e-12), tt_entropy(values, 12, 1), 1e-6);
   CHECK_CLOSE(tt_entropy(values, 12, 1e-9), log(12), 1e-7);
-  for (int t = 1; t < 9; t++) CHECK(tt_entropy(values, 12, alphas[t]) < tt_entropy(values, 12, alphas[t - 1]));
+  for (int t = 1; t < 9; t++)
+    CHECK(tt_entropy(values, 12, alphas[t]) < tt_entropy(values, 12, alphas[t - 1]));
   for (int scale = -300; scale <= 300; scale += 100) {
     for (int i = 0; i < 12; i++) scaled[i] = values[i] * pow(10, scale);
     for (int t = 0; t < 9; t++)
@@ -224,12 +237,15 @@ static void entropy_test_renyi(void) {
 
 static void entropy_test_corners(void) {
   double zeros[3] = {0, 0, 0}, one[3] = {5, 0, 0}, steep[2] = {1, 1e-200};
-  CHECK(tt_entropy(zeros, 3, 1) == 0 && tt_entropy(zeros, 3, 0) == 0 && tt_entropy(zeros, 3, INFINITY) == 0);
+  CHECK(tt_entropy(zeros, 3, 1) == 0 && tt_entropy(zeros, 3, 0) == 0 &&
+        tt_entropy(zeros, 3, (double)INFINITY) == 0);
   CHECK(tt_entropy(NULL, 0, 1) == 0 && tt_entropy(one, 0, 2) == 0);
-  CHECK(fabs(tt_entropy(one, 3, 1)) == 0 && fabs(tt_entropy(one, 3, 0)) == 0 && fabs(tt_entropy(one, 3, 2)) == 0);
-  CHECK(isnan(tt_entropy(one, 3, -1)) && isnan(tt_entropy(one, 3, NAN)));
-  CHECK(tt_effective_rank(zeros, 3) == 1 && tt_effective_rank(NULL, 0) == 1 && tt_effective_rank(one, 3) == 1);
-  CHECK_CLOSE(tt_entropy(steep, 2, 0), log(2), 1e-15);       // non-zero, however small
+  CHECK(fabs(tt_entropy(one, 3, 1)) == 0 && fabs(tt_entropy(one, 3, 0)) == 0 &&
+        fabs(tt_entropy(one, 3, 2)) == 0);
+  CHECK(isnan(tt_entropy(one, 3, -1)) && isnan(tt_entropy(one, 3, (double)NAN)));
+  CHECK(tt_effective_rank(zeros, 3) == 1 && tt_effective_rank(NULL, 0) == 1 &&
+        tt_effective_rank(one, 3) == 1);
+  CHECK_CLOSE(tt_entropy(steep, 2, 0), log(2), 1e-15); // non-zero, however small
   CHECK_CLOSE(tt_entropy(steep, 2, 1), 0, 1e-15);
 }
 

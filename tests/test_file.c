@@ -12,12 +12,14 @@ static file_bytes file_build(const char *header, ptrdiff_t data, int fill) {
   file.size = 8 + length + (size_t)data;
   file.bytes = (unsigned char *)test_new((ptrdiff_t)file.size, 1);
   for (int i = 0; i < 8; i++) file.bytes[i] = (unsigned char)((uint64_t)length >> (8 * i) & 255);
-  for (size_t i = 0; i < length; i++) file.bytes[8 + i] = (unsigned char)(header[i] == '\'' ? '"' : header[i]);
+  for (size_t i = 0; i < length; i++)
+    file.bytes[8 + i] = (unsigned char)(header[i] == '\'' ? '"' : header[i]);
   memset(file.bytes + 8 + length, fill, (size_t)data);
   return file;
 }
 
-// The same bytes in a block of exactly their size, so that a sanitizer sees every read behind the end.
+// The same bytes in a block of exactly their size, so that a sanitizer sees every read behind the
+// end.
 static file_bytes file_exact(const void *bytes, size_t size) {
   file_bytes file;
   file.size = size;
@@ -40,7 +42,8 @@ static int file_exists(const char *path) {
 }
 #endif
 
-// Opens from memory and from a path: both must say the same. Returns the status; nothing stays open.
+// Opens from memory and from a path: both must say the same. Returns the status; nothing stays
+// open.
 static tt_status file_status(const void *bytes, size_t size) {
   tt_file *file = (tt_file *)(void *)&file;                    // must become NULL on failure
   tt_status status = tt_file_open_memory(bytes, size, NULL, &file);
@@ -94,132 +97,177 @@ static unsigned file_touch(const void *bytes, size_t size) {
 
 // ---- hostile headers
 
-#define FILE_T(dtype, shape, offsets) "{'dtype':'" dtype "','shape':[" shape "],'data_offsets':[" offsets "]}"
+#define FILE_T(dtype, shape, offsets)                                                              \
+  "{'dtype':'" dtype "','shape':[" shape "],'data_offsets':[" offsets "]}"
 
 typedef struct file_attack { const char *what, *header; int data; tt_status wanted; } file_attack;
 
 static const file_attack file_attacks[] = {
-  {"one tensor", "{'a':" FILE_T("F32", "2,3", "0,24") "}", 24, TT_OK},
-  {"only metadata", "{'__metadata__':{'a':'b','c':''}}", 0, TT_OK},
-  {"nothing", "{}", 0, TT_OK},
-  {"spaces behind", "{}     ", 0, TT_OK},
-  {"white space inside", "{ 'a' :\t{ 'shape' : [ 2 ,\n3 ] ,\r'dtype':'U8','data_offsets':[ 0 , 6 ] } } ", 6, TT_OK},
-  {"rank 0", "{'a':" FILE_T("F32", "", "0,4") "}", 4, TT_OK},
-  {"zero size at a shared offset", "{'a':" FILE_T("F32", "2", "0,8") ",'b':" FILE_T("U8", "0", "0,0")
-    ",'c':" FILE_T("I64", "5,0", "8,8") "}", 8, TT_OK},
-  {"eight dimensions", "{'a':" FILE_T("U8", "1,1,1,1,1,1,1,2", "0,2") "}", 2, TT_OK},
-  {"every dtype", "{'a':" FILE_T("F4", "2", "0,1") ",'b':" FILE_T("F6_E2M3", "4", "1,4") ",'c':"
-    FILE_T("F6_E3M2", "4", "4,7") ",'d':" FILE_T("BOOL", "1", "7,8") ",'e':" FILE_T("U8", "1", "8,9") ",'f':"
-    FILE_T("I8", "1", "9,10") ",'g':" FILE_T("F8_E5M2", "1", "10,11") ",'h':" FILE_T("F8_E4M3", "1", "11,12") ",'i':"
-    FILE_T("F8_E8M0", "1", "12,13") ",'j':" FILE_T("F8_E4M3FNUZ", "1", "13,14") ",'k':"
-    FILE_T("F8_E5M2FNUZ", "1", "14,15") ",'l':" FILE_T("I16", "1", "15,17") ",'m':" FILE_T("U16", "1", "17,19") ",'n':"
-    FILE_T("F16", "1", "19,21") ",'o':" FILE_T("BF16", "1", "21,23") ",'p':" FILE_T("I32", "1", "23,27") ",'q':"
-    FILE_T("U32", "1", "27,31") ",'r':" FILE_T("F32", "1", "31,35") ",'s':" FILE_T("C64", "1", "35,43") ",'t':"
-    FILE_T("F64", "1", "43,51") ",'u':" FILE_T("I64", "1", "51,59") ",'v':" FILE_T("U64", "1", "59,67") "}", 67, TT_OK},
-  {"escaped keys and names", "{'\\u0061\\n\\ud83d\\ude00':{}}", 0, TT_ERROR_FORMAT},
-  {"escapes", "{'\\u0061\\/\\\\\\ud83d\\ude00\\u00e9\\u20AC':{'d\\u0074ype':'U8','shape':[],'data_offsets':[0,1]}}", 1, TT_OK},
-  // numbers and products
-  {"product wraps to 0", "{'a':" FILE_T("F32", "4294967296,4294967296", "0,0") "}", 0, TT_ERROR_FORMAT},
-  {"product wraps to 4", "{'a':" FILE_T("F32", "4194305,4194305,211106198978564", "0,16") "}", 16, TT_ERROR_FORMAT},
-  {"product wraps, negative", "{'a':" FILE_T("F32", "-1,-4", "0,16") "}", 16, TT_ERROR_FORMAT},
-  {"signed product wraps", "{'a':" FILE_T("U8", "9223372036854775807,2", "0,8") "}", 8, TT_ERROR_FORMAT},
-  {"bits wrap", "{'a':" FILE_T("F64", "288230376151711744", "0,0") "}", 0, TT_ERROR_FORMAT},
-  {"overflow before a zero", "{'a':" FILE_T("U8", "4294967296,4294967296,0", "0,0") "}", 0, TT_ERROR_FORMAT},
-  {"too few bytes", "{'a':" FILE_T("F64", "4", "0,16") "}", 16, TT_ERROR_FORMAT},
-  {"shape smaller than offsets", "{'a':" FILE_T("U8", "4", "0,16") "}", 16, TT_ERROR_FORMAT},
-  {"offsets behind the end", "{'a':" FILE_T("U8", "16", "0,16") "}", 15, TT_ERROR_FORMAT},
-  {"one trailing byte", "{'a':" FILE_T("U8", "16", "0,16") "}", 17, TT_ERROR_FORMAT},
-  {"trailing bytes, no tensor", "{}", 1, TT_ERROR_FORMAT},
-  {"offsets backwards", "{'a':" FILE_T("U8", "4", "4,0") "}", 4, TT_ERROR_FORMAT},
-  {"hole", "{'a':" FILE_T("U8", "4", "0,4") ",'b':" FILE_T("U8", "4", "8,12") "}", 12, TT_ERROR_FORMAT},
-  {"hole in front", "{'a':" FILE_T("U8", "4", "4,8") "}", 8, TT_ERROR_FORMAT},
-  {"overlap", "{'a':" FILE_T("U8", "8", "0,8") ",'b':" FILE_T("U8", "8", "4,12") "}", 12, TT_ERROR_FORMAT},
-  {"same bytes twice", "{'a':" FILE_T("U8", "8", "0,8") ",'b':" FILE_T("U8", "8", "0,8") "}", 8, TT_ERROR_FORMAT},
-  {"offset 2^63", "{'a':" FILE_T("U8", "0", "9223372036854775808,9223372036854775808") "}", 0, TT_ERROR_FORMAT},
-  {"offset 2^64", "{'a':" FILE_T("U8", "0", "18446744073709551616,18446744073709551616") "}", 0, TT_ERROR_FORMAT},
-  {"offset 2^63 - 1", "{'a':" FILE_T("U8", "0", "9223372036854775807,9223372036854775807") "}", 0, TT_ERROR_FORMAT},
-  {"odd number of F4", "{'a':" FILE_T("F4", "3", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"F6, 3 of them", "{'a':" FILE_T("F6_E2M3", "3", "0,2") "}", 2, TT_ERROR_FORMAT},
-  {"exponent", "{'a':" FILE_T("U8", "1e3", "0,1000") "}", 1000, TT_ERROR_FORMAT},
-  {"leading zero", "{'a':" FILE_T("U8", "01", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"two zeros", "{'a':" FILE_T("U8", "00", "0,0") "}", 0, TT_ERROR_FORMAT},
-  {"minus zero", "{'a':" FILE_T("U8", "-0", "0,0") "}", 0, TT_ERROR_FORMAT},
-  {"plus", "{'a':" FILE_T("U8", "+1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"fraction", "{'a':" FILE_T("U8", "1.0", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"true as a number", "{'a':" FILE_T("U8", "true", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"nine dimensions", "{'a':" FILE_T("U8", "1,1,1,1,1,1,1,1,1", "0,1") "}", 1, TT_ERROR_UNSUPPORTED},
-  {"three offsets", "{'a':" FILE_T("U8", "1", "0,1,1") "}", 1, TT_ERROR_FORMAT},
-  {"one offset", "{'a':" FILE_T("U8", "1", "1") "}", 1, TT_ERROR_FORMAT},
-  {"list in a list", "{'a':" FILE_T("U8", "[1]", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"comma at the end of a list", "{'a':" FILE_T("U8", "1,", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"two commas", "{'a':" FILE_T("U8", "1,,1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"no comma", "{'a':" FILE_T("U8", "1 1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  // names and fields
-  {"same name twice", "{'a':" FILE_T("U8", "1", "0,1") ",'a':" FILE_T("U8", "1", "1,2") "}", 2, TT_ERROR_FORMAT},
-  {"same name twice, escaped", "{'a':" FILE_T("U8", "1", "0,1") ",'\\u0061':" FILE_T("U8", "1", "1,2") "}", 2, TT_ERROR_FORMAT},
-  {"metadata twice", "{'__metadata__':{},'__metadata__':{}}", 0, TT_ERROR_FORMAT},
-  {"metadata key twice", "{'__metadata__':{'x':'1','y':'3','x':'2'}}", 0, TT_ERROR_FORMAT},
-  {"tensor named __metadata__", "{'__metadata__':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"metadata: number", "{'__metadata__':{'x':1}}", 0, TT_ERROR_FORMAT},
-  {"metadata: null", "{'__metadata__':null}", 0, TT_ERROR_FORMAT},
-  {"metadata: object", "{'__metadata__':{'x':{}}}", 0, TT_ERROR_FORMAT},
-  {"metadata: list", "{'__metadata__':[]}", 0, TT_ERROR_FORMAT},
-  {"no dtype", "{'a':{'shape':[1],'data_offsets':[0,1]}}", 1, TT_ERROR_FORMAT},
-  {"no shape", "{'a':{'dtype':'U8','data_offsets':[0,1]}}", 1, TT_ERROR_FORMAT},
-  {"no offsets", "{'a':{'dtype':'U8','shape':[1]}}", 1, TT_ERROR_FORMAT},
-  {"dtype twice", "{'a':{'dtype':'U8','dtype':'U8','shape':[1],'data_offsets':[0,1]}}", 1, TT_ERROR_FORMAT},
-  {"shape twice", "{'a':{'dtype':'U8','shape':[1],'shape':[1],'data_offsets':[0,1]}}", 1, TT_ERROR_FORMAT},
-  {"unknown field", "{'a':{'dtype':'U8','shape':[1],'data_offsets':[0,1],'more':1}}", 1, TT_ERROR_FORMAT},
-  {"unknown dtype", "{'a':" FILE_T("F33", "1", "0,4") "}", 4, TT_ERROR_FORMAT},
-  {"dtype in lower case", "{'a':" FILE_T("f32", "1", "0,4") "}", 4, TT_ERROR_FORMAT},
-  {"empty dtype", "{'a':" FILE_T("", "1", "0,4") "}", 4, TT_ERROR_FORMAT},
-  {"long dtype", "{'a':" FILE_T("F8_E4M3FNUZ_and_more", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"NUL in a name", "{'a\\u0000b':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"escape character in a name", "{'a\\u001b[2J':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"DEL in a name", "{'a\x7f':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"C1 control in a name", "{'a\xc2\x9b':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"raw control in a string", "{'__metadata__':{'a':'x\ny'}}", 0, TT_ERROR_FORMAT},
-  {"lone surrogate", "{'\\ud800':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"surrogate and something", "{'\\ud800\\u0041':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"low surrogate first", "{'\\udc00':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"not hexadecimal", "{'\\u00`1':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"unknown escape", "{'\\x':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  // form
-  {"header is a list", "[]", 0, TT_ERROR_FORMAT},
-  {"header is a string", "'a'", 0, TT_ERROR_FORMAT},
-  {"space in front", " {}", 0, TT_ERROR_FORMAT},
-  {"byte order mark", "\xef\xbb\xbf{}", 0, TT_ERROR_FORMAT},
-  {"truncated UTF-8", "{'__metadata__':{'a':'\xe2\x82'}}", 0, TT_ERROR_FORMAT},
-  {"truncated UTF-8 at the end", "{}\xe2", 0, TT_ERROR_FORMAT},
-  {"overlong UTF-8", "{'__metadata__':{'a':'\xc0\xaf'}}", 0, TT_ERROR_FORMAT},
-  {"overlong UTF-8, 3 bytes", "{'__metadata__':{'a':'\xe0\x80\xaf'}}", 0, TT_ERROR_FORMAT},
-  {"surrogate in UTF-8", "{'__metadata__':{'a':'\xed\xa0\x80'}}", 0, TT_ERROR_FORMAT},
-  {"beyond U+10FFFF", "{'__metadata__':{'a':'\xf4\x90\x80\x80'}}", 0, TT_ERROR_FORMAT},
-  {"UTF-8 of all lengths", "{'__metadata__':{'a':'\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80'}}", 0, TT_OK},
-  {"line feed behind", "{}\n", 0, TT_ERROR_FORMAT},
-  {"second object", "{}{}", 0, TT_ERROR_FORMAT},
-  {"unclosed", "{'a':" FILE_T("U8", "1", "0,1"), 1, TT_ERROR_FORMAT},
-  {"unclosed string", "{'a", 0, TT_ERROR_FORMAT},
-  {"unclosed escape", "{'a\\", 0, TT_ERROR_FORMAT},
-  {"comma at the end", "{'a':" FILE_T("U8", "1", "0,1") ",}", 1, TT_ERROR_FORMAT},
-  {"comma first", "{,'a':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"no colon", "{'a'" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"name without quotes", "{a:" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
-  {"tensor is a number", "{'a':1}", 0, TT_ERROR_FORMAT},
-  {"deep", "{'a':{'dtype':[[[[[[[[", 0, TT_ERROR_FORMAT},
-  // versions
-  {"version 1", "{'__metadata__':{'tt.version':'1'}}", 0, TT_OK},
-  {"version 1.7", "{'__metadata__':{'tt.version':'1.7'}}", 0, TT_OK},
-  {"version 2", "{'__metadata__':{'tt.version':'2'}}", 0, TT_ERROR_UNSUPPORTED},
-  {"version 10", "{'__metadata__':{'tt.version':'10'}}", 0, TT_ERROR_UNSUPPORTED},
-  {"no version", "{'__metadata__':{'tt.version':''}}", 0, TT_ERROR_UNSUPPORTED},
+    {"one tensor", "{'a':" FILE_T("F32", "2,3", "0,24") "}", 24, TT_OK},
+    {"only metadata", "{'__metadata__':{'a':'b','c':''}}", 0, TT_OK},
+    {"nothing", "{}", 0, TT_OK},
+    {"spaces behind", "{}     ", 0, TT_OK},
+    {"white space inside",
+     "{ 'a' :\t{ 'shape' : [ 2 ,\n3 ] ,\r'dtype':'U8','data_offsets':[ 0 , 6 ] } } ", 6, TT_OK},
+    {"rank 0", "{'a':" FILE_T("F32", "", "0,4") "}", 4, TT_OK},
+    {"zero size at a shared offset",
+     "{'a':" FILE_T("F32", "2", "0,8") ",'b':" FILE_T("U8", "0", "0,0") ",'c':" FILE_T("I64", "5,0",
+                                                                                       "8,8") "}",
+     8, TT_OK},
+    {"eight dimensions", "{'a':" FILE_T("U8", "1,1,1,1,1,1,1,2", "0,2") "}", 2, TT_OK},
+    {"every dtype",
+     "{'a':" FILE_T("F4", "2", "0,1") ",'b':" FILE_T("F6_E2M3", "4", "1,4") ",'c':" FILE_T(
+         "F6_E3M2", "4",
+         "4,7") ",'d':" FILE_T("BOOL", "1",
+                               "7,8") ",'e':" FILE_T("U8", "1", "8,9") ",'f':" FILE_T("I8", "1",
+                                                                                      "9,10") ",'g'"
+                                                                                              ":" FILE_T("F8_E5M2",
+                                                                                                         "1", "10,11") ",'h':" FILE_T("F8_E4M3", "1", "11,12") ",'i':" FILE_T("F8_E8M0", "1", "12,13") ",'j':" FILE_T("F8_E4M3FNUZ", "1", "13,14") ",'k':" FILE_T("F8_E5M2FNUZ", "1", "14,15") ",'l':" FILE_T("I16",
+                                                                                                                                                                                                                                                                                                              "1",
+                                                                                                                                                                                                                                                                                                              "15,17") ",'m':" FILE_T("U16", "1", "17,19") ",'n':" FILE_T("F16",
+                                                                                                                                                                                                                                                                                                                                                                          "1", "19,21") ",'o':" FILE_T("BF16",
+                                                                                                                                                                                                                                                                                                                                                                                                       "1", "21,23") ",'p':" FILE_T("I32",
+                                                                                                                                                                                                                                                                                                                                                                                                                                    "1", "23,27") ",'q':" FILE_T("U32",
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                 "1",
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                 "27,31") ",'r':" FILE_T("F32",
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                         "1",
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                         "31,35") ",'s':" FILE_T("C64",
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                 "1",
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                 "35,43") ",'t':" FILE_T("F64", "1", "43,51") ",'u':" FILE_T("I64",
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             "1",
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             "51,59") ",'v':" FILE_T("U64",
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                     "1",
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                     "59,67") "}",
+     67, TT_OK},
+    {"escaped keys and names", "{'\\u0061\\n\\ud83d\\ude00':{}}", 0, TT_ERROR_FORMAT},
+    {"escapes",
+     "{'\\u0061\\/"
+     "\\\\\\ud83d\\ude00\\u00e9\\u20AC':{'d\\u0074ype':'U8','shape':[],'data_offsets':[0,1]}}",
+     1, TT_OK},
+    // numbers and products
+    {"product wraps to 0", "{'a':" FILE_T("F32", "4294967296,4294967296", "0,0") "}", 0,
+     TT_ERROR_FORMAT},
+    {"product wraps to 4", "{'a':" FILE_T("F32", "4194305,4194305,211106198978564", "0,16") "}", 16,
+     TT_ERROR_FORMAT},
+    {"product wraps, negative", "{'a':" FILE_T("F32", "-1,-4", "0,16") "}", 16, TT_ERROR_FORMAT},
+    {"signed product wraps", "{'a':" FILE_T("U8", "9223372036854775807,2", "0,8") "}", 8,
+     TT_ERROR_FORMAT},
+    {"bits wrap", "{'a':" FILE_T("F64", "288230376151711744", "0,0") "}", 0, TT_ERROR_FORMAT},
+    {"overflow before a zero", "{'a':" FILE_T("U8", "4294967296,4294967296,0", "0,0") "}", 0,
+     TT_ERROR_FORMAT},
+    {"too few bytes", "{'a':" FILE_T("F64", "4", "0,16") "}", 16, TT_ERROR_FORMAT},
+    {"shape smaller than offsets", "{'a':" FILE_T("U8", "4", "0,16") "}", 16, TT_ERROR_FORMAT},
+    {"offsets behind the end", "{'a':" FILE_T("U8", "16", "0,16") "}", 15, TT_ERROR_FORMAT},
+    {"one trailing byte", "{'a':" FILE_T("U8", "16", "0,16") "}", 17, TT_ERROR_FORMAT},
+    {"trailing bytes, no tensor", "{}", 1, TT_ERROR_FORMAT},
+    {"offsets backwards", "{'a':" FILE_T("U8", "4", "4,0") "}", 4, TT_ERROR_FORMAT},
+    {"hole", "{'a':" FILE_T("U8", "4", "0,4") ",'b':" FILE_T("U8", "4", "8,12") "}", 12,
+     TT_ERROR_FORMAT},
+    {"hole in front", "{'a':" FILE_T("U8", "4", "4,8") "}", 8, TT_ERROR_FORMAT},
+    {"overlap", "{'a':" FILE_T("U8", "8", "0,8") ",'b':" FILE_T("U8", "8", "4,12") "}", 12,
+     TT_ERROR_FORMAT},
+    {"same bytes twice", "{'a':" FILE_T("U8", "8", "0,8") ",'b':" FILE_T("U8", "8", "0,8") "}", 8,
+     TT_ERROR_FORMAT},
+    {"offset 2^63", "{'a':" FILE_T("U8", "0", "9223372036854775808,9223372036854775808") "}", 0,
+     TT_ERROR_FORMAT},
+    {"offset 2^64", "{'a':" FILE_T("U8", "0", "18446744073709551616,18446744073709551616") "}", 0,
+     TT_ERROR_FORMAT},
+    {"offset 2^63 - 1", "{'a':" FILE_T("U8", "0", "9223372036854775807,9223372036854775807") "}", 0,
+     TT_ERROR_FORMAT},
+    {"odd number of F4", "{'a':" FILE_T("F4", "3", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"F6, 3 of them", "{'a':" FILE_T("F6_E2M3", "3", "0,2") "}", 2, TT_ERROR_FORMAT},
+    {"exponent", "{'a':" FILE_T("U8", "1e3", "0,1000") "}", 1000, TT_ERROR_FORMAT},
+    {"leading zero", "{'a':" FILE_T("U8", "01", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"two zeros", "{'a':" FILE_T("U8", "00", "0,0") "}", 0, TT_ERROR_FORMAT},
+    {"minus zero", "{'a':" FILE_T("U8", "-0", "0,0") "}", 0, TT_ERROR_FORMAT},
+    {"plus", "{'a':" FILE_T("U8", "+1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"fraction", "{'a':" FILE_T("U8", "1.0", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"true as a number", "{'a':" FILE_T("U8", "true", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"nine dimensions", "{'a':" FILE_T("U8", "1,1,1,1,1,1,1,1,1", "0,1") "}", 1,
+     TT_ERROR_UNSUPPORTED},
+    {"three offsets", "{'a':" FILE_T("U8", "1", "0,1,1") "}", 1, TT_ERROR_FORMAT},
+    {"one offset", "{'a':" FILE_T("U8", "1", "1") "}", 1, TT_ERROR_FORMAT},
+    {"list in a list", "{'a':" FILE_T("U8", "[1]", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"comma at the end of a list", "{'a':" FILE_T("U8", "1,", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"two commas", "{'a':" FILE_T("U8", "1,,1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"no comma", "{'a':" FILE_T("U8", "1 1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    // names and fields
+    {"same name twice", "{'a':" FILE_T("U8", "1", "0,1") ",'a':" FILE_T("U8", "1", "1,2") "}", 2,
+     TT_ERROR_FORMAT},
+    {"same name twice, escaped",
+     "{'a':" FILE_T("U8", "1", "0,1") ",'\\u0061':" FILE_T("U8", "1", "1,2") "}", 2,
+     TT_ERROR_FORMAT},
+    {"metadata twice", "{'__metadata__':{},'__metadata__':{}}", 0, TT_ERROR_FORMAT},
+    {"metadata key twice", "{'__metadata__':{'x':'1','y':'3','x':'2'}}", 0, TT_ERROR_FORMAT},
+    {"tensor named __metadata__", "{'__metadata__':" FILE_T("U8", "1", "0,1") "}", 1,
+     TT_ERROR_FORMAT},
+    {"metadata: number", "{'__metadata__':{'x':1}}", 0, TT_ERROR_FORMAT},
+    {"metadata: null", "{'__metadata__':null}", 0, TT_ERROR_FORMAT},
+    {"metadata: object", "{'__metadata__':{'x':{}}}", 0, TT_ERROR_FORMAT},
+    {"metadata: list", "{'__metadata__':[]}", 0, TT_ERROR_FORMAT},
+    {"no dtype", "{'a':{'shape':[1],'data_offsets':[0,1]}}", 1, TT_ERROR_FORMAT},
+    {"no shape", "{'a':{'dtype':'U8','data_offsets':[0,1]}}", 1, TT_ERROR_FORMAT},
+    {"no offsets", "{'a':{'dtype':'U8','shape':[1]}}", 1, TT_ERROR_FORMAT},
+    {"dtype twice", "{'a':{'dtype':'U8','dtype':'U8','shape':[1],'data_offsets':[0,1]}}", 1,
+     TT_ERROR_FORMAT},
+    {"shape twice", "{'a':{'dtype':'U8','shape':[1],'shape':[1],'data_offsets':[0,1]}}", 1,
+     TT_ERROR_FORMAT},
+    {"unknown field", "{'a':{'dtype':'U8','shape':[1],'data_offsets':[0,1],'more':1}}", 1,
+     TT_ERROR_FORMAT},
+    {"unknown dtype", "{'a':" FILE_T("F33", "1", "0,4") "}", 4, TT_ERROR_FORMAT},
+    {"dtype in lower case", "{'a':" FILE_T("f32", "1", "0,4") "}", 4, TT_ERROR_FORMAT},
+    {"empty dtype", "{'a':" FILE_T("", "1", "0,4") "}", 4, TT_ERROR_FORMAT},
+    {"long dtype", "{'a':" FILE_T("F8_E4M3FNUZ_and_more", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"NUL in a name", "{'a\\u0000b':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"escape character in a name", "{'a\\u001b[2J':" FILE_T("U8", "1", "0,1") "}", 1,
+     TT_ERROR_FORMAT},
+    {"DEL in a name", "{'a\x7f':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"C1 control in a name", "{'a\xc2\x9b':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"raw control in a string", "{'__metadata__':{'a':'x\ny'}}", 0, TT_ERROR_FORMAT},
+    {"lone surrogate", "{'\\ud800':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"surrogate and something", "{'\\ud800\\u0041':" FILE_T("U8", "1", "0,1") "}", 1,
+     TT_ERROR_FORMAT},
+    {"low surrogate first", "{'\\udc00':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"not hexadecimal", "{'\\u00`1':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"unknown escape", "{'\\x':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    // form
+    {"header is a list", "[]", 0, TT_ERROR_FORMAT},
+    {"header is a string", "'a'", 0, TT_ERROR_FORMAT},
+    {"space in front", " {}", 0, TT_ERROR_FORMAT},
+    {"byte order mark", "\xef\xbb\xbf{}", 0, TT_ERROR_FORMAT},
+    {"truncated UTF-8", "{'__metadata__':{'a':'\xe2\x82'}}", 0, TT_ERROR_FORMAT},
+    {"truncated UTF-8 at the end", "{}\xe2", 0, TT_ERROR_FORMAT},
+    {"overlong UTF-8", "{'__metadata__':{'a':'\xc0\xaf'}}", 0, TT_ERROR_FORMAT},
+    {"overlong UTF-8, 3 bytes", "{'__metadata__':{'a':'\xe0\x80\xaf'}}", 0, TT_ERROR_FORMAT},
+    {"surrogate in UTF-8", "{'__metadata__':{'a':'\xed\xa0\x80'}}", 0, TT_ERROR_FORMAT},
+    {"beyond U+10FFFF", "{'__metadata__':{'a':'\xf4\x90\x80\x80'}}", 0, TT_ERROR_FORMAT},
+    {"UTF-8 of all lengths", "{'__metadata__':{'a':'\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80'}}", 0,
+     TT_OK},
+    {"line feed behind", "{}\n", 0, TT_ERROR_FORMAT},
+    {"second object", "{}{}", 0, TT_ERROR_FORMAT},
+    {"unclosed", "{'a':" FILE_T("U8", "1", "0,1"), 1, TT_ERROR_FORMAT},
+    {"unclosed string", "{'a", 0, TT_ERROR_FORMAT},
+    {"unclosed escape", "{'a\\", 0, TT_ERROR_FORMAT},
+    {"comma at the end", "{'a':" FILE_T("U8", "1", "0,1") ",}", 1, TT_ERROR_FORMAT},
+    {"comma first", "{,'a':" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"no colon", "{'a'" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"name without quotes", "{a:" FILE_T("U8", "1", "0,1") "}", 1, TT_ERROR_FORMAT},
+    {"tensor is a number", "{'a':1}", 0, TT_ERROR_FORMAT},
+    {"deep", "{'a':{'dtype':[[[[[[[[", 0, TT_ERROR_FORMAT},
+    // versions
+    {"version 1", "{'__metadata__':{'tt.version':'1'}}", 0, TT_OK},
+    {"version 1.7", "{'__metadata__':{'tt.version':'1.7'}}", 0, TT_OK},
+    {"version 2", "{'__metadata__':{'tt.version':'2'}}", 0, TT_ERROR_UNSUPPORTED},
+    {"version 10", "{'__metadata__':{'tt.version':'10'}}", 0, TT_ERROR_UNSUPPORTED},
+    {"no version", "{'__metadata__':{'tt.version':''}}", 0, TT_ERROR_UNSUPPORTED},
 };
 
 static void file_test_attacks(void) {
   for (size_t i = 0; i < sizeof file_attacks / sizeof *file_attacks; i++) {
     const file_attack *attack = &file_attacks[i];
     file_bytes file = file_build(attack->header, attack->data, 1);
-    test_check_status(file_status(file.bytes, file.size), attack->wanted, attack->what, __FILE__, __LINE__);
+    test_check_status(file_status(file.bytes, file.size), attack->wanted, attack->what, __FILE__,
+                      __LINE__);
     (void)file_touch(file.bytes, file.size);
     free(file.bytes);
   }
@@ -236,9 +284,12 @@ static void file_test_lengths(void) {
   CHECK_STATUS(file_status("\3\0\0\0\0\0\0\0{}\0", 11), TT_ERROR_FORMAT);   // padded with NUL
   CHECK_STATUS(file_status("\3\0\0\0\0\0\0\0{}", 10), TT_ERROR_FORMAT);     // N = size - 7
   CHECK_STATUS(file_status("\377\377\377\377\377\377\377\377{}", 10), TT_ERROR_FORMAT);
-  CHECK_STATUS(file_status("\370\377\377\377\377\377\377\377{}", 10), TT_ERROR_FORMAT);   // 8 + N wraps to 0
-  CHECK_STATUS(file_status("\1\341\365\5\0\0\0\0{}", 10), TT_ERROR_FORMAT);               // cap + 1, but not there
-  for (size_t size = 0; size < file.size; size++) CHECK_STATUS(file_status(file.bytes, size), TT_ERROR_FORMAT);
+  CHECK_STATUS(file_status("\370\377\377\377\377\377\377\377{}", 10),
+               TT_ERROR_FORMAT); // 8 + N wraps to 0
+  CHECK_STATUS(file_status("\1\341\365\5\0\0\0\0{}", 10),
+               TT_ERROR_FORMAT); // cap + 1, but not there
+  for (size_t size = 0; size < file.size; size++)
+    CHECK_STATUS(file_status(file.bytes, size), TT_ERROR_FORMAT);
   free(file.bytes);
   size_t huge = 8 + 100000001u;
   unsigned char *bytes = (unsigned char *)calloc(huge, 1);
@@ -257,14 +308,16 @@ static void file_test_many(void) {
     char *text = (char *)malloc(64 * (size_t)counts[c] + 16), *at = text + 8;
     if (!text) return;
     for (int i = 0; i < counts[c]; i++)
-      at += sprintf(at, "%c\"%x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}", i ? ',' : '{', (unsigned)i);
+      at += sprintf(at, "%c\"%x\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}",
+                    i ? ',' : '{', (unsigned)i);
     *at++ = '}';
     for (int i = 0; i < 8; i++) text[i] = (char)((uint64_t)(at - text - 8) >> (8 * i) & 255);
     tt_file *file;
     tt_options options = test_options();
     test_heap heap;
     options.allocator = test_allocator(&heap);
-    CHECK_STATUS(tt_file_open_memory(text, (size_t)(at - text), &options, &file), c ? TT_ERROR_UNSUPPORTED : TT_OK);
+    CHECK_STATUS(tt_file_open_memory(text, (size_t)(at - text), &options, &file),
+                 c ? TT_ERROR_UNSUPPORTED : TT_OK);
     int index = -1;
     if (!c) CHECK(tt_file_find(file, "1869f", &index) == TT_OK && tt_file_count(file) == counts[0]);
     if (c) CHECK(heap.calls == 0);
@@ -286,7 +339,8 @@ static void file_test_names(void) {
     free(file.bytes);
     tt_writer *writer;
     CHECK_STATUS(tt_writer_create(NULL, &writer), TT_OK);
-    CHECK_STATUS(tt_writer_add(writer, name, "U8", 0, NULL, "", 1), length > 1024 ? TT_ERROR_INVALID : TT_OK);
+    CHECK_STATUS(tt_writer_add(writer, name, "U8", 0, NULL, "", 1),
+                 length > 1024 ? TT_ERROR_INVALID : TT_OK);
     tt_writer_free(writer);
   }
 }
@@ -294,13 +348,21 @@ static void file_test_names(void) {
 // ---- reading
 
 static void file_test_access(void) {
-  file_bytes bytes = file_build("{'b':" FILE_T("U8", "2,3", "4,10") ",'__metadata__':{'k\\t':'v\\'w','a':'\\u20ac'},'a':"
-                                FILE_T("F32", "", "0,4") "}", 10, 0);
+  file_bytes bytes = file_build(
+      "{'b':" FILE_T(
+          "U8", "2,3",
+          "4,10") ",'__metadata__':{'k\\t':'v\\'w','a':'\\u20ac'},'a':" FILE_T("F32", "",
+                                                                               "0,4") "}",
+      10, 0);
   // \t is a control character in a key: such a file is refused
   CHECK_STATUS(file_status(bytes.bytes, bytes.size), TT_ERROR_FORMAT);
   free(bytes.bytes);
-  bytes = file_build("{'b':" FILE_T("U8", "2,3", "4,10") ",'__metadata__':{'k':'v\\t\\'w','a':'\\u20ac'},'a':"
-                     FILE_T("F32", "", "0,4") "}", 10, 0);
+  bytes = file_build(
+      "{'b':" FILE_T(
+          "U8", "2,3",
+          "4,10") ",'__metadata__':{'k':'v\\t\\'w','a':'\\u20ac'},'a':" FILE_T("F32", "",
+                                                                               "0,4") "}",
+      10, 0);
   for (int i = 0; i < 10; i++) bytes.bytes[bytes.size - 10 + (size_t)i] = (unsigned char)(i + 1);
   tt_file *file;
   const char *name, *dtype, *key, *value;
@@ -312,7 +374,8 @@ static void file_test_access(void) {
   CHECK_STATUS(tt_file_open_memory(bytes.bytes, bytes.size, NULL, &file), TT_OK);
   CHECK(tt_file_count(file) == 2 && tt_file_metadata_count(file) == 2);
   CHECK_STATUS(tt_file_tensor(file, 1, &name, &dtype, &order, &dims, &data, &size), TT_OK);
-  CHECK(!strcmp(name, "b") && !strcmp(dtype, "U8") && order == 2 && dims[0] == 2 && dims[1] == 3 && size == 6);
+  CHECK(!strcmp(name, "b") && !strcmp(dtype, "U8") && order == 2 && dims[0] == 2 && dims[1] == 3 &&
+        size == 6);
   CHECK(data == bytes.bytes + bytes.size - 6);
   CHECK_STATUS(tt_file_tensor(file, 0, NULL, NULL, NULL, NULL, NULL, NULL), TT_OK);
   CHECK_STATUS(tt_file_tensor(file, 2, &name, NULL, NULL, NULL, NULL, NULL), TT_ERROR_INVALID);
@@ -352,7 +415,8 @@ static void file_test_access(void) {
   free(bytes.bytes);
 }
 
-// The same tensors by path: data is NULL, reads come from the stream in any order; a file that shrinks is IO.
+// The same tensors by path: data is NULL, reads come from the stream in any order; a file that
+// shrinks is IO.
 static void file_test_path(void) {
 #ifndef TT_NO_STDIO
   file_bytes bytes = file_build("{'a':" FILE_T("U8", "5000", "0,5000") "}", 5000, 0);
@@ -388,12 +452,25 @@ static void file_test_path(void) {
 }
 
 static void file_test_read_f32(void) {
-  file_bytes bytes = file_build("{'a':" FILE_T("F64", "1", "0,8") ",'b':" FILE_T("F32", "1", "8,12") ",'c':"
-    FILE_T("F16", "1", "12,14") ",'d':" FILE_T("BF16", "1", "14,16") ",'e':" FILE_T("F8_E4M3", "2", "16,18") ",'f':"
-    FILE_T("F8_E5M2", "1", "18,19") ",'g':" FILE_T("I8", "1", "19,20") ",'h':" FILE_T("U8", "1", "20,21") ",'i':"
-    FILE_T("I16", "1", "21,23") ",'j':" FILE_T("F4", "2", "23,24") ",'k':" FILE_T("F32", "0,4", "24,24") "}", 24, 0);
-  static const unsigned char values[24] = {0, 0, 0, 0, 0, 0, 0xF8, 0xBF, 0, 0, 0x20, 0x41, 0, 0x3E, 0xC0, 0xBF,
-                                           0x38, 0xB8, 0x3C, 0xFB, 0xFB, 1, 0, 0x21};  // little-endian on purpose
+  file_bytes bytes = file_build(
+      "{'a':" FILE_T("F64", "1", "0,8") ",'b':" FILE_T("F32", "1", "8,12") ",'c':" FILE_T("F16", "1", "12,14") ",'d':" FILE_T("BF16", "1", "14,16") ",'e':" FILE_T(
+          "F8_E4M3", "2",
+          "16,18") ",'f':" FILE_T("F8_E5M2", "1",
+                                  "18,19") ",'g':" FILE_T("I8", "1",
+                                                          "19,20") ",'h':" FILE_T("U8", "1",
+                                                                                  "20,21") ",'i'"
+                                                                                           ":" FILE_T("I16", "1", "21,23") ",'j':" FILE_T(
+                                                                                               "F4",
+                                                                                               "2",
+                                                                                               "23,"
+                                                                                               "24") ",'k':" FILE_T("F32",
+                                                                                                                    "0,4",
+                                                                                                                    "24,24") "}",
+      24, 0);
+  static const unsigned char values[24] = {0, 0, 0, 0, 0, 0, 0xF8, 0xBF, 0, 0, 0x20, 0x41, 0, 0x3E,
+                                           0xC0, 0xBF,
+                                           // little-endian on purpose
+                                           0x38, 0xB8, 0x3C, 0xFB, 0xFB, 1, 0, 0x21};
   static const float wanted[8] = {-1.5f, 10.0f, 1.5f, -1.5f, 1.0f, 1.0f, -5.0f, 251.0f};
   memcpy(bytes.bytes + bytes.size - 24, values, 24);
   tt_file *file;
@@ -427,57 +504,68 @@ static file_bytes file_npy(int major, int minor, const char *dict, ptrdiff_t dat
   file.bytes[7] = (unsigned char)minor;
   for (size_t i = 8; i < start; i++) file.bytes[i] = (unsigned char)(length >> (8 * (i - 8)) & 255);
   memcpy(file.bytes + start, dict, length);
-  for (ptrdiff_t i = 0; i < data; i++) file.bytes[start + length + (size_t)i] = (unsigned char)(i & 63);
+  for (ptrdiff_t i = 0; i < data; i++)
+    file.bytes[start + length + (size_t)i] = (unsigned char)(i & 63);
   return file;
 }
 
-#define FILE_NPY(descr, order, shape) "{'descr': '" descr "', 'fortran_order': " order ", 'shape': " shape ", }"
+#define FILE_NPY(descr, order, shape)                                                              \
+  "{'descr': '" descr "', 'fortran_order': " order ", 'shape': " shape ", }"
 
-typedef struct file_array { int major, minor; const char *dict; int data; tt_status wanted; } file_array;
+typedef struct file_array {
+  int major, minor;
+  const char *dict;
+  int data;
+  tt_status wanted;
+} file_array;
 
 static const file_array file_arrays[] = {
-  {1, 0, FILE_NPY("<f4", "False", "(2, 3)") "    \n", 24, TT_OK},
-  {2, 0, FILE_NPY("<f4", "False", "(2, 3)") "\n", 24, TT_OK},
-  {3, 0, FILE_NPY("<f8", "False", "(2,)") "\n", 16, TT_OK},
-  {1, 0, FILE_NPY("<f2", "False", "()") "\n", 2, TT_OK},
-  {1, 0, FILE_NPY("|i1", "False", "(2, 1)") "\n", 2, TT_OK},
-  {1, 0, FILE_NPY("|u1", "False", "(0, 1)") "\n", 0, TT_OK},
-  {1, 0, "{\"shape\":(4,),\"descr\":\"<f4\",\"fortran_order\":False}\n", 16, TT_OK},
-  {1, 0, FILE_NPY("<f4", "True", "(2, 3)") "\n", 24, TT_ERROR_UNSUPPORTED},
-  {1, 0, FILE_NPY(">f4", "False", "(2, 3)") "\n", 24, TT_ERROR_UNSUPPORTED},
-  {1, 0, FILE_NPY("|O", "False", "(2, 3)") "\n", 24, TT_ERROR_UNSUPPORTED},
-  {1, 0, FILE_NPY("<c8", "False", "(2, 3)") "\n", 48, TT_ERROR_UNSUPPORTED},
-  {1, 0, "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }\n", 8, TT_ERROR_UNSUPPORTED},
-  {4, 0, FILE_NPY("<f4", "False", "(2, 3)") "\n", 24, TT_ERROR_UNSUPPORTED},
-  {1, 1, FILE_NPY("<f4", "False", "(2, 3)") "\n", 24, TT_ERROR_UNSUPPORTED},
-  {1, 0, FILE_NPY("<f4", "False", "(1, 1, 1, 1, 1, 1, 1, 1, 1)") "\n", 4, TT_ERROR_UNSUPPORTED},
-  {1, 0, FILE_NPY("<f4", "False", "(2, 3)") "\n", 23, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "False", "(2, 3)") "\n", 25, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "False", "(4294967296, 4294967296)") "\n", 0, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "False", "(-1,)") "\n", 4, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "False", "(1)") "\n", 4, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "False", "(,)") "\n", 4, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "False", "[1]") "\n", 4, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "Falsy", "(1,)") "\n", 4, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "0", "(1,)") "\n", 4, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "Tru", "(1,)") "\n", 4, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "False", "(1,)") " ", 4, TT_ERROR_FORMAT},
-  {1, 0, FILE_NPY("<f4", "False", "(1,)") "x\n", 4, TT_ERROR_FORMAT},
-  {1, 0, "{'descr': '<f4', 'shape': (1,), }\n", 4, TT_ERROR_FORMAT},
-  {1, 0, "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 4, TT_ERROR_FORMAT},
-  {1, 0, "{'descr': '<f4', 'more': 1, 'fortran_order': False, 'shape': (1,), }\n", 4, TT_ERROR_FORMAT},
-  {1, 0, "{'descr': 4, 'fortran_order': False, 'shape': (1,), }\n", 4, TT_ERROR_FORMAT},
-  {1, 0, "{'descr: ", 0, TT_ERROR_FORMAT},
-  {1, 0, "{'de\\scr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 4, TT_ERROR_FORMAT},
-  {1, 0, "", 0, TT_ERROR_FORMAT},
-  {1, 0, "{}\n", 0, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "False", "(2, 3)") "    \n", 24, TT_OK},
+    {2, 0, FILE_NPY("<f4", "False", "(2, 3)") "\n", 24, TT_OK},
+    {3, 0, FILE_NPY("<f8", "False", "(2,)") "\n", 16, TT_OK},
+    {1, 0, FILE_NPY("<f2", "False", "()") "\n", 2, TT_OK},
+    {1, 0, FILE_NPY("|i1", "False", "(2, 1)") "\n", 2, TT_OK},
+    {1, 0, FILE_NPY("|u1", "False", "(0, 1)") "\n", 0, TT_OK},
+    {1, 0, "{\"shape\":(4,),\"descr\":\"<f4\",\"fortran_order\":False}\n", 16, TT_OK},
+    {1, 0, FILE_NPY("<f4", "True", "(2, 3)") "\n", 24, TT_ERROR_UNSUPPORTED},
+    {1, 0, FILE_NPY(">f4", "False", "(2, 3)") "\n", 24, TT_ERROR_UNSUPPORTED},
+    {1, 0, FILE_NPY("|O", "False", "(2, 3)") "\n", 24, TT_ERROR_UNSUPPORTED},
+    {1, 0, FILE_NPY("<c8", "False", "(2, 3)") "\n", 48, TT_ERROR_UNSUPPORTED},
+    {1, 0, "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }\n", 8,
+     TT_ERROR_UNSUPPORTED},
+    {4, 0, FILE_NPY("<f4", "False", "(2, 3)") "\n", 24, TT_ERROR_UNSUPPORTED},
+    {1, 1, FILE_NPY("<f4", "False", "(2, 3)") "\n", 24, TT_ERROR_UNSUPPORTED},
+    {1, 0, FILE_NPY("<f4", "False", "(1, 1, 1, 1, 1, 1, 1, 1, 1)") "\n", 4, TT_ERROR_UNSUPPORTED},
+    {1, 0, FILE_NPY("<f4", "False", "(2, 3)") "\n", 23, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "False", "(2, 3)") "\n", 25, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "False", "(4294967296, 4294967296)") "\n", 0, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "False", "(-1,)") "\n", 4, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "False", "(1)") "\n", 4, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "False", "(,)") "\n", 4, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "False", "[1]") "\n", 4, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "Falsy", "(1,)") "\n", 4, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "0", "(1,)") "\n", 4, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "Tru", "(1,)") "\n", 4, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "False", "(1,)") " ", 4, TT_ERROR_FORMAT},
+    {1, 0, FILE_NPY("<f4", "False", "(1,)") "x\n", 4, TT_ERROR_FORMAT},
+    {1, 0, "{'descr': '<f4', 'shape': (1,), }\n", 4, TT_ERROR_FORMAT},
+    {1, 0, "{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 4,
+     TT_ERROR_FORMAT},
+    {1, 0, "{'descr': '<f4', 'more': 1, 'fortran_order': False, 'shape': (1,), }\n", 4,
+     TT_ERROR_FORMAT},
+    {1, 0, "{'descr': 4, 'fortran_order': False, 'shape': (1,), }\n", 4, TT_ERROR_FORMAT},
+    {1, 0, "{'descr: ", 0, TT_ERROR_FORMAT},
+    {1, 0, "{'de\\scr': '<f4', 'fortran_order': False, 'shape': (1,), }\n", 4, TT_ERROR_FORMAT},
+    {1, 0, "", 0, TT_ERROR_FORMAT},
+    {1, 0, "{}\n", 0, TT_ERROR_FORMAT},
 };
 
 static void file_test_npy(void) {
   for (size_t i = 0; i < sizeof file_arrays / sizeof *file_arrays; i++) {
     const file_array *array = &file_arrays[i];
     file_bytes file = file_npy(array->major, array->minor, array->dict, array->data);
-    test_check_status(file_status(file.bytes, file.size), array->wanted, array->dict, __FILE__, __LINE__);
+    test_check_status(file_status(file.bytes, file.size), array->wanted, array->dict, __FILE__,
+                      __LINE__);
     for (size_t size = 0; size < file.size && array->wanted == TT_OK; size++) {
       file_bytes cut = file_exact(file.bytes, size);
       tt_file *opened;
@@ -491,9 +579,11 @@ static void file_test_npy(void) {
   tt_matrix w;
   const char *name;
   CHECK_STATUS(tt_file_open_memory(bytes.bytes, bytes.size, NULL, &file), TT_OK);
-  CHECK(tt_file_count(file) == 1 && tt_file_tensor(file, 0, &name, NULL, NULL, NULL, NULL, NULL) == TT_OK && !*name);
+  CHECK(tt_file_count(file) == 1 &&
+        tt_file_tensor(file, 0, &name, NULL, NULL, NULL, NULL, NULL) == TT_OK && !*name);
   CHECK_STATUS(tt_file_matrix(file, "", NULL, &w), TT_OK);
-  CHECK(w.rows == 2 && w.cols == 3 && w.cores[0].dtype == TT_I8 && ((const signed char *)w.cores[0].data)[5] == 5);
+  CHECK(w.rows == 2 && w.cols == 3 && w.cores[0].dtype == TT_I8 &&
+        ((const signed char *)w.cores[0].data)[5] == 5);
   tt_free(&w);
   tt_file_close(file);
   free(bytes.bytes);
@@ -512,7 +602,8 @@ static void file_test_npy(void) {
 // ---- trains
 
 // A train of random codes whose values are all finite.
-static tt_matrix file_train(int order, tt_dtype dtype, int group, int sweep, int padded, int bias, const tt_options *options) {
+static tt_matrix file_train(int order, tt_dtype dtype, int group, int sweep, int padded, int bias,
+                            const tt_options *options) {
   static const int rows[3] = {3, 4, 2}, cols[3] = {5, 2, 7}, ranks[4] = {1, 4, 3, 1};
   tt_matrix header, w;
   ptrdiff_t dims[4];
@@ -533,7 +624,8 @@ static tt_matrix file_train(int order, tt_dtype dtype, int group, int sweep, int
   for (int k = 0; k < order; k++) {
     tt_core *core = &w.cores[k];
     tt__core_dims(&w, k, dims);
-    ptrdiff_t height = dims[0] * dims[1], length = dims[2] * dims[3], line = tt__row_size(dtype, length);
+    ptrdiff_t height = dims[0] * dims[1], length = dims[2] * dims[3],
+              line = tt__row_size(dtype, length);
     core->scale = k == 1 ? 0.75f : 1.0f;
     for (ptrdiff_t i = 0; i < height; i++) {
       unsigned char *row = (unsigned char *)core->data + i * line;
@@ -563,14 +655,17 @@ static tt_matrix file_train(int order, tt_dtype dtype, int group, int sweep, int
 // Equal in every number that a file holds.
 static int file_same(const tt_matrix *a, const tt_matrix *b) {
   ptrdiff_t dims[4];
-  int same = !memcmp(&a->shape.order, &b->shape.order, sizeof a->shape.order) && a->sweep == b->sweep &&
-             a->rows == b->rows && a->cols == b->cols && !a->bias == !b->bias;
+  int same = !memcmp(&a->shape.order, &b->shape.order, sizeof a->shape.order) &&
+             a->sweep == b->sweep && a->rows == b->rows && a->cols == b->cols &&
+             !a->bias == !b->bias;
   if (!same) return 0;
   for (int k = 0; k < a->shape.order; k++) {
     const tt_core *x = &a->cores[k], *y = &b->cores[k];
     same = same && a->shape.rows[k] == b->shape.rows[k] && a->shape.cols[k] == b->shape.cols[k] &&
-           a->shape.ranks[k + 1] == b->shape.ranks[k + 1] && x->dtype == y->dtype && x->group == y->group &&
-           (x->scale == 0 ? 1 : x->scale) == (y->scale == 0 ? 1 : y->scale) && !x->scales == !y->scales;
+           a->shape.ranks[k + 1] == b->shape.ranks[k + 1] && x->dtype == y->dtype &&
+           x->group == y->group &&
+           (x->scale == 0 ? 1 : x->scale) == (y->scale == 0 ? 1 : y->scale) &&
+           !x->scales == !y->scales;
     if (!same) return 0;
     tt__core_dims(a, k, dims);
     ptrdiff_t height = dims[0] * dims[1], length = dims[2] * dims[3];
@@ -612,11 +707,13 @@ static void file_test_round_trips(void) {
     for (int g = 0; g < (dtype >= TT_I8 ? 4 : 1); g++)
       for (int flags = 0; flags < 8; flags++)
         for (int order = 1; order <= 3; order++) {
-          tt_matrix w = file_train(order, (tt_dtype)dtype, groups[g], flags & 1, flags >> 1 & 1, flags >> 2, NULL);
+          tt_matrix w = file_train(order, (tt_dtype)dtype, groups[g], flags & 1, flags >> 1 & 1,
+                                   flags >> 2, NULL);
           file_round_trip(&w);
           tt_free(&w);
         }
-  tt_matrix w = file_train(3, TT_I4, 32, 0, 1, 1, NULL);       // formats may differ from core to core
+  // formats may differ from core to core
+  tt_matrix w = file_train(3, TT_I4, 32, 0, 1, 1, NULL);
   tt_matrix other = file_train(3, TT_F16, 0, 0, 1, 1, NULL);
   tt_matrix mixed = w;
   mixed.block = NULL;
@@ -627,114 +724,220 @@ static void file_test_round_trips(void) {
   tt_free(&other);
 }
 
-typedef struct file_layer { const char *what, *header; int data, fill, strict; tt_status wanted; } file_layer;
+typedef struct file_layer {
+  const char *what, *header;
+  int data, fill, strict;
+  tt_status wanted;
+} file_layer;
 
 // Two cores (1,2,3,2) and (2,2,1,1) in F32: 48 + 16 bytes.
-#define FILE_CORES "'l.cores.0':" FILE_T("F32", "1,2,3,2", "0,48") ",'l.cores.1':" FILE_T("F32", "2,2,1,1", "48,64")
+#define FILE_CORES                                                                                 \
+  "'l.cores.0':" FILE_T("F32", "1,2,3,2", "0,48") ",'l.cores.1':" FILE_T("F32", "2,2,1,1", "48,64")
 #define FILE_SAID(text) "{'__metadata__':{'tt.layers':'{\\'l\\':" text "}'}," FILE_CORES "}"
 #define FILE_LISTS "\\'rows\\':[2,2],\\'cols\\':[3,1],\\'ranks\\':[1,2,1]"
 #define FILE_CORE(dtype, group) "{\\'dtype\\':\\'" dtype "\\',\\'group\\':" group "}"
 // One core (1,2,3,1) of codes: U8 [2 rows, `bytes`].
-#define FILE_PACKED(dtype, group, bytes, end, more) "{'__metadata__':{'tt.layers':'{\\'l\\':{\\'rows\\':[2],\\'cols\\':[3]," \
-  "\\'ranks\\':[1,1],\\'cores\\':[" FILE_CORE(dtype, group) "]}}'},'l.cores.0':" FILE_T("U8", "2," bytes, "0," end) more "}"
+#define FILE_PACKED(dtype, group, bytes, end, more)                                                \
+  "{'__metadata__':{'tt.layers':'{\\'l\\':{\\'rows\\':[2],\\'cols\\':[3],"                         \
+  "\\'ranks\\':[1,1],\\'cores\\':[" FILE_CORE(dtype, group) "]}}'},'l.cores.0':" FILE_T(           \
+      "U8", "2," bytes, "0," end) more "}"
 
 static const file_layer file_layers[] = {
-  {"cores alone", "{" FILE_CORES "}", 64, 0, 0, TT_OK},
-  {"everything said", FILE_SAID("{" FILE_LISTS ",\\'sweep\\':0,\\'size\\':[3,3],\\'cores\\':[" FILE_CORE("F32", "0") ","
-    FILE_CORE("F32", "0") "],\\'rel_error\\':1.5e-3,\\'later\\':[{\\'x\\':[null,true,\\'}\\']}]}"), 64, 0, 0, TT_OK},
-  {"nothing said", FILE_SAID("{}"), 64, 0, 0, TT_OK},
-  {"another layer", "{'__metadata__':{'tt.layers':'{\\'m\\':{\\'rows\\':[7]}}'}," FILE_CORES "}", 64, 0, 0, TT_OK},
-  {"not finite", "{" FILE_CORES "}", 64, 255, 0, TT_ERROR_NONFINITE},
-  {"useful ranks", "{" FILE_CORES "}", 64, 0, 1, TT_OK},
-  {"rank above what is useful", "{'l.cores.0':" FILE_T("F32", "1,1,2,3", "0,24") ",'l.cores.1':"
-    FILE_T("F32", "3,2,2,1", "24,72") "}", 72, 0, 1, TT_ERROR_SHAPE},
-  {"the same, not strict", "{'l.cores.0':" FILE_T("F32", "1,1,2,3", "0,24") ",'l.cores.1':"
-    FILE_T("F32", "3,2,2,1", "24,72") "}", 72, 0, 0, TT_OK},
-  {"wrong row factor", FILE_SAID("{\\'rows\\':[2,3]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"wrong column factor", FILE_SAID("{\\'cols\\':[2,1]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"wrong rank", FILE_SAID("{\\'ranks\\':[1,3,1]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"too few factors", FILE_SAID("{\\'rows\\':[4]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"too many factors", FILE_SAID("{\\'rows\\':[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"factor 0", FILE_SAID("{\\'rows\\':[2,0]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"factor 2^31", FILE_SAID("{\\'rows\\':[2,2147483648]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"size 0", FILE_SAID("{\\'size\\':[0,3]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"size too large", FILE_SAID("{\\'size\\':[5,3]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"columns too large", FILE_SAID("{\\'size\\':[4,4]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"size 2^63 - 1", FILE_SAID("{\\'size\\':[4,9223372036854775807]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"half a size", FILE_SAID("{\\'size\\':[4]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"sweep 2", FILE_SAID("{\\'sweep\\':2}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"sweep does not fit", FILE_SAID("{\\'sweep\\':1}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"sweep twice", FILE_SAID("{\\'sweep\\':0,\\'sweep\\':0}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"rows twice", FILE_SAID("{\\'rows\\':[2,2],\\'rows\\':[2,2]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"layer twice", FILE_SAID("{},\\'l\\':{}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"one core said", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") "]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"other dtype said", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") "," FILE_CORE("F16", "0") "]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"unknown dtype said", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") "," FILE_CORE("F7", "0") "]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"scales said, none there", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") "," FILE_CORE("F32", "-1") "]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"group -2", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") "," FILE_CORE("F32", "-2") "]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"no group", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") ",{\\'dtype\\':\\'F32\\'}]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"dtype twice", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") ",{\\'dtype\\':\\'F32\\',\\'dtype\\':\\'F32\\',\\'group\\':0}]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"unknown key of a core", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") ",{\\'dtype\\':\\'F32\\',\\'x\\':-1.5,\\'group\\':0}]}"), 64, 0, 0, TT_OK},
-  {"17 cores said", FILE_SAID("{\\'cores\\':[{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"a number for the layer", FILE_SAID("1"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"unclosed", FILE_SAID("{"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"unclosed unknown value", FILE_SAID("{\\'x\\':[[[["), 64, 0, 0, TT_ERROR_FORMAT},
-  {"closed too often", FILE_SAID("{\\'x\\':]}"), 64, 0, 0, TT_ERROR_FORMAT},
-  {"text behind", "{'__metadata__':{'tt.layers':'{} x'}," FILE_CORES "}", 64, 0, 0, TT_ERROR_FORMAT},
-  {"empty text", "{'__metadata__':{'tt.layers':''}," FILE_CORES "}", 64, 0, 0, TT_ERROR_FORMAT},
-  {"a list", "{'__metadata__':{'tt.layers':'[]'}," FILE_CORES "}", 64, 0, 0, TT_ERROR_FORMAT},
-  {"ranks do not chain", "{'l.cores.0':" FILE_T("F32", "1,2,3,2", "0,48") ",'l.cores.1':" FILE_T("F32", "3,1,1,1", "48,60") "}",
-    60, 0, 0, TT_ERROR_FORMAT},
-  {"first rank 2", "{'l.cores.0':" FILE_T("F32", "2,2,3,1", "0,48") "}", 48, 0, 0, TT_ERROR_FORMAT},
-  {"last rank 2", "{'l.cores.0':" FILE_T("F32", "1,2,3,2", "0,48") "}", 48, 0, 0, TT_ERROR_FORMAT},
-  {"three dimensions", "{'l.cores.0':" FILE_T("F32", "1,2,6", "0,48") "}", 48, 0, 0, TT_ERROR_FORMAT},
-  {"a dimension of 0", "{'l.cores.0':" FILE_T("F32", "1,0,3,1", "0,0") "}", 0, 0, 0, TT_ERROR_FORMAT},
-  {"cores of I32", "{'l.cores.0':" FILE_T("I32", "1,2,3,1", "0,24") "}", 24, 0, 0, TT_ERROR_FORMAT},
-  {"cores of U8, nothing said", "{'l.cores.0':" FILE_T("U8", "2,2", "0,4") "}", 4, 0, 0, TT_ERROR_FORMAT},
-  {"bias", "{'l.cores.0':" FILE_T("F32", "1,2,3,1", "0,24") ",'l.bias':" FILE_T("F32", "2", "24,32") "}", 32, 0, 0, TT_OK},
-  {"bias in F16", "{'l.cores.0':" FILE_T("F32", "1,2,3,1", "0,24") ",'l.bias':" FILE_T("F16", "2", "24,28") "}", 28, 0, 0, TT_OK},
-  {"bias too long", "{'l.cores.0':" FILE_T("F32", "1,2,3,1", "0,24") ",'l.bias':" FILE_T("F32", "3", "24,36") "}", 36, 0, 0, TT_ERROR_FORMAT},
-  {"bias in I32", "{'l.cores.0':" FILE_T("F32", "1,2,3,1", "0,24") ",'l.bias':" FILE_T("I32", "2", "24,32") "}", 32, 0, 0, TT_ERROR_UNSUPPORTED},
-  {"bias not finite", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.bias':" FILE_T("F32", "2", "6,14") "}", 14, 255, 0, TT_ERROR_NONFINITE},
-  {"I8", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") "}", 6, 255, 0, TT_OK},
-  {"E4M3 NaN", "{'l.cores.0':" FILE_T("F8_E4M3", "1,2,3,1", "0,6") "}", 6, 255, 0, TT_ERROR_NONFINITE},
-  {"E5M2", "{'l.cores.0':" FILE_T("F8_E5M2", "1,2,3,1", "0,6") "}", 6, 1, 0, TT_OK},
-  {"E5M2 Inf", "{'l.cores.0':" FILE_T("F8_E5M2", "1,2,3,1", "0,6") "}", 6, 0x7C, 0, TT_ERROR_NONFINITE},
-  {"F64 NaN", "{'l.cores.0':" FILE_T("F64", "1,1,1,1", "0,8") "}", 8, 255, 0, TT_ERROR_NONFINITE},
-  {"scale", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scale.0':" FILE_T("F32", "1", "6,10") "}", 10, 1, 0, TT_OK},
-  {"scale 0", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scale.0':" FILE_T("F32", "1", "6,10") "}", 10, 0, 0, TT_OK},
-  {"scale NaN", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scale.0':" FILE_T("F32", "1", "6,10") "}", 10, 255, 0, TT_ERROR_NONFINITE},
-  {"two scales", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scale.0':" FILE_T("F32", "2", "6,14") "}", 14, 1, 0, TT_ERROR_FORMAT},
-  {"scale in F16", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scale.0':" FILE_T("F16", "2", "6,10") "}", 10, 1, 0, TT_ERROR_FORMAT},
-  {"scales of rows", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F32", "2", "6,14") "}", 14, 1, 0, TT_OK},
-  {"scales of rows, NaN", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F32", "2", "6,14") "}", 14, 255, 0, TT_ERROR_NONFINITE},
-  {"scales of a row too many", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F32", "3", "6,18") "}", 18, 1, 0, TT_ERROR_FORMAT},
-  {"scales of groups", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F16", "2,1", "6,10") "}", 10, 1, 0, TT_OK},
-  {"scales of too many groups", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F16", "2,2", "6,14") "}", 14, 1, 0, TT_ERROR_FORMAT},
-  {"scales of rank 0", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F32", "", "6,10") "}", 10, 1, 0, TT_ERROR_FORMAT},
-  {"scales in BF16", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("BF16", "2,1", "6,10") "}", 10, 1, 0, TT_ERROR_FORMAT},
-  {"scales of a float core", "{'l.cores.0':" FILE_T("F16", "1,2,3,1", "0,12") ",'l.scales.0':" FILE_T("F32", "2", "12,20") "}", 20, 1, 0, TT_ERROR_FORMAT},
-  {"I4", FILE_PACKED("I4", "0", "2", "4", ""), 4, 1, 0, TT_OK},
-  {"I3", FILE_PACKED("I3", "0", "2", "4", ""), 4, 1, 0, TT_OK},
-  {"I2", FILE_PACKED("I2", "0", "1", "2", ""), 2, 1, 0, TT_OK},
-  {"I2 in rows of two bytes", FILE_PACKED("I2", "0", "2", "4", ""), 4, 1, 0, TT_ERROR_FORMAT},
-  {"I8 in U8", FILE_PACKED("I8", "0", "3", "6", ""), 6, 1, 0, TT_ERROR_FORMAT},
-  {"I4, groups of 2", FILE_PACKED("I4", "2", "2", "4", ",'l.scales.0':" FILE_T("F16", "2,2", "4,12")), 12, 1, 0, TT_OK},
-  {"I4, groups of 2, too few", FILE_PACKED("I4", "2", "2", "4", ",'l.scales.0':" FILE_T("F16", "2,1", "4,8")), 8, 1, 0, TT_ERROR_FORMAT},
-  {"I4, group 0 with scales", FILE_PACKED("I4", "0", "2", "4", ",'l.scales.0':" FILE_T("F16", "2,1", "4,8")), 8, 1, 0, TT_ERROR_FORMAT},
-  {"I4, rows unknown", "{'__metadata__':{'tt.layers':'{\\'l\\':{\\'cols\\':[3],\\'ranks\\':[1,1],\\'cores\\':["
-    FILE_CORE("I4", "0") "]}}'},'l.cores.0':" FILE_T("U8", "2,2", "0,4") "}", 4, 1, 0, TT_ERROR_FORMAT},
-  {"I4, huge product", "{'__metadata__':{'tt.layers':'{\\'l\\':{\\'rows\\':[2147483647],\\'cols\\':[2147483647],\\'ranks\\':[1,1],"
-    "\\'cores\\':[" FILE_CORE("I4", "0") "]}}'},'l.cores.0':" FILE_T("U8", "2,2", "0,4") "}", 4, 1, 0, TT_ERROR_FORMAT},
-  {"weight", "{'l.weight':" FILE_T("F32", "2,3", "0,24") ",'l.bias':" FILE_T("F32", "2", "24,32") "}", 32, 0, 0, TT_OK},
-  {"weight in U8", "{'l.weight':" FILE_T("U8", "2,3", "0,6") "}", 6, 3, 0, TT_OK},
-  {"weight in I64", "{'l.weight':" FILE_T("I64", "1,1", "0,8") "}", 8, 0, 0, TT_ERROR_UNSUPPORTED},
-  {"weight of three dimensions", "{'l.weight':" FILE_T("F32", "2,3,1", "0,24") "}", 24, 0, 0, TT_ERROR_SHAPE},
-  {"weight without rows", "{'l.weight':" FILE_T("F32", "0,3", "0,0") "}", 0, 0, 0, TT_ERROR_SHAPE},
-  {"weight with NaN", "{'l.weight':" FILE_T("F16", "1,1", "0,2") "}", 2, 255, 0, TT_ERROR_NONFINITE},
-  {"weight with a wrong bias", "{'l.weight':" FILE_T("F32", "2,3", "0,24") ",'l.bias':" FILE_T("F32", "3", "24,36") "}", 36, 0, 0, TT_ERROR_FORMAT},
-  {"exact name", "{'l':" FILE_T("BF16", "2,3", "0,12") ",'l.bias':" FILE_T("I64", "1", "12,20") "}", 20, 0, 0, TT_OK},
-  {"no such layer", "{'m.weight':" FILE_T("F32", "2,3", "0,24") "}", 24, 0, 0, TT_ERROR_INVALID},
+    {"cores alone", "{" FILE_CORES "}", 64, 0, 0, TT_OK},
+    {"everything said",
+     FILE_SAID(
+         "{" FILE_LISTS
+         ",\\'sweep\\':0,\\'size\\':[3,3],\\'cores\\':[" FILE_CORE("F32", "0") "," FILE_CORE(
+             "F32", "0") "],\\'rel_error\\':1.5e-3,\\'later\\':[{\\'x\\':[null,true,\\'}\\']}]}"),
+     64, 0, 0, TT_OK},
+    {"nothing said", FILE_SAID("{}"), 64, 0, 0, TT_OK},
+    {"another layer", "{'__metadata__':{'tt.layers':'{\\'m\\':{\\'rows\\':[7]}}'}," FILE_CORES "}",
+     64, 0, 0, TT_OK},
+    {"not finite", "{" FILE_CORES "}", 64, 255, 0, TT_ERROR_NONFINITE},
+    {"useful ranks", "{" FILE_CORES "}", 64, 0, 1, TT_OK},
+    {"rank above what is useful",
+     "{'l.cores.0':" FILE_T("F32", "1,1,2,3", "0,24") ",'l.cores.1':" FILE_T("F32", "3,2,2,1",
+                                                                             "24,72") "}",
+     72, 0, 1, TT_ERROR_SHAPE},
+    {"the same, not strict",
+     "{'l.cores.0':" FILE_T("F32", "1,1,2,3", "0,24") ",'l.cores.1':" FILE_T("F32", "3,2,2,1",
+                                                                             "24,72") "}",
+     72, 0, 0, TT_OK},
+    {"wrong row factor", FILE_SAID("{\\'rows\\':[2,3]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"wrong column factor", FILE_SAID("{\\'cols\\':[2,1]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"wrong rank", FILE_SAID("{\\'ranks\\':[1,3,1]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"too few factors", FILE_SAID("{\\'rows\\':[4]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"too many factors", FILE_SAID("{\\'rows\\':[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}"), 64, 0, 0,
+     TT_ERROR_FORMAT},
+    {"factor 0", FILE_SAID("{\\'rows\\':[2,0]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"factor 2^31", FILE_SAID("{\\'rows\\':[2,2147483648]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"size 0", FILE_SAID("{\\'size\\':[0,3]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"size too large", FILE_SAID("{\\'size\\':[5,3]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"columns too large", FILE_SAID("{\\'size\\':[4,4]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"size 2^63 - 1", FILE_SAID("{\\'size\\':[4,9223372036854775807]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"half a size", FILE_SAID("{\\'size\\':[4]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"sweep 2", FILE_SAID("{\\'sweep\\':2}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"sweep does not fit", FILE_SAID("{\\'sweep\\':1}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"sweep twice", FILE_SAID("{\\'sweep\\':0,\\'sweep\\':0}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"rows twice", FILE_SAID("{\\'rows\\':[2,2],\\'rows\\':[2,2]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"layer twice", FILE_SAID("{},\\'l\\':{}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"one core said", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") "]}"), 64, 0, 0,
+     TT_ERROR_FORMAT},
+    {"other dtype said",
+     FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") "," FILE_CORE("F16", "0") "]}"), 64, 0, 0,
+     TT_ERROR_FORMAT},
+    {"unknown dtype said",
+     FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") "," FILE_CORE("F7", "0") "]}"), 64, 0, 0,
+     TT_ERROR_FORMAT},
+    {"scales said, none there",
+     FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") "," FILE_CORE("F32", "-1") "]}"), 64, 0, 0,
+     TT_ERROR_FORMAT},
+    {"group -2", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") "," FILE_CORE("F32", "-2") "]}"),
+     64, 0, 0, TT_ERROR_FORMAT},
+    {"no group", FILE_SAID("{\\'cores\\':[" FILE_CORE("F32", "0") ",{\\'dtype\\':\\'F32\\'}]}"), 64,
+     0, 0, TT_ERROR_FORMAT},
+    {"dtype twice",
+     FILE_SAID("{\\'cores\\':[" FILE_CORE(
+         "F32", "0") ",{\\'dtype\\':\\'F32\\',\\'dtype\\':\\'F32\\',\\'group\\':0}]}"),
+     64, 0, 0, TT_ERROR_FORMAT},
+    {"unknown key of a core",
+     FILE_SAID("{\\'cores\\':[" FILE_CORE(
+         "F32", "0") ",{\\'dtype\\':\\'F32\\',\\'x\\':-1.5,\\'group\\':0}]}"),
+     64, 0, 0, TT_OK},
+    {"17 cores said",
+     FILE_SAID("{\\'cores\\':[{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}]}"), 64, 0, 0,
+     TT_ERROR_FORMAT},
+    {"a number for the layer", FILE_SAID("1"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"unclosed", FILE_SAID("{"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"unclosed unknown value", FILE_SAID("{\\'x\\':[[[["), 64, 0, 0, TT_ERROR_FORMAT},
+    {"closed too often", FILE_SAID("{\\'x\\':]}"), 64, 0, 0, TT_ERROR_FORMAT},
+    {"text behind", "{'__metadata__':{'tt.layers':'{} x'}," FILE_CORES "}", 64, 0, 0,
+     TT_ERROR_FORMAT},
+    {"empty text", "{'__metadata__':{'tt.layers':''}," FILE_CORES "}", 64, 0, 0, TT_ERROR_FORMAT},
+    {"a list", "{'__metadata__':{'tt.layers':'[]'}," FILE_CORES "}", 64, 0, 0, TT_ERROR_FORMAT},
+    {"ranks do not chain",
+     "{'l.cores.0':" FILE_T("F32", "1,2,3,2", "0,48") ",'l.cores.1':" FILE_T("F32", "3,1,1,1",
+                                                                             "48,60") "}",
+     60, 0, 0, TT_ERROR_FORMAT},
+    {"first rank 2", "{'l.cores.0':" FILE_T("F32", "2,2,3,1", "0,48") "}", 48, 0, 0,
+     TT_ERROR_FORMAT},
+    {"last rank 2", "{'l.cores.0':" FILE_T("F32", "1,2,3,2", "0,48") "}", 48, 0, 0,
+     TT_ERROR_FORMAT},
+    {"three dimensions", "{'l.cores.0':" FILE_T("F32", "1,2,6", "0,48") "}", 48, 0, 0,
+     TT_ERROR_FORMAT},
+    {"a dimension of 0", "{'l.cores.0':" FILE_T("F32", "1,0,3,1", "0,0") "}", 0, 0, 0,
+     TT_ERROR_FORMAT},
+    {"cores of I32", "{'l.cores.0':" FILE_T("I32", "1,2,3,1", "0,24") "}", 24, 0, 0,
+     TT_ERROR_FORMAT},
+    {"cores of U8, nothing said", "{'l.cores.0':" FILE_T("U8", "2,2", "0,4") "}", 4, 0, 0,
+     TT_ERROR_FORMAT},
+    {"bias",
+     "{'l.cores.0':" FILE_T("F32", "1,2,3,1", "0,24") ",'l.bias':" FILE_T("F32", "2", "24,32") "}",
+     32, 0, 0, TT_OK},
+    {"bias in F16",
+     "{'l.cores.0':" FILE_T("F32", "1,2,3,1", "0,24") ",'l.bias':" FILE_T("F16", "2", "24,28") "}",
+     28, 0, 0, TT_OK},
+    {"bias too long",
+     "{'l.cores.0':" FILE_T("F32", "1,2,3,1", "0,24") ",'l.bias':" FILE_T("F32", "3", "24,36") "}",
+     36, 0, 0, TT_ERROR_FORMAT},
+    {"bias in I32",
+     "{'l.cores.0':" FILE_T("F32", "1,2,3,1", "0,24") ",'l.bias':" FILE_T("I32", "2", "24,32") "}",
+     32, 0, 0, TT_ERROR_UNSUPPORTED},
+    {"bias not finite",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.bias':" FILE_T("F32", "2", "6,14") "}", 14,
+     255, 0, TT_ERROR_NONFINITE},
+    {"I8", "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") "}", 6, 255, 0, TT_OK},
+    {"E4M3 NaN", "{'l.cores.0':" FILE_T("F8_E4M3", "1,2,3,1", "0,6") "}", 6, 255, 0,
+     TT_ERROR_NONFINITE},
+    {"E5M2", "{'l.cores.0':" FILE_T("F8_E5M2", "1,2,3,1", "0,6") "}", 6, 1, 0, TT_OK},
+    {"E5M2 Inf", "{'l.cores.0':" FILE_T("F8_E5M2", "1,2,3,1", "0,6") "}", 6, 0x7C, 0,
+     TT_ERROR_NONFINITE},
+    {"F64 NaN", "{'l.cores.0':" FILE_T("F64", "1,1,1,1", "0,8") "}", 8, 255, 0, TT_ERROR_NONFINITE},
+    {"scale",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scale.0':" FILE_T("F32", "1", "6,10") "}",
+     10, 1, 0, TT_OK},
+    {"scale 0",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scale.0':" FILE_T("F32", "1", "6,10") "}",
+     10, 0, 0, TT_OK},
+    {"scale NaN",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scale.0':" FILE_T("F32", "1", "6,10") "}",
+     10, 255, 0, TT_ERROR_NONFINITE},
+    {"two scales",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scale.0':" FILE_T("F32", "2", "6,14") "}",
+     14, 1, 0, TT_ERROR_FORMAT},
+    {"scale in F16",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scale.0':" FILE_T("F16", "2", "6,10") "}",
+     10, 1, 0, TT_ERROR_FORMAT},
+    {"scales of rows",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F32", "2", "6,14") "}",
+     14, 1, 0, TT_OK},
+    {"scales of rows, NaN",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F32", "2", "6,14") "}",
+     14, 255, 0, TT_ERROR_NONFINITE},
+    {"scales of a row too many",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F32", "3", "6,18") "}",
+     18, 1, 0, TT_ERROR_FORMAT},
+    {"scales of groups",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F16", "2,1",
+                                                                            "6,10") "}",
+     10, 1, 0, TT_OK},
+    {"scales of too many groups",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F16", "2,2",
+                                                                            "6,14") "}",
+     14, 1, 0, TT_ERROR_FORMAT},
+    {"scales of rank 0",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("F32", "", "6,10") "}",
+     10, 1, 0, TT_ERROR_FORMAT},
+    {"scales in BF16",
+     "{'l.cores.0':" FILE_T("I8", "1,2,3,1", "0,6") ",'l.scales.0':" FILE_T("BF16", "2,1",
+                                                                            "6,10") "}",
+     10, 1, 0, TT_ERROR_FORMAT},
+    {"scales of a float core",
+     "{'l.cores.0':" FILE_T("F16", "1,2,3,1", "0,12") ",'l.scales.0':" FILE_T("F32", "2",
+                                                                              "12,20") "}",
+     20, 1, 0, TT_ERROR_FORMAT},
+    {"I4", FILE_PACKED("I4", "0", "2", "4", ""), 4, 1, 0, TT_OK},
+    {"I3", FILE_PACKED("I3", "0", "2", "4", ""), 4, 1, 0, TT_OK},
+    {"I2", FILE_PACKED("I2", "0", "1", "2", ""), 2, 1, 0, TT_OK},
+    {"I2 in rows of two bytes", FILE_PACKED("I2", "0", "2", "4", ""), 4, 1, 0, TT_ERROR_FORMAT},
+    {"I8 in U8", FILE_PACKED("I8", "0", "3", "6", ""), 6, 1, 0, TT_ERROR_FORMAT},
+    {"I4, groups of 2",
+     FILE_PACKED("I4", "2", "2", "4", ",'l.scales.0':" FILE_T("F16", "2,2", "4,12")), 12, 1, 0,
+     TT_OK},
+    {"I4, groups of 2, too few",
+     FILE_PACKED("I4", "2", "2", "4", ",'l.scales.0':" FILE_T("F16", "2,1", "4,8")), 8, 1, 0,
+     TT_ERROR_FORMAT},
+    {"I4, group 0 with scales",
+     FILE_PACKED("I4", "0", "2", "4", ",'l.scales.0':" FILE_T("F16", "2,1", "4,8")), 8, 1, 0,
+     TT_ERROR_FORMAT},
+    {"I4, rows unknown",
+     "{'__metadata__':{'tt.layers':'{\\'l\\':{\\'cols\\':[3],\\'ranks\\':[1,1],\\'cores\\':"
+     "[" FILE_CORE("I4", "0") "]}}'},'l.cores.0':" FILE_T("U8", "2,2", "0,4") "}",
+     4, 1, 0, TT_ERROR_FORMAT},
+    {"I4, huge product",
+     "{'__metadata__':{'tt.layers':'{\\'l\\':{\\'rows\\':[2147483647],\\'cols\\':[2147483647],\\'"
+     "ranks\\':[1,1],"
+     "\\'cores\\':[" FILE_CORE("I4", "0") "]}}'},'l.cores.0':" FILE_T("U8", "2,2", "0,4") "}",
+     4, 1, 0, TT_ERROR_FORMAT},
+    {"weight",
+     "{'l.weight':" FILE_T("F32", "2,3", "0,24") ",'l.bias':" FILE_T("F32", "2", "24,32") "}", 32,
+     0, 0, TT_OK},
+    {"weight in U8", "{'l.weight':" FILE_T("U8", "2,3", "0,6") "}", 6, 3, 0, TT_OK},
+    {"weight in I64", "{'l.weight':" FILE_T("I64", "1,1", "0,8") "}", 8, 0, 0,
+     TT_ERROR_UNSUPPORTED},
+    {"weight of three dimensions", "{'l.weight':" FILE_T("F32", "2,3,1", "0,24") "}", 24, 0, 0,
+     TT_ERROR_SHAPE},
+    {"weight without rows", "{'l.weight':" FILE_T("F32", "0,3", "0,0") "}", 0, 0, 0,
+     TT_ERROR_SHAPE},
+    {"weight with NaN", "{'l.weight':" FILE_T("F16", "1,1", "0,2") "}", 2, 255, 0,
+     TT_ERROR_NONFINITE},
+    {"weight with a wrong bias",
+     "{'l.weight':" FILE_T("F32", "2,3", "0,24") ",'l.bias':" FILE_T("F32", "3", "24,36") "}", 36,
+     0, 0, TT_ERROR_FORMAT},
+    {"exact name",
+     "{'l':" FILE_T("BF16", "2,3", "0,12") ",'l.bias':" FILE_T("I64", "1", "12,20") "}", 20, 0, 0,
+     TT_OK},
+    {"no such layer", "{'m.weight':" FILE_T("F32", "2,3", "0,24") "}", 24, 0, 0, TT_ERROR_INVALID},
 };
 
 static void file_test_layers(void) {
@@ -747,10 +950,13 @@ static void file_test_layers(void) {
     test_heap heap;
     options.strict = layer->strict;
     options.allocator = test_allocator(&heap);
-    test_check_status(tt_file_open_memory(bytes.bytes, bytes.size, &options, &file), TT_OK, layer->what, __FILE__, __LINE__);
+    test_check_status(tt_file_open_memory(bytes.bytes, bytes.size, &options, &file), TT_OK,
+                      layer->what, __FILE__, __LINE__);
     memset(&w, 0x55, sizeof w);
-    test_check_status(tt_file_matrix(file, "l", &options, &w), layer->wanted, layer->what, __FILE__, __LINE__);
-    if (layer->wanted) CHECK(!w.block && !w.rows && !w.shape.order && heap.live_blocks == (file != NULL));
+    test_check_status(tt_file_matrix(file, "l", &options, &w), layer->wanted, layer->what, __FILE__,
+                      __LINE__);
+    if (layer->wanted)
+      CHECK(!w.block && !w.rows && !w.shape.order && heap.live_blocks == (file != NULL));
     else CHECK(tt__valid(&w));
     tt_free(&w);
     tt_file_close(file);
@@ -763,10 +969,12 @@ static void file_test_layers(void) {
 static void file_test_values(void) {
   tt_file *file;
   tt_matrix w;
-  file_bytes bytes = file_build("{'l.weight':" FILE_T("U8", "1,3", "0,3") ",'l.bias':" FILE_T("U8", "1", "3,4") "}", 4, 200);
+  file_bytes bytes = file_build(
+      "{'l.weight':" FILE_T("U8", "1,3", "0,3") ",'l.bias':" FILE_T("U8", "1", "3,4") "}", 4, 200);
   CHECK_STATUS(tt_file_open_memory(bytes.bytes, bytes.size, NULL, &file), TT_OK);
   CHECK_STATUS(tt_file_matrix(file, "l", NULL, &w), TT_OK);
-  CHECK(w.cores[0].dtype == TT_F32 && ((const float *)w.cores[0].data)[2] == 200.0f && w.bias[0] == 200.0f);
+  CHECK(w.cores[0].dtype == TT_F32 && ((const float *)w.cores[0].data)[2] == 200.0f &&
+        w.bias[0] == 200.0f);
   tt_free(&w);
   CHECK_STATUS(tt_file_matrix(file, "l.weight", NULL, &w), TT_OK);
   CHECK(w.bias == NULL && w.rows == 1 && w.cols == 3 && w.shape.order == 1);
@@ -780,7 +988,9 @@ static void file_test_values(void) {
   CHECK_STATUS(tt_file_matrix(file, name, NULL, &w), TT_ERROR_INVALID);
   tt_file_close(file);
   free(bytes.bytes);
-  bytes = file_build("{'l.cores.0':" FILE_T("I8", "1,1,2,1", "0,2") ",'l.scale.0':" FILE_T("F32", "", "2,6") "}", 6, 0);
+  bytes = file_build(
+      "{'l.cores.0':" FILE_T("I8", "1,1,2,1", "0,2") ",'l.scale.0':" FILE_T("F32", "", "2,6") "}",
+      6, 0);
   bytes.bytes[bytes.size - 5] = 77;                            // a code, times 0
   CHECK_STATUS(tt_file_open_memory(bytes.bytes, bytes.size, NULL, &file), TT_OK);
   CHECK_STATUS(tt_file_matrix(file, "l", NULL, &w), TT_OK);
@@ -790,11 +1000,13 @@ static void file_test_values(void) {
   free(bytes.bytes);
   char text[4000] = "{", *at = text + 1;                       // 17 cores
   for (int k = 0; k < 17; k++)
-    at += sprintf(at, "%s'l.cores.%d':{'dtype':'I8','shape':[1,1,1,1],'data_offsets':[%d,%d]}", k ? "," : "", k, k, k + 1);
+    at += sprintf(at, "%s'l.cores.%d':{'dtype':'I8','shape':[1,1,1,1],'data_offsets':[%d,%d]}",
+                  k ? "," : "", k, k, k + 1);
   strcpy(at, "}");
   bytes = file_build(text, 17, 1);
   CHECK_STATUS(tt_file_open_memory(bytes.bytes, bytes.size, NULL, &file), TT_OK);
-  CHECK_STATUS(tt_file_matrix(file, "l", NULL, &w), TT_MAX_ORDER < 17 ? TT_ERROR_UNSUPPORTED : TT_OK);
+  CHECK_STATUS(tt_file_matrix(file, "l", NULL, &w),
+               TT_MAX_ORDER < 17 ? TT_ERROR_UNSUPPORTED : TT_OK);
   tt_free(&w);
   tt_file_close(file);
   free(bytes.bytes);
@@ -804,15 +1016,17 @@ static void file_test_values(void) {
 
 static void file_test_golden(void) {
   static const char header[] =
-    "{\"__metadata__\":{\"format\":\"pt\",\"tt.generator\":\"tt.h " TT_VERSION "\",\"note\":\"two\\u000a\\\"lines\\\\\"},"
-    "\"c\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[0,8]},"
-    "\"b\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[8,16]},"
-    "\"a\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[16,18]},"
-    "\"d\":{\"dtype\":\"F16\",\"shape\":[0,7],\"data_offsets\":[18,18]},"
-    "\"A\\\"\xc3\xa9\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[18,21]},"
-    "\"Z\":{\"dtype\":\"BOOL\",\"shape\":[1],\"data_offsets\":[21,22]},"
-    "\"aa\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[22,23]}}";
-  static const ptrdiff_t one[1] = {1}, two[2] = {2, 1}, three[1] = {3}, none[2] = {0, 7}, pair[1] = {2};
+      "{\"__metadata__\":{\"format\":\"pt\",\"tt.generator\":\"tt.h " TT_VERSION
+      "\",\"note\":\"two\\u000a\\\"lines\\\\\"},"
+      "\"c\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[0,8]},"
+      "\"b\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[8,16]},"
+      "\"a\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[16,18]},"
+      "\"d\":{\"dtype\":\"F16\",\"shape\":[0,7],\"data_offsets\":[18,18]},"
+      "\"A\\\"\xc3\xa9\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[18,21]},"
+      "\"Z\":{\"dtype\":\"BOOL\",\"shape\":[1],\"data_offsets\":[21,22]},"
+      "\"aa\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[22,23]}}";
+  static const ptrdiff_t one[1] = {1}, two[2] = {2, 1}, three[1] = {3}, none[2] = {0, 7},
+                         pair[1] = {2};
   tt_writer *writer;
   CHECK_STATUS(tt_writer_create(NULL, &writer), TT_OK);
   CHECK_STATUS(tt_writer_add(writer, "aa", "F4", 1, pair, "\1", 1), TT_OK);
@@ -826,7 +1040,8 @@ static void file_test_golden(void) {
   CHECK_STATUS(tt_writer_metadata(writer, "note", "two\n\"lines\\"), TT_OK);
   file_bytes bytes = file_saved(writer);
   size_t length = strlen(header), start = (8 + length + 63) / 64 * 64;
-  CHECK(bytes.size == start + 23 && bytes.bytes[0] == ((start - 8) & 255) && bytes.bytes[1] == (start - 8) >> 8);
+  CHECK(bytes.size == start + 23 && bytes.bytes[0] == ((start - 8) & 255) &&
+        bytes.bytes[1] == (start - 8) >> 8);
   CHECK(!memcmp(bytes.bytes + 8, header, length));
   for (size_t i = 8 + length; i < start; i++) CHECK(bytes.bytes[i] == ' ');
   CHECK(!memcmp(bytes.bytes + start, "\6\6\6\6\6\6\6\6\4\4\4\4\4\4\4\4\2\2\5\5\5\3\1", 23));
@@ -843,7 +1058,8 @@ static void file_test_golden(void) {
 }
 
 static void file_test_refused(void) {
-  static const ptrdiff_t dims[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1}, minus[1] = {-1}, wide[2] = {PTRDIFF_MAX, PTRDIFF_MAX};
+  static const ptrdiff_t dims[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1}, minus[1] = {-1},
+                         wide[2] = {PTRDIFF_MAX, PTRDIFF_MAX};
   static const ptrdiff_t three[1] = {3};
   tt_writer *writer;
   tt_options wrong = test_options();
@@ -888,14 +1104,15 @@ static void file_test_refused(void) {
   name[1020] = 0;                                              // no room for ".cores.0"
   CHECK_STATUS(tt_writer_add_matrix(writer, name, &w, NULL), TT_ERROR_INVALID);
   CHECK_STATUS(tt_writer_add(writer, "m.cores.1", "U8", 0, NULL, "x", 1), TT_OK);
-  CHECK_STATUS(tt_writer_add_matrix(writer, "m", &w, NULL), TT_ERROR_INVALID); // its second core is taken
+  CHECK_STATUS(tt_writer_add_matrix(writer, "m", &w, NULL),
+               TT_ERROR_INVALID); // its second core is taken
   ((float *)w.bias)[0] = (float)INFINITY;
   CHECK_STATUS(tt_writer_add_matrix(writer, "n", &w, NULL), TT_ERROR_NONFINITE);
   ((float *)w.cores[1].data)[0] = (float)NAN;
   CHECK_STATUS(tt_writer_add_matrix(writer, "n", &w, NULL), TT_ERROR_NONFINITE);
   ((float *)w.cores[1].data)[0] = 1;
   ((float *)w.bias)[0] = 1;
-  CHECK_STATUS(tt_writer_add_matrix(writer, "n", &w, NULL), TT_OK);            // nothing of it stayed behind
+  CHECK_STATUS(tt_writer_add_matrix(writer, "n", &w, NULL), TT_OK); // nothing of it stayed behind
   tt_free(&w);
   file_bytes bytes = file_saved(writer);
   tt_file *file;
@@ -912,8 +1129,8 @@ static void file_test_refused(void) {
   tt_writer_free(writer);
 }
 
-// Many tensors with a long common prefix, added in sorted order: the search tree stays shallow. All are copied
-// into a second file that must have the same bytes.
+// Many tensors with a long common prefix, added in sorted order: the search tree stays shallow. All
+// are copied into a second file that must have the same bytes.
 static void file_test_copy(void) {
   tt_writer *writer, *second;
   tt_file *file;
@@ -924,7 +1141,8 @@ static void file_test_copy(void) {
   CHECK_STATUS(tt_writer_create(NULL, &second), TT_OK);
   for (int i = 0; i < 5000; i++) {
     sprintf(name, "model.language_model.layers.%05d.self_attention.query.weight", i);
-    CHECK_STATUS(tt_writer_add(writer, name, types[i % 3], 0, NULL, "abcdefgh", widths[i % 3]), TT_OK);
+    CHECK_STATUS(tt_writer_add(writer, name, types[i % 3], 0, NULL, "abcdefgh", widths[i % 3]),
+                 TT_OK);
   }
   file_bytes bytes = file_saved(writer);
   CHECK_STATUS(tt_file_open_memory(bytes.bytes, bytes.size, NULL, &file), TT_OK);
@@ -940,7 +1158,8 @@ static void file_test_copy(void) {
 
 // What the report adds: numbers in a fixed notation, read back by strtod within the nine digits.
 static void file_test_report(void) {
-  static const double values[8] = {0, 1, 1.5e-3, 9.999999999e-8, 1e300, 5e-324, 123456789012.0, 0.1};
+  static const double values[8] = {0,     1,      1.5e-3,         9.999999999e-8,
+                                   1e300, 5e-324, 123456789012.0, 0.1};
   for (int i = 0; i < 8; i++) {
     char text[64] = {0};
     tt__sink sink = {text, 63, 0};
@@ -967,11 +1186,16 @@ static void file_test_report(void) {
     if (!strcmp(key, "tt.layers")) break;
   }
   CHECK(tt_file_metadata_count(file) == 4 && !strcmp(key, "tt.layers"));
-  CHECK(!strcmp(value, "{\"b\":{\"size\":[23,68],\"rows\":[3,4,2],\"cols\":[5,2,7],\"ranks\":[1,4,3,1],\"sweep\":1,"
-    "\"cores\":[{\"dtype\":\"I4\",\"group\":32},{\"dtype\":\"I4\",\"group\":32},{\"dtype\":\"I4\",\"group\":32}],"
-    "\"rel_error\":1.25000000e-2,\"bond_entropy\":[1.75000000e0,null],\"dense_params\":1680},"
-    "\"a\\\"\":{\"size\":[23,68],\"rows\":[3,4,2],\"cols\":[5,2,7],\"ranks\":[1,4,3,1],\"sweep\":1,"
-    "\"cores\":[{\"dtype\":\"I4\",\"group\":32},{\"dtype\":\"I4\",\"group\":32},{\"dtype\":\"I4\",\"group\":32}]}}"));
+  CHECK(!strcmp(
+      value,
+      "{\"b\":{\"size\":[23,68],\"rows\":[3,4,2],\"cols\":[5,2,7],\"ranks\":[1,4,3,1],\"sweep\":1,"
+      "\"cores\":[{\"dtype\":\"I4\",\"group\":32},{\"dtype\":\"I4\",\"group\":32},{\"dtype\":"
+      "\"I4\",\"group\":32}],"
+      "\"rel_error\":1.25000000e-2,\"bond_entropy\":[1.75000000e0,null],\"dense_params\":1680},"
+      "\"a\\\"\":{\"size\":[23,68],\"rows\":[3,4,2],\"cols\":[5,2,7],\"ranks\":[1,4,3,1],\"sweep\":"
+      "1,"
+      "\"cores\":[{\"dtype\":\"I4\",\"group\":32},{\"dtype\":\"I4\",\"group\":32},{\"dtype\":"
+      "\"I4\",\"group\":32}]}}"));
   tt_matrix back;
   CHECK_STATUS(tt_file_matrix(file, "a\"", NULL, &back), TT_OK);
   CHECK(file_same(&w, &back));
@@ -1024,7 +1248,8 @@ static void file_test_atomic(void) {
   tt_file_close(file);
   remove(FILE_PATH);
   CHECK_STATUS(tt_writer_save(writer, "no/such/folder/file"), TT_ERROR_IO);
-  CHECK_STATUS(tt_writer_save(writer, "."), TT_ERROR_IO);      // created beside it, but cannot replace it
+  CHECK_STATUS(tt_writer_save(writer, "."),
+               TT_ERROR_IO); // created beside it, but cannot replace it
   CHECK(!file_exists("..tmp"));
   CHECK_STATUS(tt_writer_save(writer, NULL), TT_ERROR_INVALID);
   CHECK_STATUS(tt_writer_save(NULL, FILE_PATH), TT_ERROR_INVALID);
@@ -1055,7 +1280,8 @@ static file_bytes file_sample(void) {
 static void file_test_damage(void) {
   file_bytes bytes = file_sample();
   CHECK(file_touch(bytes.bytes, bytes.size) != 0);
-  for (size_t size = 0; size < bytes.size; size++) {           // cut anywhere, in a block of exactly that size
+  // cut anywhere, in a block of exactly that size
+  for (size_t size = 0; size < bytes.size; size++) {
     file_bytes cut = file_exact(bytes.bytes, size);
     tt_file *file;
     CHECK_STATUS(tt_file_open_memory(cut.bytes, size, NULL, &file), TT_ERROR_FORMAT);
@@ -1146,7 +1372,8 @@ static int file_run_write(const tt_options *options) {
 static void file_test_retry(void) {
   tt_matrix w = file_train(3, TT_I8, 32, 0, 0, 1, NULL);
   file_bytes wanted = {NULL, 0};
-  for (long n = 0; n < 9; n++) {                               // 3 cores, 3 scales, one scale, bias, entry
+  // 3 cores, 3 scales, one scale, bias, entry
+  for (long n = 0; n < 9; n++) {
     test_heap heap;
     tt_options options = test_options();
     tt_writer *writer;

@@ -11,7 +11,8 @@ static void qr_free(qr_result *t) {
   free(t->r);
 }
 
-// Runs the float version on narrowed arrays with leading dimensions `padding` larger than the width.
+// Runs the float version on narrowed arrays with leading dimensions `padding` larger than the
+// width.
 static qr_result qr_run_single(ptrdiff_t rows, ptrdiff_t cols, const double *a, int padding) {
   qr_result t = {rows, cols, rows < cols ? rows : cols, NULL, NULL};
   ptrdiff_t lda = cols + padding, ldq = t.k + padding, ldr = cols + 2 * padding;
@@ -46,7 +47,8 @@ static qr_result qr_run(ptrdiff_t rows, ptrdiff_t cols, const double *a, int sin
 
 static double qr_worst[2][2]; // [single][residual, orthogonality]
 
-// Residual and orthogonality at most `gate`, R upper triangular with a diagonal that is not negative.
+// Residual and orthogonality at most `gate`, R upper triangular with a diagonal that is not
+// negative.
 static void qr_check(ptrdiff_t rows, ptrdiff_t cols, const double *a, int single, double gate) {
   qr_result t = qr_run(rows, cols, a, single, (int)((rows + cols) % 3));
   double residual = reference_residual(rows, cols, t.k, a, t.q, t.r, single);
@@ -60,7 +62,8 @@ static void qr_check(ptrdiff_t rows, ptrdiff_t cols, const double *a, int single
   CHECK(positive);
   CHECK_AT_MOST(residual, gate);
   CHECK_AT_MOST(orthogonality, gate);
-  if (!(residual <= gate && orthogonality <= gate)) printf("  %d x %d, single %d\n", (int)rows, (int)cols, single);
+  if (!(residual <= gate && orthogonality <= gate))
+    printf("  %d x %d, single %d\n", (int)rows, (int)cols, single);
   qr_worst[single][0] = reference_larger(qr_worst[single][0], residual);
   qr_worst[single][1] = reference_larger(qr_worst[single][1], orthogonality);
   qr_free(&t);
@@ -74,9 +77,10 @@ static void qr_check_both(ptrdiff_t rows, ptrdiff_t cols, const double *a, doubl
 }
 
 static void qr_test_random(void) {
-  static const int sizes[][2] = {{1, 1}, {1, 7}, {7, 1}, {2, 2}, {3, 5}, {5, 3}, {16, 16}, {31, 33}, {33, 31}, {64, 64},
-                                 {65, 63}, {100, 20}, {20, 100}, {127, 127}, {257, 40}, {40, 257}, {1000, 3},
-                                 {130, 129}};
+  static const int sizes[][2] = {{1, 1},    {1, 7},    {7, 1},    {2, 2},     {3, 5},
+                                 {5, 3},    {16, 16},  {31, 33},  {33, 31},   {64, 64},
+                                 {65, 63},  {100, 20}, {20, 100}, {127, 127}, {257, 40},
+                                 {40, 257}, {1000, 3}, {130, 129}};
   for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
     double *a = test_normal_doubles(sizes[i][0] * sizes[i][1]);
     qr_check_both(sizes[i][0], sizes[i][1], a, 3);
@@ -96,7 +100,8 @@ static void qr_test_structured(void) {
       if (i / n % 5 == 2 || i % n % 4 == 0) holes[i] = 0;
     }
     for (int i = 0; i < 7; i++) s[i] = 1 + i;
-    double *deficient = reference_with_values(m, n, s), *orthogonal = reference_orthogonal(m, k < m ? k : m);
+    double *deficient = reference_with_values(m, n, s),
+           *orthogonal = reference_orthogonal(m, k < m ? k : m);
     qr_check_both(m, n, zero, 35);
     qr_check_both(m, n, graded, 35);
     qr_check_both(m, n, holes, 35);
@@ -112,7 +117,8 @@ static void qr_test_structured(void) {
 
 // Largest and smallest numbers: squares leave the range, R sometimes reaches its edge.
 static void qr_test_scales(void) {
-  static const double scales[] = {1e300, 1e-300, 1e150, 1e-160, 0x1p-1060, 1e30, 1e-30, 1e37, 0x1p-140};
+  static const double scales[] = {1e300, 1e-300, 1e150, 1e-160,  0x1p-1060,
+                                  1e30,  1e-30,  1e37,  0x1p-140};
   for (int c = 0; c < 9; c++) {
     for (int wide = 0; wide < 2; wide++) {
       ptrdiff_t m = wide ? 12 : 25, n = wide ? 25 : 12;
@@ -123,6 +129,12 @@ static void qr_test_scales(void) {
       free(a);
     }
   }
+  double *columns = test_normal_doubles(25 * 12); // tiny and subnormal columns between normal ones
+  static const double sizes[] = {1, 1e-312, 1e-150, 1e-305};
+  for (ptrdiff_t i = 0; i < 25 * 12; i++) columns[i] *= sizes[i % 12 * 7 % 4];
+  qr_check(25, 12, columns, 0, 35);
+  qr_check(12, 25, columns, 0, 35);
+  free(columns);
   double mixed[4] = {1e300, 1e-300, -1e-300, 1e300}, tiny[4] = {0x1p-1074, 0, 0, -0x1p-1074};
   qr_check(2, 2, mixed, 0, 35);
   qr_check(2, 2, tiny, 0, 35);
@@ -167,7 +179,7 @@ static void qr_test_refusals(void) {
   }
   CHECK_STATUS(tt_qr(2, 3, x, 3, y, 2, y, 3, NULL), TT_ERROR_NONFINITE);
   for (int i = 0; i < 6; i++) CHECK(q[i] == 7 && r[i] == 7 && y[i] == 7);
-  a[2] = (double)NAN;                                          // between the rows: not part of the matrix
+  a[2] = (double)NAN; // between the rows: not part of the matrix
   CHECK_STATUS(tt_qr_f64(2, 2, a, 3, q, 2, r, 2, NULL), TT_OK);
   CHECK_STATUS(tt_qr_f64(0, 2, NULL, 2, NULL, 0, NULL, 2, NULL), TT_OK);
   CHECK_STATUS(tt_qr(2, 0, NULL, 0, NULL, 0, NULL, 0, NULL), TT_OK);
@@ -195,8 +207,8 @@ static void test_qr(void) {
   qr_test_random();
   if (getenv("TT_TEST_VERBOSE"))
     for (int single = 0; single < 2; single++)
-      printf("  qr %s, random: residual %.3f, orthogonality %.3f\n", single ? "f32" : "f64", qr_worst[single][0],
-             qr_worst[single][1]);
+      printf("  qr %s, random: residual %.3f, orthogonality %.3f\n", single ? "f32" : "f64",
+             qr_worst[single][0], qr_worst[single][1]);
   qr_test_structured();
   qr_test_scales();
   qr_test_known();
@@ -204,6 +216,6 @@ static void test_qr(void) {
   qr_test_memory();
   if (getenv("TT_TEST_VERBOSE"))
     for (int single = 0; single < 2; single++)
-      printf("  qr %s, all:    residual %.3f, orthogonality %.3f\n", single ? "f32" : "f64", qr_worst[single][0],
-             qr_worst[single][1]);
+      printf("  qr %s, all:    residual %.3f, orthogonality %.3f\n", single ? "f32" : "f64",
+             qr_worst[single][0], qr_worst[single][1]);
 }

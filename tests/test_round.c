@@ -1,18 +1,21 @@
 // Recompression of trains: the algebra of rounding, its error, its report, its edges.
 
-static void round_check_report(const tt_matrix *before, const tt_matrix *w, const tt_report *report, double norm, double slack) {
+static void round_check_report(const tt_matrix *before, const tt_matrix *w, const tt_report *report,
+                               double norm, double slack) {
   int d = w->shape.order;
   double square = 0;
   CHECK(!memcmp(report->ranks, w->shape.ranks, sizeof(int) * (size_t)(d + 1)));
   CHECK(report->dense_params == w->rows * w->cols && report->params == tt_shape_params(&w->shape));
-  CHECK_CLOSE(report->compression, (double)report->dense_params / (double)report->params, 1e-12 * report->compression);
+  CHECK_CLOSE(report->compression, (double)report->dense_params / (double)report->params,
+              1e-12 * report->compression);
   CHECK_CLOSE(report->norm, norm, slack * norm);
   CHECK(report->position == -1);
   for (int k = 0; k < d - 1; k++) {
     CHECK(report->discarded[k] >= 0 && report->discarded[k] <= 1 + 1e-12);
-    CHECK(report->entropy[k] >= 0 && report->entropy[k] <= log((double)before->shape.ranks[k + 1]) + 1e-9);
+    CHECK(report->entropy[k] >= 0 &&
+          report->entropy[k] <= log((double)before->shape.ranks[k + 1]) + 1e-9);
     CHECK(report->limit[k] >= TT_LIMIT_NONE && report->limit[k] <= TT_LIMIT_EPSILON);
-    CHECK(w->shape.ranks[k + 1] <= before->shape.ranks[k + 1]);    // never raises a rank
+    CHECK(w->shape.ranks[k + 1] <= before->shape.ranks[k + 1]); // never raises a rank
     square += report->discarded[k] * report->discarded[k];
   }
   if (w->cores[0].dtype == TT_F64) CHECK_CLOSE(report->relative_error, sqrt(square), 1e-12);
@@ -25,7 +28,8 @@ static void round_check_case(int index, int padded, tt_dtype dtype, int sweep) {
   train_built a = train_build(&shape, padded, dtype, 4, sweep, 1);
   tt_matrix whole = train_padded_view(&a.w);
   ptrdiff_t count = whole.rows * whole.cols;
-  double *dense = train_dense(&whole), norm = compress_norm(count, dense), slack = dtype < 2 ? 1e-12 : 1e-6;
+  double *dense = train_dense(&whole), norm = compress_norm(count, dense),
+         slack = dtype < 2 ? 1e-12 : 1e-6;
   for (int step = 0; step < 12; step++) {
     tt_options options = test_options();
     tt_matrix c;
@@ -42,7 +46,8 @@ static void round_check_case(int index, int padded, tt_dtype dtype, int sweep) {
     double error = compress_error(&result, dense);
     CHECK_CLOSE(error, report.relative_error, slack);
     if (options.max_rank != 2) CHECK_AT_MOST(error, options.epsilon + slack);
-    for (int k = 1; k < c.shape.order; k++) if (options.max_rank) CHECK(c.shape.ranks[k] <= options.max_rank);
+    for (int k = 1; k < c.shape.order; k++)
+      if (options.max_rank) CHECK(c.shape.ranks[k] <= options.max_rank);
     compress_check_theorem(dense, &result, &report, slack);
     tt_free(&c);
   }
@@ -53,12 +58,14 @@ static void round_check_case(int index, int padded, tt_dtype dtype, int sweep) {
 static void round_test_six_shapes(void) {
   for (int index = 0; index < SHAPE_TABLE_SIZE; index++)
     for (int d = 0; d < 10; d++)
-      for (int variant = 0; variant < 4; variant++) round_check_case(index, variant & 1, train_dtypes[d], variant >> 1);
+      for (int variant = 0; variant < 4; variant++)
+        round_check_case(index, variant & 1, train_dtypes[d], variant >> 1);
 }
 
 // Peer results: ranks that only exist on paper vanish, caps hold.
 static void round_test_useful_ranks(void) {
-  int rows[5] = {2, 1, 4, 3, 3}, ranks[6] = {1, 15, 15, 15, 15, 1}, useful[6] = {1, 2, 2, 8, 3, 1}, capped[6] = {1, 2, 2, 5, 3, 1};
+  int rows[5] = {2, 1, 4, 3, 3}, ranks[6] = {1, 15, 15, 15, 15, 1}, useful[6] = {1, 2, 2, 8, 3, 1},
+      capped[6] = {1, 2, 2, 5, 3, 1};
   int ones[5] = {1, 1, 1, 1, 1};
   tt_shape shape = test_shape(5, rows, ones, ranks);
   tt_matrix a = test_train(&shape), c;
@@ -68,7 +75,7 @@ static void round_test_useful_ranks(void) {
   options.max_rank = 9;
   CHECK_STATUS(tt_round(&a, &options, &c, NULL), TT_OK);
   for (int k = 0; k <= 5; k++) CHECK(c.shape.ranks[k] == useful[k]);
-  train_check_dense(&c, dense, 1e-13);                       // nothing was lost
+  train_check_dense(&c, dense, 1e-13); // nothing was lost
   tt_free(&c);
   options.max_rank = 5;
   CHECK_STATUS(tt_round(&a, &options, &c, NULL), TT_OK);
@@ -110,7 +117,7 @@ static void round_test_ones(void) {
   tt_free(&c);
   tt_free(&sum);
   tt_free(&w);
-  w = train_constant(16, 10, 1e13);                          // norm 1e216, whose square overflows
+  w = train_constant(16, 10, 1e13); // norm 1e216, whose square overflows
   for (int step = 0; step < 50; step++) {
     CHECK_STATUS(tt_add(&w, &w, NULL, &sum), TT_OK);
     tt_free(&w);
@@ -124,7 +131,8 @@ static void round_test_ones(void) {
   tt_free(&w);
 }
 
-// A sum of four rank-1 terms of weights 1, 1e-3, 1e-6, 1e-9: each tolerance keeps the terms above it.
+// A sum of four rank-1 terms of weights 1, 1e-3, 1e-6, 1e-9: each tolerance keeps the terms above
+// it.
 static void round_test_four_terms(void) {
   int legs[3] = {20, 30, 32}, ones[3] = {1, 1, 1}, ranks[4] = {1, 1, 1, 1};
   tt_shape shape = test_shape(3, legs, ones, ranks);
@@ -141,7 +149,10 @@ static void round_test_four_terms(void) {
     CHECK_STATUS(tt_norm(&term, &norm), TT_OK);
     CHECK_STATUS(tt_scale(&term, pow(1e-3, t) / norm, NULL, &next), TT_OK);
     tt_free(&term);
-    if (t == 0) { sum = next; continue; }
+    if (t == 0) {
+      sum = next;
+      continue;
+    }
     CHECK_STATUS(tt_add(&sum, &next, NULL, &term), TT_OK);
     tt_free(&sum);
     tt_free(&next);
@@ -197,7 +208,10 @@ static void round_test_algebra(void) {
       CHECK(!memcmp(c.shape.ranks, shape.ranks, sizeof shape.ranks));
       CHECK_STATUS(tt_scale(&a, results[t], NULL, &expected), TT_OK);
       CHECK_AT_MOST(round_distance(&c, &expected), 1e-12);
-      tt_free(&other); tt_free(&sum); tt_free(&c); tt_free(&expected);
+      tt_free(&other);
+      tt_free(&sum);
+      tt_free(&c);
+      tt_free(&expected);
     }
     tt_free(&a);
     tt_free(&b);
@@ -208,7 +222,11 @@ static void round_test_algebra(void) {
 static void round_test_random_trains(void) {
   for (int trial = 0; trial < 40; trial++) {
     int order = 8 + test_below(2), legs[9], ones[9], ranks[10];
-    for (int k = 0; k < order; k++) { legs[k] = 1 + test_below(7); ones[k] = 1; ranks[k + 1] = 1 + test_below(9); }
+    for (int k = 0; k < order; k++) {
+      legs[k] = 1 + test_below(7);
+      ones[k] = 1;
+      ranks[k + 1] = 1 + test_below(9);
+    }
     ranks[0] = ranks[order] = 1;
     tt_shape shape = test_shape(order, legs, ones, ranks);
     tt_matrix t = test_train(&shape), sum, twice, c = round_to(&t, 1e-8), d;
@@ -217,8 +235,13 @@ static void round_test_random_trains(void) {
     CHECK_STATUS(tt_scale(&t, 2, NULL, &twice), TT_OK);
     d = round_to(&sum, 1e-8);
     CHECK_AT_MOST(round_distance(&d, &twice), 1e-8);
-    for (int k = 0; k <= order; k++) CHECK(d.shape.ranks[k] == c.shape.ranks[k] && c.shape.ranks[k] <= ranks[k]);
-    tt_free(&t); tt_free(&sum); tt_free(&twice); tt_free(&c); tt_free(&d);
+    for (int k = 0; k <= order; k++)
+      CHECK(d.shape.ranks[k] == c.shape.ranks[k] && c.shape.ranks[k] <= ranks[k]);
+    tt_free(&t);
+    tt_free(&sum);
+    tt_free(&twice);
+    tt_free(&c);
+    tt_free(&d);
   }
 }
 
@@ -229,7 +252,7 @@ static void round_test_five_to_the_fourth(void) {
   tt_matrix a = test_train(&shape), c = round_to(&a, 0.03);
   CHECK_AT_MOST(round_distance(&c, &a), 0.03);
   tt_free(&c);
-  c = round_to(&a, 0);                                       // nothing may be lost without tolerance and cap
+  c = round_to(&a, 0); // nothing may be lost without tolerance and cap
   CHECK(!memcmp(c.shape.ranks, a.shape.ranks, sizeof a.shape.ranks));
   CHECK_AT_MOST(round_distance(&c, &a), 1e-13);
   tt_free(&c);
@@ -257,9 +280,12 @@ static void round_test_with_compress(void) {
     options.max_rank = 1;
     CHECK_STATUS(tt_compress_f64(dense, a.rows, a.cols, &shape, &options, &b, &first), TT_OK);
     CHECK_STATUS(tt_round(&a, &options, &c, &second), TT_OK);
-    CHECK_AT_MOST(second.relative_error, 2 * first.relative_error + 1e-12);  // both within sqrt(order-1) of the best
+    CHECK_AT_MOST(second.relative_error,
+                  2 * first.relative_error + 1e-12); // both within sqrt(order-1) of the best
     CHECK_AT_MOST(first.relative_error, 2 * second.relative_error + 1e-12);
-    tt_free(&b); tt_free(&c); tt_free(&a);
+    tt_free(&b);
+    tt_free(&c);
+    tt_free(&a);
     free(dense);
   }
 }
@@ -280,7 +306,10 @@ static void round_test_huge(void) { // norm 1e200: tolerance and report do not o
   CHECK_CLOSE(report.relative_error, reference.relative_error, 1e-12);
   CHECK(!memcmp(report.ranks, reference.ranks, sizeof report.ranks));
   CHECK_AT_MOST(round_distance(&c, &scaled), 0.2);
-  tt_free(&a); tt_free(&scaled); tt_free(&c); tt_free(&small);
+  tt_free(&a);
+  tt_free(&scaled);
+  tt_free(&c);
+  tt_free(&small);
 }
 
 static void round_test_zero(void) {
@@ -294,7 +323,8 @@ static void round_test_zero(void) {
     options.epsilon = 0.1;
     CHECK_STATUS(tt_round(&w, &options, &c, &report), TT_OK);
     CHECK(report.relative_error == 0 && report.norm == 0);
-    for (int k = 1; k < shape.order; k++) CHECK(c.shape.ranks[k] == 1 && report.entropy[k - 1] == 0);
+    for (int k = 1; k < shape.order; k++)
+      CHECK(c.shape.ranks[k] == 1 && report.entropy[k - 1] == 0);
     double *zero = test_doubles(w.rows * w.cols);
     train_check_dense(&c, zero, 0);
     free(zero);
@@ -316,7 +346,8 @@ static void round_test_limits(void) {
   options.max_rank = 0;
   options.epsilon = 3;
   CHECK_STATUS(tt_round(&a, &options, &c, &report), TT_OK);
-  for (int k = 0; k < 3; k++) CHECK(c.shape.ranks[k + 1] == 1 && report.limit[k] == TT_LIMIT_EPSILON);
+  for (int k = 0; k < 3; k++)
+    CHECK(c.shape.ranks[k + 1] == 1 && report.limit[k] == TT_LIMIT_EPSILON);
   tt_free(&c);
   options.epsilon = -1;
   CHECK_STATUS(tt_round(&a, &options, &c, &report), TT_ERROR_INVALID);

@@ -1,9 +1,11 @@
-// tt_svd and tt_svd_f64: the measures of LAPACK's own tests, relative accuracy on graded matrices, what tells the four
-// methods apart, scales, special matrices, refusals. TT_TEST_VERBOSE prints the largest ratios of every method.
+// tt_svd and tt_svd_f64: the measures of LAPACK's own tests, relative accuracy on graded matrices,
+// what tells the four methods apart, scales, special matrices, refusals. TT_TEST_VERBOSE prints the
+// largest ratios of every method.
 #include "reference.h"
 
 enum { SVD_METHODS = 5 };
-static const char *const svd_names[SVD_METHODS] = {"auto", "gram", "jacobi", "householder", "randomized"};
+static const char *const svd_names[SVD_METHODS] = {"auto", "gram", "jacobi", "householder",
+                                                   "randomized"};
 
 typedef struct svd_result {
   ptrdiff_t rows, cols, k;
@@ -41,7 +43,8 @@ static svd_result svd_run_options(int single, ptrdiff_t rows, ptrdiff_t cols, co
   return t;
 }
 
-static svd_result svd_run(int method, int single, ptrdiff_t rows, ptrdiff_t cols, const double *a, int max_rank) {
+static svd_result svd_run(int method, int single, ptrdiff_t rows, ptrdiff_t cols, const double *a,
+                          int max_rank) {
   tt_options options = test_options();
   options.method = method;
   options.max_rank = max_rank;
@@ -57,13 +60,15 @@ static double *svd_right(const svd_result *t) {
 }
 
 static double svd_residual(const svd_result *t, const double *a, int single) {
-  double *right = svd_right(t), ratio = reference_residual(t->rows, t->cols, t->k, a, t->u, right, single);
+  double *right = svd_right(t),
+         ratio = reference_residual(t->rows, t->cols, t->k, a, t->u, right, single);
   free(right);
   return ratio;
 }
 
 static double svd_right_orthogonality(const svd_result *t, int single) {
-  double *v = reference_transpose(t->k, t->cols, t->vt), ratio = reference_orthogonality(t->cols, t->k, v, single);
+  double *v = reference_transpose(t->k, t->cols, t->vt),
+         ratio = reference_orthogonality(t->cols, t->k, v, single);
   free(v);
   return ratio;
 }
@@ -97,9 +102,10 @@ static void svd_record(int all, int method, int single, const double *ratios) {
   }
 }
 
-// LAPACK's three ratios of a full decomposition at most `gate`, values ordered, signs fixed. The Gram matrix of doubles
-// keeps half of their digits: its residual is only held to 1e-7 ||A||.
-static void svd_check_result(const svd_result *t, int method, int single, const double *a, double gate) {
+// LAPACK's three ratios of a full decomposition at most `gate`, values ordered, signs fixed. The
+// Gram matrix of doubles keeps half of their digits: its residual is only held to 1e-7 ||A||.
+static void svd_check_result(const svd_result *t, int method, int single, const double *a,
+                             double gate) {
   double ratios[3];
   int half = method == TT_SVD_GRAM && !single;
   double longer = (double)(t->rows > t->cols ? t->rows : t->cols);
@@ -113,12 +119,13 @@ static void svd_check_result(const svd_result *t, int method, int single, const 
   CHECK_AT_MOST(ratios[1], gate);
   CHECK_AT_MOST(ratios[2], gate);
   if (!(ratios[0] <= gate && ratios[1] <= gate && ratios[2] <= gate) && !half && test_failed <= 100)
-    printf("  %s, %d x %d, single %d: %g %g %g\n", svd_names[method], (int)t->rows, (int)t->cols, single, ratios[0],
-           ratios[1], ratios[2]);
+    printf("  %s, %d x %d, single %d: %g %g %g\n", svd_names[method], (int)t->rows, (int)t->cols,
+           single, ratios[0], ratios[1], ratios[2]);
   if (!(half && gate > 3)) svd_record(gate > 3, method, single, ratios);
 }
 
-static void svd_check(int method, int single, ptrdiff_t rows, ptrdiff_t cols, const double *a, double gate) {
+static void svd_check(int method, int single, ptrdiff_t rows, ptrdiff_t cols, const double *a,
+                      double gate) {
   svd_result t = svd_run(method, single, rows, cols, a, 0);
   svd_check_result(&t, method, single, a, gate);
   svd_free(&t);
@@ -134,12 +141,13 @@ static void svd_check_all(ptrdiff_t rows, ptrdiff_t cols, const double *a, doubl
   free(rounded);
 }
 
-// ---------------------------------------------------------------------------------------- LAPACK's suite
+// ---------------------------------------------------------------------------------- LAPACK's suite
 
 // Random matrices of all sizes of LAPACK's svd.in, and around tiles, tall and wide: gate 3.
 static void svd_test_random(void) {
   static const int small[] = {0, 1, 2, 3, 10, 16, 30, 40};
-  static const int large[][2] = {{63, 63}, {64, 64}, {65, 65}, {100, 100}, {257, 63}, {64, 257}, {65, 100}, {257, 100}};
+  static const int large[][2] = {{63, 63},  {64, 64},  {65, 65},  {100, 100},
+                                 {257, 63}, {64, 257}, {65, 100}, {257, 100}};
   for (int i = 0; i < 8; i++)
     for (int j = 0; j < 8; j++) {
       double *a = test_normal_doubles(small[i] * small[j]);
@@ -157,9 +165,11 @@ static void svd_test_random(void) {
   free(a);
 }
 
-// Zero, identity, and LATMS modes 1 to 6 with condition 1/ulp, as they are and near underflow and overflow.
+// Zero, identity, and LATMS modes 1 to 6 with condition 1/ulp, as they are and near underflow and
+// overflow.
 static void svd_test_types(void) {
-  static const int sizes[][2] = {{1, 1}, {3, 2}, {10, 16}, {16, 10}, {30, 30}, {40, 16}, {16, 40}, {65, 64}, {33, 100}};
+  static const int sizes[][2] = {{1, 1},   {3, 2},   {10, 16}, {16, 10}, {30, 30},
+                                 {40, 16}, {16, 40}, {65, 64}, {33, 100}};
   double s[100];
   for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
     ptrdiff_t m = sizes[i][0], n = sizes[i][1], k = m < n ? m : n;
@@ -178,7 +188,8 @@ static void svd_test_types(void) {
   }
 }
 
-// Evenly spaced values at the edges of the range; everything subnormal; what overflows when squared.
+// Evenly spaced values at the edges of the range; everything subnormal; what overflows when
+// squared.
 static void svd_test_scales(void) {
   static const double wide[] = {0x1p-970, 0x1p971, 1e150, 1e-150, 1e-160, 1e300, 1e-300, 0x1p-1060};
   static const double narrow[] = {0x1p-103, 0x1p104, 1e37, 1e-38, 1e30, 1e-30, 0x1p-140, 0x1p-147};
@@ -200,7 +211,8 @@ static void svd_test_scales(void) {
   }
 }
 
-// Upper bidiagonal with entries between 1/ulp and ulp (LAPACK's hardest type), and with zeros on the diagonal.
+// Upper bidiagonal with entries between 1/ulp and ulp (LAPACK's hardest type), and with zeros on
+// the diagonal.
 static void svd_test_bidiagonal(void) {
   for (int kind = 0; kind < 3; kind++) {
     ptrdiff_t n = 45;
@@ -211,21 +223,22 @@ static void svd_test_bidiagonal(void) {
       if (kind == 1 && i % 7 == 3) a[i * n + i] = 0;
     }
     svd_check_all(n, n, a, 35);
-    double *rounded = reference_round(n * n, a, 1);            // kind 2 is known: 2 cos(j pi / (2n+1))
+    double *rounded = reference_round(n * n, a, 1); // kind 2 is known: 2 cos(j pi / (2n+1))
     svd_result t = svd_run(TT_SVD_AUTO, 0, n, n, rounded, 0);
     if (reference_is_wider() && reference_size() >= n) {
       reference_singular_values(n, n, rounded, values);
       CHECK_AT_MOST(reference_absolute(n, t.s, values, 0), 10);
     }
     for (ptrdiff_t j = 0; kind == 2 && j < n; j++)
-      CHECK_CLOSE(t.s[j], 2 * cos((double)(j + 1) * 3.14159265358979323846 / (double)(2 * n + 1)), 2e-14);
+      CHECK_CLOSE(t.s[j], 2 * cos((double)(j + 1) * 3.14159265358979323846 / (double)(2 * n + 1)),
+                  2e-14);
     svd_free(&t);
     free(a);
     free(values);
   }
 }
 
-// ---------------------------------------------------------------------------------------- accuracy of small values
+// ------------------------------------------------------------------------ accuracy of small values
 
 static void svd_shuffle(ptrdiff_t rows, ptrdiff_t cols, double *a, int by_rows) {
   ptrdiff_t count = by_rows ? rows : cols, other = by_rows ? cols : rows, step = by_rows ? 1 : cols;
@@ -243,7 +256,8 @@ static void svd_shuffle(ptrdiff_t rows, ptrdiff_t cols, double *a, int by_rows) 
 // Gaussian with rows scaled from 1 to 10^-row and columns from 1 to 10^-column, geometrically.
 static double *svd_graded(ptrdiff_t n, double row, double column, int shuffled) {
   double *a = test_normal_doubles(n * n), last = (double)(n - 1);
-  for (ptrdiff_t i = 0; i < n * n; i++) a[i] *= pow(10, -row * (double)(i / n) / last - column * (double)(i % n) / last);
+  for (ptrdiff_t i = 0; i < n * n; i++)
+    a[i] *= pow(10, -row * (double)(i / n) / last - column * (double)(i % n) / last);
   if (shuffled) {
     svd_shuffle(n, n, a, 1);
     svd_shuffle(n, n, a, 0);
@@ -255,7 +269,8 @@ static double *svd_graded(ptrdiff_t n, double row, double column, int shuffled) 
 static double *svd_kahan(ptrdiff_t n) {
   double *a = test_doubles(n * n);
   for (ptrdiff_t i = 0; i < n; i++)
-    for (ptrdiff_t j = i; j < n; j++) a[i * n + j] = pow(sin(1.2), (double)i) * (i == j ? 1 : -cos(1.2));
+    for (ptrdiff_t j = i; j < n; j++)
+      a[i * n + j] = pow(sin(1.2), (double)i) * (i == j ? 1 : -cos(1.2));
   return a;
 }
 
@@ -271,8 +286,10 @@ static double *svd_lauchli(ptrdiff_t n, double mu) {
 
 static double svd_relative_worst[SVD_METHODS], svd_absolute_worst[SVD_METHODS];
 
-// Errors of the singular values of one method against the reference: largest relative one, and absolute in eps s1.
-static double svd_relative_error(int method, ptrdiff_t m, ptrdiff_t n, const double *a, double *absolute) {
+// Errors of the singular values of one method against the reference: largest relative one, and
+// absolute in eps s1.
+static double svd_relative_error(int method, ptrdiff_t m, ptrdiff_t n, const double *a,
+                                 double *absolute) {
   ptrdiff_t k = m < n ? m : n;
   double *wanted = test_doubles(k);
   reference_singular_values(m, n, a, wanted);
@@ -285,16 +302,19 @@ static double svd_relative_error(int method, ptrdiff_t m, ptrdiff_t n, const dou
   return relative;
 }
 
-static void svd_check_relative(const char *name, ptrdiff_t m, ptrdiff_t n, double *a, double bound) {
+static void svd_check_relative(const char *name, ptrdiff_t m, ptrdiff_t n, double *a,
+                               double bound) {
   double absolute, jacobi = svd_relative_error(TT_SVD_JACOBI, m, n, a, &absolute);
   CHECK_AT_MOST(jacobi, bound);
   CHECK_AT_MOST(absolute, 10);
   double householder = svd_relative_error(TT_SVD_HOUSEHOLDER, m, n, a, &absolute);
   CHECK_AT_MOST(absolute, 35);
   if (getenv("TT_TEST_VERBOSE"))
-    printf("  svd relative, %-28s jacobi %.1e (demand %.0e), householder %.1e\n", name, jacobi, bound, householder);
+    printf("  svd relative, %-28s jacobi %.1e (demand %.0e), householder %.1e\n", name, jacobi,
+           bound, householder);
   svd_relative_worst[TT_SVD_JACOBI] = reference_larger(svd_relative_worst[TT_SVD_JACOBI], jacobi);
-  svd_relative_worst[TT_SVD_HOUSEHOLDER] = reference_larger(svd_relative_worst[TT_SVD_HOUSEHOLDER], householder);
+  svd_relative_worst[TT_SVD_HOUSEHOLDER] =
+      reference_larger(svd_relative_worst[TT_SVD_HOUSEHOLDER], householder);
   free(a);
 }
 
@@ -307,13 +327,14 @@ static void svd_check_absolute(const char *name, ptrdiff_t m, ptrdiff_t n, doubl
     svd_absolute_worst[method] = reference_larger(svd_absolute_worst[method], found[method]);
   }
   if (getenv("TT_TEST_VERBOSE"))
-    printf("  svd absolute / (eps s1), %-17s auto %.2f, jacobi %.2f, householder %.2f\n", name, found[TT_SVD_AUTO],
-           found[TT_SVD_JACOBI], found[TT_SVD_HOUSEHOLDER]);
+    printf("  svd absolute / (eps s1), %-17s auto %.2f, jacobi %.2f, householder %.2f\n", name,
+           found[TT_SVD_AUTO], found[TT_SVD_JACOBI], found[TT_SVD_HOUSEHOLDER]);
   free(a);
 }
 
-// Jacobi is relatively accurate where the matrix is well conditioned after scaling its rows and columns
-// [Demmel, Veselic 1992]; on shuffled gradings the bidiagonalisation loses what the largest entries cover.
+// Jacobi is relatively accurate where the matrix is well conditioned after scaling its rows and
+// columns [Demmel, Veselic 1992]; on shuffled gradings the bidiagonalisation loses what the largest
+// entries cover.
 static void svd_test_relative(void) {
   ptrdiff_t n = reference_size();
   if (!reference_is_wider()) {
@@ -328,7 +349,8 @@ static void svd_test_relative(void) {
   svd_check_relative("graded both, shuffled", n, n, svd_graded(n, 12, 12, 1), 1e-11);
   svd_check_relative("Kahan", n, n, svd_kahan(n), 1e-8);
   svd_check_relative("Lauchli 1e-10", n + 1, n, svd_lauchli(n, 1e-10), 1e-13);
-  CHECK(svd_relative_worst[TT_SVD_HOUSEHOLDER] > 1e3 * svd_relative_worst[TT_SVD_JACOBI]); // they do differ
+  CHECK(svd_relative_worst[TT_SVD_HOUSEHOLDER] >
+        1e3 * svd_relative_worst[TT_SVD_JACOBI]); // they do differ
 }
 
 // Where nothing better exists: errors of a few eps s1.
@@ -358,7 +380,8 @@ static void svd_test_absolute(void) {
 
 static double svd_gram_worst[2]; // absolute in 4e-7 s1, relative over its bound
 
-// Gram in float: |ds| <= 4e-7 s1 always, relative <= 10 eps (s1/s)^2 + 10 eps in double before the result is rounded.
+// Gram in float: |ds| <= 4e-7 s1 always, relative <= 10 eps (s1/s)^2 + 10 eps in double before the
+// result is rounded.
 static void svd_check_gram(ptrdiff_t m, ptrdiff_t n, double *a) {
   ptrdiff_t k = m < n ? m : n;
   double *wanted = test_doubles(k), relative = 0;
@@ -367,8 +390,10 @@ static void svd_check_gram(ptrdiff_t m, ptrdiff_t n, double *a) {
   svd_result t = svd_run(TT_SVD_GRAM, 1, m, n, a, 0);
   CHECK_STATUS(t.status, TT_OK);
   for (ptrdiff_t i = 0; i < k; i++) {
-    double ratio = wanted[0] / wanted[i], bound = 10 * 0x1p-53 * (ratio * ratio + 1) + 0x1p-24 + 0x1p-149 / wanted[i];
-    if (wanted[i] > 0) relative = reference_larger(relative, fabs(t.s[i] - wanted[i]) / wanted[i] / bound);
+    double ratio = wanted[0] / wanted[i],
+           bound = 10 * 0x1p-53 * (ratio * ratio + 1) + 0x1p-24 + 0x1p-149 / wanted[i];
+    if (wanted[i] > 0)
+      relative = reference_larger(relative, fabs(t.s[i] - wanted[i]) / wanted[i] / bound);
   }
   double absolute = reference_absolute(k, t.s, wanted, 0) * 0x1p-53 / 4e-7;
   CHECK_AT_MOST(absolute, 1);
@@ -405,7 +430,8 @@ static void svd_test_gram_on_doubles(void) {
     double s[140];
     reference_spectrum(3, k, 1e12, s);
     double *a = reference_with_values(m, n, s);
-    svd_result automatic = svd_run(TT_SVD_AUTO, 0, m, n, a, 0), gram = svd_run(TT_SVD_GRAM, 0, m, n, a, 0);
+    svd_result automatic = svd_run(TT_SVD_AUTO, 0, m, n, a, 0),
+               gram = svd_run(TT_SVD_GRAM, 0, m, n, a, 0);
     CHECK_AT_MOST(fabs(automatic.s[k - 1] - 1e-12), 1e-14);
     CHECK_AT_MOST(reference_absolute(k, gram.s, s, 0) * 0x1p-53, 1e-7);
     CHECK(fabs(gram.s[k - 1] - 1e-12) > 1e-13);                // it cannot see this one
@@ -415,9 +441,10 @@ static void svd_test_gram_on_doubles(void) {
   }
 }
 
-// ---------------------------------------------------------------------------------------- special matrices
+// -------------------------------------------------------------------------------- special matrices
 
-// Clusters, duplicated rows and columns, constant, rank one, orthogonal, -0.0, one entry, one row of numbers.
+// Clusters, duplicated rows and columns, constant, rank one, orthogonal, -0.0, one entry, one row
+// of numbers.
 static void svd_test_special(void) {
   static const int sizes[][2] = {{20, 20}, {31, 17}, {17, 31}};
   for (int c = 0; c < 3; c++) {
@@ -432,9 +459,9 @@ static void svd_test_special(void) {
     svd_check_all(m, n, equal, 35);
     svd_check_all(m, n, two, 35);
     svd_check_all(m, n, tight, 35);
-    for (ptrdiff_t i = 0; i < count; i++) a[i] = equal[i / n / 2 * n + i % n];      // every row twice
+    for (ptrdiff_t i = 0; i < count; i++) a[i] = equal[i / n / 2 * n + i % n]; // every row twice
     svd_check_all(m, n, a, 35);
-    for (ptrdiff_t i = 0; i < count; i++) a[i] = row[i % n];                        // all rows alike
+    for (ptrdiff_t i = 0; i < count; i++) a[i] = row[i % n]; // all rows alike
     svd_check_all(m, n, a, 35);
     for (ptrdiff_t i = 0; i < count; i++) a[i] = -2.5;
     svd_check_all(m, n, a, 35);
@@ -477,7 +504,8 @@ static void svd_test_known(void) {
   }
 }
 
-// ITensor's stress test: 100 x 100 with values 0.8^j, rebuilt to 1e-13; and the sizes of TeNPy's tests.
+// ITensor's stress test: 100 x 100 with values 0.8^j, rebuilt to 1e-13; and the sizes of TeNPy's
+// tests.
 static void svd_test_peers(void) {
   static const int sizes[][2] = {{1, 1}, {1, 10}, {10, 1}, {10, 10}, {10, 20}};
   double s[100];
@@ -501,7 +529,8 @@ static void svd_test_peers(void) {
 
 // Very long matrices, both ways: 100000 x 8.
 static void svd_test_long(void) {
-  double s[8] = {8, 7, 6, 5, 4, 3, 2, 1e-3}, *a = reference_orthogonal(8, 8), *tall = test_normal_doubles(800000);
+  double s[8] = {8, 7, 6, 5, 4, 3, 2, 1e-3}, *a = reference_orthogonal(8, 8),
+         *tall = test_normal_doubles(800000);
   for (ptrdiff_t i = 0; i < 100000; i++)
     for (ptrdiff_t j = 0; j < 8; j++) tall[i * 8 + j] *= s[j];
   double *wide = reference_transpose(100000, 8, tall);
@@ -535,7 +564,7 @@ static void svd_test_overflow(void) {
   }
 }
 
-// ---------------------------------------------------------------------------------------- options
+// ----------------------------------------------------------------------------------------- options
 
 // max_rank keeps the largest values and their vectors; above the size it changes nothing.
 static void svd_test_max_rank(void) {
@@ -548,7 +577,8 @@ static void svd_test_max_rank(void) {
       for (ptrdiff_t i = k - 1; i >= 5; i--) tail += s[i] * s[i];
       double *a = reference_round(m * n, reference_with_values(m, n, s), single);
       for (int method = 0; method < SVD_METHODS; method++) {
-        svd_result t = svd_run(method, single, m, n, a, 5), all = svd_run(method, single, m, n, a, 1000);
+        svd_result t = svd_run(method, single, m, n, a, 5),
+                   all = svd_run(method, single, m, n, a, 1000);
         double *right = svd_right(&t);
         CHECK_STATUS(t.status, TT_OK);
         CHECK(all.k == k && all.status == TT_OK);
@@ -556,7 +586,8 @@ static void svd_test_max_rank(void) {
         CHECK_AT_MOST(reference_absolute(5, t.s, s, single), 40);
         CHECK_AT_MOST(reference_orthogonality(m, 5, t.u, single), 35);
         CHECK_AT_MOST(svd_right_orthogonality(&t, single), 35);
-        CHECK_CLOSE(reference_difference(m, n, 5, a, t.u, right, 0), sqrt(tail), 20 * reference_ulp(single));
+        CHECK_CLOSE(reference_difference(m, n, 5, a, t.u, right, 0), sqrt(tail),
+                    20 * reference_ulp(single));
         free(right);
         svd_free(&t);
         svd_free(&all);
@@ -565,12 +596,14 @@ static void svd_test_max_rank(void) {
     }
 }
 
-// U and V^T may be left out, alone or together: the values are the same up to rounding, what is given too.
+// U and V^T may be left out, alone or together: the values are the same up to rounding, what is
+// given too.
 static void svd_test_partial(void) {
   static const int sizes[][2] = {{30, 20}, {20, 30}, {25, 25}};
   for (int c = 0; c < 3; c++) {
     ptrdiff_t m = sizes[c][0], n = sizes[c][1], k = m < n ? m : n;
-    double *a = test_normal_doubles(m * n), *u = test_doubles(m * k), *s = test_doubles(k), *vt = test_doubles(k * n);
+    double *a = test_normal_doubles(m * n), *u = test_doubles(m * k), *s = test_doubles(k),
+           *vt = test_doubles(k * n);
     for (int method = 0; method < SVD_METHODS; method++) {
       tt_options options = test_options();
       double tolerance = method == TT_SVD_GRAM ? 1e-6 : 1e-12;
@@ -600,7 +633,8 @@ static double svd_power_tail(ptrdiff_t k, ptrdiff_t r, double power) {
 static double svd_excess_worst;
 
 // How far the randomised method stays behind the optimum: ||A - U S V^T|| / optimum - 1.
-static void svd_check_randomized(ptrdiff_t m, ptrdiff_t n, int r, double power, int single, double bound) {
+static void svd_check_randomized(ptrdiff_t m, ptrdiff_t n, int r, double power, int single,
+                                 double bound) {
   ptrdiff_t k = m < n ? m : n;
   double *s = test_doubles(k);
   for (ptrdiff_t j = 0; j < k; j++) s[j] = pow((double)(j + 1), -power);
@@ -613,7 +647,8 @@ static void svd_check_randomized(ptrdiff_t m, ptrdiff_t n, int r, double power, 
   CHECK(svd_values_ordered(&t) && svd_signs_fixed(&t, single));
   CHECK_AT_MOST(reference_orthogonality(m, r, t.u, single), 35);
   CHECK_AT_MOST(svd_right_orthogonality(&t, single), 35);
-  for (int j = 0; j < r; j++) CHECK(t.s[j] <= s[j] * (1 + 1e-5)); // values of a projection never exceed the true ones
+  for (int j = 0; j < r; j++)
+    CHECK(t.s[j] <= s[j] * (1 + 1e-5)); // values of a projection never exceed the true ones
   svd_excess_worst = reference_larger(svd_excess_worst, excess);
   free(right);
   svd_free(&t);
@@ -629,14 +664,16 @@ static void svd_test_randomized(void) {
   svd_check_randomized(300, 300, 1, 0.5, 0, 1e-2);
 }
 
-// Same seed, same bits; another seed, another start. Rank-deficient input below the cap; a cap near the size.
+// Same seed, same bits; another seed, another start. Rank-deficient input below the cap; a cap near
+// the size.
 static void svd_test_randomized_seeds(void) {
   ptrdiff_t m = 200, n = 230;
   double *a = test_normal_doubles(m * n), s[200] = {0};
   tt_options options = test_options();
   options.method = TT_SVD_RANDOMIZED;
   options.max_rank = 10;
-  svd_result first = svd_run_options(0, m, n, a, &options), again = svd_run_options(0, m, n, a, &options);
+  svd_result first = svd_run_options(0, m, n, a, &options),
+             again = svd_run_options(0, m, n, a, &options);
   options.seed = 12345;
   svd_result other = svd_run_options(0, m, n, a, &options);
   CHECK(!memcmp(first.s, again.s, 10 * sizeof(double)));
@@ -689,7 +726,8 @@ static void svd_test_nonfinite(void) {
   static const int sizes[][2] = {{3, 3}, {40, 5}, {5, 40}, {70, 66}};
   for (int c = 0; c < 4; c++) {
     ptrdiff_t m = sizes[c][0], n = sizes[c][1], k = m < n ? m : n, count = m * n;
-    double *a = test_normal_doubles(count), *u = test_doubles(m * k), *s = test_doubles(k), *vt = test_doubles(k * n);
+    double *a = test_normal_doubles(count), *u = test_doubles(m * k), *s = test_doubles(k),
+           *vt = test_doubles(k * n);
     float *x = test_floats(count), *y = test_floats(m * n);
     for (ptrdiff_t at = 0; at < count; at += 1 + count / 3)
       for (int method = 0; method < SVD_METHODS; method++) {
@@ -713,7 +751,8 @@ static void svd_test_nonfinite(void) {
 // Every allocation of every method may fail: TT_ERROR_MEMORY, outputs untouched, nothing leaked.
 static void svd_test_memory(void) {
   ptrdiff_t m = 40, n = 60;
-  double *a = test_normal_doubles(m * n), *u = test_doubles(m * m), *s = test_doubles(m), *vt = test_doubles(m * n);
+  double *a = test_normal_doubles(m * n), *u = test_doubles(m * m), *s = test_doubles(m),
+         *vt = test_doubles(m * n);
   for (int method = 0; method < SVD_METHODS; method++) {
     tt_status status = TT_ERROR_MEMORY;
     for (long fail = 1; status == TT_ERROR_MEMORY && fail < 200; fail++) {
@@ -726,7 +765,8 @@ static void svd_test_memory(void) {
       u[0] = s[0] = vt[0] = 1234;
       status = tt_svd_f64(a, m, n, u, s, vt, &options);
       CHECK(heap.live_blocks == 0);
-      CHECK(status == TT_OK || (status == TT_ERROR_MEMORY && u[0] == 1234 && s[0] == 1234 && vt[0] == 1234));
+      CHECK(status == TT_OK ||
+            (status == TT_ERROR_MEMORY && u[0] == 1234 && s[0] == 1234 && vt[0] == 1234));
     }
     CHECK_STATUS(status, TT_OK);
   }
@@ -743,9 +783,11 @@ static void svd_print_ratios(void) {
       printf("  svd %-11s %s         %6.3f %6.3f %6.3f  |  %6.3f %6.3f %6.3f\n", svd_names[method],
              single ? "f32" : "f64", random[0], random[1], random[2], all[0], all[1], all[2]);
     }
-  printf("  svd gram f32: %.1e of 4e-7 s1, %.2f of its relative bound\n", svd_gram_worst[0], svd_gram_worst[1]);
-  printf("  svd absolute / (eps s1): auto %.2f, jacobi %.2f, householder %.2f\n", svd_absolute_worst[TT_SVD_AUTO],
-         svd_absolute_worst[TT_SVD_JACOBI], svd_absolute_worst[TT_SVD_HOUSEHOLDER]);
+  printf("  svd gram f32: %.1e of 4e-7 s1, %.2f of its relative bound\n", svd_gram_worst[0],
+         svd_gram_worst[1]);
+  printf("  svd absolute / (eps s1): auto %.2f, jacobi %.2f, householder %.2f\n",
+         svd_absolute_worst[TT_SVD_AUTO], svd_absolute_worst[TT_SVD_JACOBI],
+         svd_absolute_worst[TT_SVD_HOUSEHOLDER]);
   printf("  svd randomized: largest excess over the optimum %.1e\n", svd_excess_worst);
 }
 

@@ -11,7 +11,8 @@ tt_status UNITS_MAKE(tt_matrix *out) {
 }
 
 double UNITS_ERROR(const tt_matrix *w) {
-  float x[6], y[4], work[2048];
+  static float work[32768];
+  float x[6], y[4];
   double worst = 0;
   for (int j = 0; j < 6; j++) x[j] = (float)(j - 2);
   if (tt_apply_work_size(w, 1) > sizeof work || tt_apply(w, x, 1, y, work, sizeof work))
