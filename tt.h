@@ -594,11 +594,6 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 #else
 #define TT_RESTRICT
 #endif
-#ifdef __GNUC__
-#define TT__MAYBE_UNUSED __attribute__((unused))
-#else
-#define TT__MAYBE_UNUSED
-#endif
 
 // A loop inside a parallel region shares its iterations; without OpenMP both vanish.
 #ifdef _OPENMP
@@ -637,12 +632,6 @@ static int tt__add_size(ptrdiff_t *total, ptrdiff_t count, ptrdiff_t each) {
 // The first multiple of 64 at or behind p.
 static unsigned char *tt__align(void *p) {
   return (unsigned char *)p + (64 - (uintptr_t)p % 64) % 64;
-}
-
-static uint32_t tt__float_bits(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return bits;
 }
 
 static float tt__bits_float(uint32_t bits) {
@@ -898,6 +887,12 @@ static void tt__decode_rows(const tt_core *core, ptrdiff_t first, ptrdiff_t coun
 
 #ifndef TT_INFERENCE_ONLY
 static int tt__largest_code(tt_dtype dtype) { return (1 << (tt__dtype_bits(dtype) - 1)) - 1; }
+
+static uint32_t tt__float_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
 
 // value / 2^shift, rounded to nearest, ties to even.
 static uint32_t tt__shift_round(uint32_t value, int shift) {
@@ -4519,10 +4514,10 @@ static void tt__json_skip(tt__json *json) {
 }
 
 // ------------------------------------------------------------------------------------------ >>open
-// Safetensors and .npy as objects: one block holds a copy of the header's strings, the tensors sorted
-// by offset and an index sorted by name. The header is read twice by the same code: the first pass
-// checks and counts, the second fills the block. Nothing is allocated by a size that the file chose
-// before every rule has been checked.
+// Safetensors and .npy as objects: one block holds a copy of the header's strings, the tensors
+// sorted by offset and an index sorted by name. The header is read twice by the same code: the
+// first pass checks and counts, the second fills the block. Nothing is allocated by a size that the
+// file chose before every rule has been checked.
 
 typedef struct tt__entry {
   const char *name;

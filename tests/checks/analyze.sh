@@ -1,5 +1,6 @@
 # Static analyzers over the implementation, and a limit for the stack of every function.
-#   STACK            bytes of stack that one function may use; offline work holds the descriptions of
+#   STACK            bytes of stack that one function may use; offline work holds the
+# descriptions of
 #                    all cores of a train at once
 #   STACK_INFERENCE  the same for what runs on a device
 . "$(dirname "$0")/common.sh"
@@ -16,8 +17,10 @@ else
 fi
 
 if have gcc; then
-  # Left out: leaks and NULL dereferences. Both reports come from the pool of temporary memory, which
-  # keeps its blocks in a chain and its failure in a flag that numerical code tests once; the analyzer
+  # Left out: leaks and NULL dereferences. Both reports come from the pool of temporary memory,
+  # which
+  # keeps its blocks in a chain and its failure in a flag that numerical code tests once; the
+  # analyzer
   # follows neither. Valgrind and the tests that fail every single allocation do.
   check "gcc -fanalyzer" gcc -std=c99 -O1 -fanalyzer -Wno-analyzer-malloc-leak \
     -Wno-analyzer-null-dereference -Werror -c "$build/header.c" -o /dev/null
