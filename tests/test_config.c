@@ -162,7 +162,76 @@ static void config_options(void) {
   bad = good; bad.allocator.free_fn = NULL;          CHECK(!tt__options_valid(&bad));
 }
 
+// Every door refuses nonsense, argument by argument.
+static void config_test_file_arguments(void) {
+  const unsigned char empty[10] = {2, 0, 0, 0, 0, 0, 0, 0, '{', '}'};
+  tt_file *file = NULL;
+  tt_matrix w;
+  const char *text;
+  float number;
+  int index = 0;
+  CHECK_STATUS(tt_file_open_memory(empty, sizeof empty, NULL, &file), TT_OK);
+  CHECK(tt_file_count(file) == 0 && tt_file_count(NULL) == 0);
+  for (int t = 0; t < 3; t++) {
+    const tt_file *given = t ? file : NULL;
+    int at = t == 1 ? -1 : 0;                                // no tensor has this index
+    CHECK_STATUS(tt_file_metadata(given, at, &text, &text), TT_ERROR_INVALID);
+    CHECK_STATUS(tt_file_tensor(given, at, NULL, NULL, NULL, NULL, NULL, NULL), TT_ERROR_INVALID);
+    CHECK_STATUS(tt_file_read(given, at, 0, &number, 4), TT_ERROR_INVALID);
+    CHECK_STATUS(tt_file_read_f32(given, at, &number, 1), TT_ERROR_INVALID);
+  }
+  CHECK_STATUS(tt_file_find(NULL, "x", &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_find(file, NULL, &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_find(file, "x", NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_find(file, "x", &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_matrix(NULL, "x", NULL, &w), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_matrix(file, NULL, NULL, &w), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_matrix(file, "x", NULL, NULL), TT_ERROR_INVALID);
+  tt_file_close(file);
+}
+
+static void config_test_train_arguments(void) {
+  int rows[2] = {2, 3}, cols[2] = {3, 2}, other[2] = {3, 2};
+  tt_shape shape = test_shape(2, rows, cols, NULL), turned = test_shape(2, other, cols, NULL);
+  tt_shape tall = test_shape(2, rows, rows, NULL), wide = test_shape(2, cols, other, NULL);
+  tt_matrix a = test_train(&shape), b = test_train(&turned), c = test_train(&tall), sum;
+  tt_matrix d = test_train(&wide), borrowed = a;
+  double value;
+  float dense[36];
+  c.cols--;
+  d.rows--;
+  borrowed.block = NULL;
+  CHECK_STATUS(tt_dot(&a, &a, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_dot(&a, NULL, &value), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_dot(&a, &b, &value), TT_ERROR_SHAPE);
+  CHECK_STATUS(tt_dot(&a, &c, &value), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_dot(&a, &d, &value), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_add(&a, NULL, NULL, &sum), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_add(&a, &c, NULL, &sum), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_add(&a, &d, NULL, &sum), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_add(&a, &a, NULL, &a), TT_ERROR_INVALID);  // *out may not be an input
+  CHECK(a.block != NULL);
+  CHECK_STATUS(tt_expand(&a, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_expand(NULL, dense), TT_ERROR_INVALID);
+  CHECK(!tt_bias_data(NULL) && !tt_bias_data(&borrowed) && !tt_core_data(&borrowed, 0));
+  CHECK(!tt_core_data(NULL, 0) && !tt_core_data(&a, -1) && !tt_core_data(&a, 2));
+  for (int order = 0; order <= TT_MAX_ORDER + 1; order += TT_MAX_ORDER + 1)
+    CHECK_STATUS(tt_shape_factor(4, 4, order, &shape), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_shape_factor(4, 4, 2, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_shape_factor(0, 4, 2, &shape), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_shape_factor(4, 0, 2, &shape), TT_ERROR_INVALID);
+  CHECK(tt_entropy(NULL, 3, 1) == 0 && tt_effective_rank(NULL, 0) == 1);
+  value = HUGE_VAL;
+  CHECK(tt_entropy(&value, 1, 1) == 0);
+  tt_free(&a);
+  tt_free(&b);
+  tt_free(&c);
+  tt_free(&d);
+}
+
 static void test_config(void) {
+  config_test_file_arguments();
+  config_test_train_arguments();
   config_sizes();
   config_alignment();
   config_finite();

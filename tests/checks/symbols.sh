@@ -39,7 +39,7 @@ no_double() {
 }
 
 # Each of these is one check: build an object and ask one question about it.
-ask() { question=$1; shift; object "$@" && $question; }
+ask() { question=$1; shift; object "$@" && [ -s "$object" ] && $question; }
 ask_user() { source=$build/user.c; ask "$@"; }
 
 for compiler in gcc clang; do
