@@ -98,7 +98,10 @@ static void shape_check_factors(ptrdiff_t rows, ptrdiff_t cols, int order) {
   tt_shape shape;
   CHECK_STATUS(tt_shape_factor(rows, cols, order, &shape), TT_OK);
   CHECK(shape.order == order);
-  CHECK_STATUS(tt_shape_check(&shape, rows, cols), TT_OK);
+  double product = 1; // may not fit where ptrdiff_t has 32 bits
+  for (int k = 0; k < order; k++) product *= (double)shape.rows[k] * shape.cols[k];
+  tt_status wanted = product > (double)PTRDIFF_MAX ? TT_ERROR_MEMORY : TT_OK;
+  CHECK_STATUS(tt_shape_check(&shape, rows, cols), wanted);
   CHECK(shape.ranks[0] == 1 && shape.ranks[order] == 1);
   for (int k = 1; k < order; k++) {
     CHECK(shape.rows[k] <= shape.rows[k - 1] && shape.cols[k] >= shape.cols[k - 1]);
