@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.sh"
 
 sections=${SECTIONS:-}
-valgrind_sections=${VALGRIND_SECTIONS:-config number random shape train round quantize apply file}
+valgrind_sections=${VALGRIND_SECTIONS:-config number random shape round quantize apply}
 export ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1
 export UBSAN_OPTIONS=print_stacktrace=1
 
