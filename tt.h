@@ -3581,15 +3581,20 @@ static tt__limits tt__bond_limits(ptrdiff_t side, int request, const tt_options 
   return limits;
 }
 
+// Squared weight of the singular values that a truncated decomposition did not compute.
+static double tt__unseen(const tt__factor *factor) {
+  double unseen = factor->square;
+  for (ptrdiff_t i = 0; i < factor->count; i++) unseen -= factor->values[i] * factor->values[i];
+  return factor->complete || unseen < 0 ? 0 : unseen;
+}
+
 // Chooses the rank of a bond and says in the report (at bond k) what was cut and why. Returns the
 // rank and the squared weight that is cut.
 static ptrdiff_t tt__choose_rank(const tt__factor *factor, const tt__limits *limits, double epsilon,
                                  double *cut, int *why) {
-  double unseen = factor->square, tail;
+  double tail = tt__unseen(factor);
   ptrdiff_t rank = factor->count,
             most = limits->cap > 0 ? tt__min(limits->cap, factor->count) : factor->count;
-  for (ptrdiff_t i = 0; i < factor->count; i++) unseen -= factor->values[i] * factor->values[i];
-  tail = factor->complete || unseen < 0 ? 0 : unseen;
   *why = TT_LIMIT_SHAPE;
   while (rank > 1) {
     double next = tail + factor->values[rank - 1] * factor->values[rank - 1];
@@ -3683,10 +3688,7 @@ static tt_status tt__cut(tt__pool *keep, tt__remainder *left, int k, tt__limits 
     status = tt__left_vectors(&scratch, &small, capped, options->method, options->seed, &factor);
     if (!status) {
       rank = tt__choose_rank(&factor, &limits, options->epsilon, &cut, &report->limit[k]);
-      double unseen = left->square;
-      for (ptrdiff_t i = 0; i < factor.count; i++) unseen -= factor.values[i] * factor.values[i];
-      report->entropy[k] = tt__weighted_entropy(factor.values, factor.count,
-                                                factor.complete || unseen < 0 ? 0 : unseen);
+      report->entropy[k] = tt__weighted_entropy(factor.values, factor.count, tt__unseen(&factor));
       if (!factor.complete) report->spectrum_complete = 0;
     }
   }
