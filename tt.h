@@ -44,14 +44,17 @@
      >>config    compiler, allocator, checked sizes
      >>number    16-bit to 2-bit codes, bit for bit
      >>random    counter-based random numbers
+     >>hash      SHA-256
      >>gemm      the one matrix product
      >>qr        Householder LQ and QR
      >>eigen     symmetric eigenvalue problem
      >>svd       four singular value decompositions
      >>shape     factors, useful ranks, counts, the cost of a forward pass
      >>train     create, expand, merge, add, dot, orthogonalise
+     >>inputs    statistics of what flows into a layer
      >>compress  TT-SVD with an error budget
      >>round     recompression of trains
+     >>refit     fits to the outputs of a layer; sweeps
      >>entropy   spectra and entropies of bonds
      >>quantize  storage formats of cores
      >>apply     the forward pass
@@ -96,6 +99,9 @@
      [DeRijk89]        A one-sided Jacobi algorithm on a vector computer. SISSC 10 (1989).
      [Rutishauser66]   The Jacobi method for real symmetric matrices. Numer. Math. 9 (1966).
      [Musco15]         Randomized block Krylov methods for approximate SVD. NIPS 2015.
+     [White92]         Density matrix formulation of renormalization groups. PRL 69 (1992).
+     [Chan83]          Algorithms for computing the sample variance. Am. Stat. 37 (1983).
+     [SHA2]            FIPS 180-4: Secure hash standard (2015).
      [OFP8]            OCP 8-bit floating point specification, revision 1.0 (2023).
      [Safetensors]     github.com/huggingface/safetensors, README "Format".
      [Npy]             NEP 1 and numpy/lib/format.py.
@@ -105,6 +111,7 @@
 #define TT_H_INCLUDED
 
 #include <stddef.h>
+#include <stdint.h>
 
 #define TT_VERSION       "0.1.0"
 #define TT_VERSION_MAJOR 0
@@ -254,6 +261,8 @@ enum tt_svd_method {
 // what decided a rank
 enum tt_limit { TT_LIMIT_NONE = 0, TT_LIMIT_SHAPE, TT_LIMIT_CAP, TT_LIMIT_EPSILON };
 
+typedef struct tt_inputs tt_inputs;
+
 typedef struct tt_options {    // all zero = default: tt_options opt = {0};
   int max_rank;                // 0 = no cap (shape.ranks may cap each bond as well)
   // non-zero: shape.ranks above the useful maximum are an error; max_rank is always lowered
@@ -266,6 +275,12 @@ typedef struct tt_options {    // all zero = default: tt_options opt = {0};
   int method;                  // enum tt_svd_method, 0 = choose
   unsigned seed;               // of the randomised SVD
   tt_allocator allocator;      // zeroed = malloc/free
+  // statistics of the layer's inputs: errors are then those of its outputs. NULL = of its weights
+  const tt_inputs *inputs;
+  const float *bias;           // (rows) added to out->bias; NULL = 0
+  // (rows) importance of each row, not negative, e.g. look-up counts of an embedding; NULL = 1
+  const float *row_weights;
+  int diagonal_inputs;         // tt_inputs_create: variances only, for very wide layers
   // further fields may follow; zero keeps today's behaviour
 } tt_options;
 
@@ -284,6 +299,8 @@ typedef struct tt_report {     // what an approximation did
   int spectrum_complete;
   ptrdiff_t position;              // index of the offending element for TT_ERROR_NONFINITE, else -1
   int limit[TT_MAX_ORDER];         // enum tt_limit: what decided the rank of bond k
+  // sqrt(E||y - y^||^2 / E||y - E y||^2) under options.inputs, bias included; 0 without inputs
+  double functional_error;
 } tt_report;
 // tails where known, else measured (quantising, refitting): then discarded = 0
 
@@ -321,6 +338,71 @@ TTDEF tt_status tt_expand_f64(const tt_matrix *w, double *dense); // the same in
 
 // Releases the block of a train and zeroes the struct. NULL, zeroed and borrowed trains are fine.
 TTDEF void tt_free(tt_matrix *w);
+
+// ------------------------------------------------------------------------------------- calibration
+// What flows into a layer, as statistics: count, mean and covariance, streamed in double. Hand them
+// to tt_compress, tt_round, tt_refine and tt_quantize as options.inputs, and these minimise the
+// error of the layer's outputs instead of that of its weights.
+
+// An empty record for a layer of `cols` inputs. options->diagonal_inputs keeps variances only
+// (memory cols instead of cols^2). Returns TT_OK; INVALID; MEMORY. *out is NULL on error.
+TTDEF tt_status tt_inputs_create(ptrdiff_t cols, const tt_options *options, tt_inputs **out);
+// Adds samples x (batch, cols). Cost batch cols^2 multiply-adds. The statistics do not depend on how
+// samples are cut into batches, up to rounding. Returns TT_OK; INVALID; NONFINITE; MEMORY; on error
+// nothing is added. Source [Chan83].
+TTDEF tt_status tt_inputs_add(tt_inputs *inputs, const float *x, ptrdiff_t batch);
+// As if everything in `from` had been added to `into`. Both are full or both diagonal.
+TTDEF tt_status tt_inputs_merge(tt_inputs *into, const tt_inputs *from);
+TTDEF ptrdiff_t tt_inputs_count(const tt_inputs *inputs); // samples; 0 for NULL
+TTDEF ptrdiff_t tt_inputs_cols(const tt_inputs *inputs);  // width; 0 for NULL
+// mean (cols), covariance (cols, cols) divided by the count; NULL = not wanted. Zeros while empty;
+// a diagonal record gives a diagonal matrix.
+TTDEF tt_status tt_inputs_moments(const tt_inputs *inputs, double *mean, double *covariance);
+// SHA-256 of all samples in the order in which they came, as little-endian floats; a merge adds the
+// digest of the other record.
+TTDEF tt_status tt_inputs_digest(const tt_inputs *inputs, unsigned char digest[32]);
+TTDEF void tt_inputs_free(tt_inputs *inputs); // NULL is fine
+
+// Functional error of a train that stands for y = dense x + bias: sqrt of E||y - y^||^2 over
+// E||y - E y||^2, w->bias included. dense (rows, cols); bias may be NULL. Outputs without variance
+// give 0 if they are met and INFINITY if not. Cost rows cols^2. Returns TT_OK; INVALID (also: no
+// samples, another width); NONFINITE; MEMORY.
+TTDEF tt_status tt_functional_error(const tt_matrix *w, const float *dense, const float *bias,
+                                    const tt_inputs *inputs, double *out);
+
+// One matrix (rows, cols) as a train of order 1 that borrows its memory; an invalid train if rows or
+// cols are out of range or w is NULL.
+TTDEF tt_matrix tt_dense_view(const float *w, ptrdiff_t rows, ptrdiff_t cols);
+
+typedef struct tt_sweep_log {  // what one sweep left behind
+  double error;                // ||target - train|| / ||target||, in the metric of the options
+  int ranks[TT_MAX_ORDER + 1];
+  double discarded[TT_MAX_ORDER];  // relative norm cut at each bond by the last step over it
+  double entropy[TT_MAX_ORDER];    // von Neumann entropy of each bond, nats
+} tt_sweep_log;
+
+typedef struct tt_sweeps {     // zeroed = defaults
+  int sites;                   // cores solved for at a time: 2 (default) adapts ranks, 1 keeps them
+  int max_sweeps;              // there and back; 0 = 20
+  double stall;                // stops when a sweep changes the error by less, relatively; 0 = 1e-6
+  tt_sweep_log *log;           // room for `room` lines, or NULL
+  int room;
+  int count;                   // out: sweeps done
+} tt_sweeps;
+
+// Variational sweeps from `start` towards `target`, a dense matrix (tt_dense_view) or another train,
+// in the Frobenius norm or, with options->inputs and row_weights, in that of the outputs. Two sites:
+// each bond takes the smallest rank that epsilon and max_rank allow; where neither is given, at most
+// the rank of start. The error never rises by more than what a cut discards; with one site never.
+//   sweeps   may be NULL
+//   out      shape factors of start; bias of target, corrected for the mean input
+// Cost     per core and iteration 2 rows cols^2 flops with inputs, 4 rows cols rank without. Memory
+//          5 rows cols doubles and cols^2 for the inputs.
+// Returns  TT_OK; INVALID; NONFINITE; MEMORY; CONVERGENCE. *out is zeroed on error.
+// Source   [White92]; least squares per core by conjugate gradients [Golub13, 11.5].
+TTDEF tt_status tt_refine(const tt_matrix *start, const tt_matrix *target,
+                          const tt_options *options, tt_sweeps *sweeps, tt_matrix *out,
+                          tt_report *report);
 
 // ------------------------------------------------------------------------------------------ shapes
 
@@ -481,6 +563,16 @@ TTDEF tt_status tt_eigh_f64(ptrdiff_t n, const double *a, ptrdiff_t lda, double 
                             double *vectors, ptrdiff_t ldv,
                             const tt_options *options); // the same for double
 
+// SHA-256 of a stream of bytes [SHA2]: begin, add as often as you like, end.
+typedef struct tt_sha256 {
+  uint32_t state[8];
+  uint64_t size;               // bytes added so far
+  unsigned char block[64];     // the last size % 64 of them wait here
+} tt_sha256;
+TTDEF void tt_sha256_begin(tt_sha256 *hash);
+TTDEF void tt_sha256_add(tt_sha256 *hash, const void *data, size_t size); // NULL if size is 0
+TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]);
+
 // ------------------------------------------------------------------------------------------- files
 // safetensors [Safetensors] and .npy [Npy], little-endian on every host. A train is stored as
 // "<name>.cores.<k>", "<name>.scale.<k>", "<name>.scales.<k>", "<name>.bias" and an entry of the
@@ -571,7 +663,6 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 // everything on every path.
 
 #include <limits.h>
-#include <stdint.h>
 #include <string.h>
 #ifndef TT_INFERENCE_ONLY
 #include <float.h>
@@ -1079,6 +1170,81 @@ static uint64_t tt__random(unsigned seed, uint64_t counter) {
 // +1 or -1, each half of the time.
 static double tt__random_sign(unsigned seed, uint64_t counter) {
   return (tt__random(seed, counter) >> 63) ? 1 : -1;
+}
+#endif // TT_INFERENCE_ONLY
+
+#ifndef TT_INFERENCE_ONLY
+// ------------------------------------------------------------------------------------------ >>hash
+// SHA-256 [SHA2]: names the bytes that a result was made from, so that statistics and profiles are
+// never used with another checkpoint.
+
+// First 32 bits of the fractional parts of the cube roots of the first 64 primes.
+static const uint32_t tt__sha256_round[64] = {
+    0x428a2f98u, 0x71374491u, 0xb5c0fbcfu, 0xe9b5dba5u, 0x3956c25bu, 0x59f111f1u, 0x923f82a4u,
+    0xab1c5ed5u, 0xd807aa98u, 0x12835b01u, 0x243185beu, 0x550c7dc3u, 0x72be5d74u, 0x80deb1feu,
+    0x9bdc06a7u, 0xc19bf174u, 0xe49b69c1u, 0xefbe4786u, 0x0fc19dc6u, 0x240ca1ccu, 0x2de92c6fu,
+    0x4a7484aau, 0x5cb0a9dcu, 0x76f988dau, 0x983e5152u, 0xa831c66du, 0xb00327c8u, 0xbf597fc7u,
+    0xc6e00bf3u, 0xd5a79147u, 0x06ca6351u, 0x14292967u, 0x27b70a85u, 0x2e1b2138u, 0x4d2c6dfcu,
+    0x53380d13u, 0x650a7354u, 0x766a0abbu, 0x81c2c92eu, 0x92722c85u, 0xa2bfe8a1u, 0xa81a664bu,
+    0xc24b8b70u, 0xc76c51a3u, 0xd192e819u, 0xd6990624u, 0xf40e3585u, 0x106aa070u, 0x19a4c116u,
+    0x1e376c08u, 0x2748774cu, 0x34b0bcb5u, 0x391c0cb3u, 0x4ed8aa4au, 0x5b9cca4fu, 0x682e6ff3u,
+    0x748f82eeu, 0x78a5636fu, 0x84c87814u, 0x8cc70208u, 0x90befffau, 0xa4506cebu, 0xbef9a3f7u,
+    0xc67178f2u};
+
+static uint32_t tt__rotate_right(uint32_t x, int count) { return x >> count | x << (32 - count); }
+
+// The compression function: absorbs the 64 bytes of one block.
+static void tt__sha256_block(uint32_t state[8], const unsigned char *block) {
+  uint32_t w[64], v[8];
+  for (int t = 0; t < 16; t++, block += 4)
+    w[t] = (uint32_t)block[0] << 24 | (uint32_t)block[1] << 16 | (uint32_t)block[2] << 8 | block[3];
+  for (int t = 16; t < 64; t++) {
+    uint32_t a = w[t - 15], b = w[t - 2];
+    w[t] = w[t - 16] + (tt__rotate_right(a, 7) ^ tt__rotate_right(a, 18) ^ a >> 3) + w[t - 7] +
+           (tt__rotate_right(b, 17) ^ tt__rotate_right(b, 19) ^ b >> 10);
+  }
+  memcpy(v, state, sizeof v);
+  for (int t = 0; t < 64; t++) {
+    uint32_t e = v[4], a = v[0];
+    uint32_t one = v[7] + (tt__rotate_right(e, 6) ^ tt__rotate_right(e, 11) ^
+                           tt__rotate_right(e, 25)) + ((e & v[5]) ^ (~e & v[6])) +
+                   tt__sha256_round[t] + w[t];
+    uint32_t two = (tt__rotate_right(a, 2) ^ tt__rotate_right(a, 13) ^ tt__rotate_right(a, 22)) +
+                   ((a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]));
+    memmove(v + 1, v, 7 * sizeof *v);
+    v[4] += one;
+    v[0] = one + two;
+  }
+  for (int t = 0; t < 8; t++) state[t] += v[t];
+}
+
+TTDEF void tt_sha256_begin(tt_sha256 *hash) {
+  static const uint32_t start[8] = {0x6a09e667u, 0xbb67ae85u, 0x3c6ef372u, 0xa54ff53au,
+                                    0x510e527fu, 0x9b05688cu, 0x1f83d9abu, 0x5be0cd19u};
+  memcpy(hash->state, start, sizeof start);
+  hash->size = 0;
+}
+
+TTDEF void tt_sha256_add(tt_sha256 *hash, const void *data, size_t size) {
+  const unsigned char *at = (const unsigned char *)data;
+  while (size > 0) {
+    size_t used = (size_t)(hash->size % 64), now = size < 64 - used ? size : 64 - used;
+    memcpy(hash->block + used, at, now);
+    hash->size += now;
+    at += now;
+    size -= now;
+    if (used + now == 64) tt__sha256_block(hash->state, hash->block);
+  }
+}
+
+TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]) {
+  unsigned char tail[72] = {0x80};
+  uint64_t bits = hash->size * 8;
+  size_t pad = (size_t)(64 - (hash->size + 8) % 64);         // 1 to 64 bytes, the first is 0x80
+  for (int i = 0; i < 8; i++) tail[pad + (size_t)i] = (unsigned char)(bits >> (56 - 8 * i));
+  tt_sha256_add(hash, tail, pad + 8);
+  for (int i = 0; i < 32; i++)
+    digest[i] = (unsigned char)(hash->state[i / 4] >> (24 - 8 * (i % 4)));
 }
 #endif // TT_INFERENCE_ONLY
 
@@ -3488,6 +3654,171 @@ TTDEF tt_status tt_prepare(const tt_matrix *w, ptrdiff_t batch, const tt_options
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
+// ---------------------------------------------------------------------------------------- >>inputs
+// What flows into a layer, as count n, mean mu and scatter S = sum (x - mu)(x - mu)^T, all double.
+// A batch is centred on its own mean and merged exactly [Chan83]: with d the difference of the two
+// means, S grows by S' + d d^T n n' / (n + n'). Sums of squares are never subtracted, so a large
+// mean costs no digits. From here come E||E x||^2 = tr(E (S/n + mu mu^T) E^T) and, once the bias
+// makes up for the mean, the centred tr(E S/n E^T) that every fit minimises.
+
+struct tt_inputs {
+  ptrdiff_t cols, count;
+  int diagonal;
+  double *mean, *scatter;      // (cols); (cols, cols), or (cols) if diagonal
+  tt_sha256 stream;            // of the samples
+  unsigned char known[32];     // digest of a record read from a file, until samples are added
+  int is_known;
+  tt_allocator allocator;
+};
+
+TTDEF tt_status tt_inputs_create(ptrdiff_t cols, const tt_options *given, tt_inputs **out) {
+  if (!out) return TT_ERROR_INVALID;
+  *out = NULL;
+  if (cols < 1 || !tt__options_valid(given)) return TT_ERROR_INVALID;
+  tt_options options = tt__options(given);
+  ptrdiff_t total = 64, square = cols;
+  if ((!options.diagonal_inputs && !tt__multiply(&square, cols)) ||
+      !tt__add_size(&total, (ptrdiff_t)sizeof(tt_inputs), 1) || !tt__add_size(&total, cols, 8) ||
+      !tt__add_size(&total, square, 8))
+    return TT_ERROR_MEMORY;
+  tt_inputs *inputs = (tt_inputs *)tt__allocate(&options.allocator, total);
+  if (!inputs) return TT_ERROR_MEMORY;
+  memset(inputs, 0, (size_t)total);
+  inputs->cols = cols;
+  inputs->diagonal = options.diagonal_inputs != 0;
+  inputs->mean = (double *)(void *)tt__align(inputs + 1);
+  inputs->scatter = (double *)(void *)tt__align(inputs->mean + cols);
+  inputs->allocator = options.allocator;
+  tt_sha256_begin(&inputs->stream);
+  *out = inputs;
+  return TT_OK;
+}
+
+TTDEF void tt_inputs_free(tt_inputs *inputs) {
+  if (!inputs) return;
+  tt_allocator allocator = inputs->allocator;
+  tt__release(&allocator, inputs);
+}
+
+TTDEF ptrdiff_t tt_inputs_count(const tt_inputs *inputs) { return inputs ? inputs->count : 0; }
+TTDEF ptrdiff_t tt_inputs_cols(const tt_inputs *inputs) { return inputs ? inputs->cols : 0; }
+
+// Merges count > 0 samples of this mean; their scatter about it already stands in inputs->scatter.
+// mean is overwritten.
+static void tt__inputs_join(tt_inputs *inputs, ptrdiff_t count, double *mean) {
+  ptrdiff_t n = inputs->cols;
+  double share = (double)count / ((double)inputs->count + (double)count);
+  double weight = (double)inputs->count * share;
+  tt__axpy(n, -1, inputs->mean, mean);                       // the difference of the means
+  tt__axpy(n, share, mean, inputs->mean);
+  for (ptrdiff_t i = 0; i < n && weight > 0; i++) {
+    if (inputs->diagonal) inputs->scatter[i] += weight * mean[i] * mean[i];
+    else tt__axpy(n, weight * mean[i], mean, inputs->scatter + i * n);
+  }
+  inputs->count += count;
+}
+
+// Centres `count` samples in x (count, cols) on their mean and adds their scatter.
+static void tt__inputs_scatter(tt_inputs *inputs, ptrdiff_t count, double *x, double *mean,
+                               void *work) {
+  ptrdiff_t n = inputs->cols;
+  memset(mean, 0, (size_t)n * sizeof(double));
+  for (ptrdiff_t i = 0; i < count; i++) tt__axpy(n, 1 / (double)count, x + i * n, mean);
+  for (ptrdiff_t i = 0; i < count; i++) tt__axpy(n, -1, mean, x + i * n);
+  if (!inputs->diagonal) {
+    tt__matmul(n, n, count, x, n, x, n, inputs->scatter, n, TT_TRANSPOSE_A | TT_ACCUMULATE, work);
+    return;
+  }
+  for (ptrdiff_t i = 0; i < count; i++)
+    for (ptrdiff_t j = 0; j < n; j++) inputs->scatter[j] += x[i * n + j] * x[i * n + j];
+}
+
+// The stream of digests goes on behind a record that was read from a file.
+static void tt__inputs_resume(tt_inputs *inputs) {
+  if (inputs->is_known) tt_sha256_add(&inputs->stream, inputs->known, 32);
+  inputs->is_known = 0;
+}
+
+static void tt__inputs_hash(tt_inputs *inputs, const float *x, ptrdiff_t count) {
+  unsigned char bytes[4 * 64];
+  tt__inputs_resume(inputs);
+  for (ptrdiff_t i = 0; i < count;) {
+    size_t used = 0;
+    for (; used < sizeof bytes && i < count; i++)
+      for (uint32_t bits = tt__float_bits(x[i]), k = 0; k < 4; k++)
+        bytes[used++] = (unsigned char)(bits >> 8 * k);
+    tt_sha256_add(&inputs->stream, bytes, used);
+  }
+}
+
+TTDEF tt_status tt_inputs_add(tt_inputs *inputs, const float *x, ptrdiff_t batch) {
+  enum { ROWS = 128 };         // samples that are merged at a time
+  if (!inputs || batch < 0) return TT_ERROR_INVALID;
+  if (batch == 0) return TT_OK;
+  ptrdiff_t n = inputs->cols, size = batch, after = inputs->count;
+  if (!x) return TT_ERROR_INVALID;
+  if (!tt__multiply(&size, n) || !tt__increase(&after, batch)) return TT_ERROR_MEMORY;
+  for (ptrdiff_t i = 0; i < size; i++) if (!tt__is_finite((double)x[i])) return TT_ERROR_NONFINITE;
+  tt__pool pool = tt__pool_open(&inputs->allocator);
+  double *rows = tt__take_f64(&pool, tt__min(batch, ROWS), n), *mean = tt__take_f64(&pool, n, 1);
+  void *work = tt__take(&pool, tt__gemm_work_size(1), 1);
+  tt_status status = pool.status;
+  for (ptrdiff_t i = 0; i < batch && !status; i += ROWS) {
+    ptrdiff_t now = tt__min(batch - i, ROWS);
+    for (ptrdiff_t t = 0; t < now * n; t++) rows[t] = (double)x[i * n + t];
+    tt__inputs_scatter(inputs, now, rows, mean, work);
+    tt__inputs_join(inputs, now, mean);
+  }
+  if (!status) tt__inputs_hash(inputs, x, size);
+  tt__pool_close(&pool);
+  return status;
+}
+
+TTDEF tt_status tt_inputs_merge(tt_inputs *into, const tt_inputs *from) {
+  unsigned char digest[32];
+  if (!into || !from || into == from || into->cols != from->cols ||
+      into->diagonal != from->diagonal)
+    return TT_ERROR_INVALID;
+  ptrdiff_t n = into->cols, size = into->diagonal ? n : n * n, after = into->count;
+  if (!tt__increase(&after, from->count)) return TT_ERROR_MEMORY;
+  if (from->count == 0) return TT_OK;
+  tt__pool pool = tt__pool_open(&into->allocator);
+  double *mean = tt__take_f64(&pool, n, 1);
+  tt_status status = pool.status;
+  if (!status) {
+    memcpy(mean, from->mean, (size_t)n * sizeof(double));
+    tt__axpy(size, 1, from->scatter, into->scatter);
+    tt__inputs_join(into, from->count, mean);
+    tt__inputs_resume(into);
+    status = tt_inputs_digest(from, digest);
+    tt_sha256_add(&into->stream, digest, 32);
+  }
+  tt__pool_close(&pool);
+  return status;
+}
+
+TTDEF tt_status tt_inputs_moments(const tt_inputs *inputs, double *mean, double *covariance) {
+  if (!inputs) return TT_ERROR_INVALID;
+  ptrdiff_t n = inputs->cols;
+  double divide = inputs->count > 0 ? (double)inputs->count : 1;
+  if (mean) memcpy(mean, inputs->mean, (size_t)n * sizeof(double));
+  for (ptrdiff_t i = 0; covariance && i < n; i++)
+    for (ptrdiff_t j = 0; j < n; j++)
+      covariance[i * n + j] = inputs->diagonal ? (i == j ? inputs->scatter[i] / divide : 0)
+                                               : inputs->scatter[i * n + j] / divide;
+  return TT_OK;
+}
+
+TTDEF tt_status tt_inputs_digest(const tt_inputs *inputs, unsigned char digest[32]) {
+  if (!inputs || !digest) return TT_ERROR_INVALID;
+  tt_sha256 stream = inputs->stream;
+  if (inputs->is_known) memcpy(digest, inputs->known, 32);
+  else tt_sha256_end(&stream, digest);
+  return TT_OK;
+}
+#endif // TT_INFERENCE_ONLY
+
+#ifndef TT_INFERENCE_ONLY
 // -------------------------------------------------------------------------------------- >>compress
 // TT-SVD [Oseledets11, algorithm 1]: from left to right, unfold what is left as (r_k m_k n_k) x
 // rest, keep the leading left singular vectors U as core k, go on with U^T A. As all cores but the
@@ -3761,7 +4092,7 @@ static tt_status tt__compress_cores(tt__pool *pool, const tt__source *input, dou
     report->discarded[k] = norm > 0 ? report->discarded[k] / norm : 0;
   report->norm = norm / input->scale;
   tt__finish_report(&shape, input->true_rows, input->true_cols, report);
-  return tt__store(pool, &header, cores, order - 1, 0, NULL, out);
+  return tt__store(pool, &header, cores, order - 1, 0, options->bias, out);
 }
 
 // Do the requested ranks respect the useful maxima?
@@ -3773,42 +4104,6 @@ static int tt__ranks_useful(const tt_shape *shape) {
   }
   return 1;
 }
-
-static tt_status tt__public_compress(const void *w, ptrdiff_t rows, ptrdiff_t cols,
-                                     const tt_shape *shape, const tt_options *given, tt_matrix *out,
-                                     tt_report *report, int wide) {
-  tt_options options = tt__options(given);
-  tt_report own = tt__new_report();
-  double square = 0;
-  if (out) memset(out, 0, sizeof *out);
-  if (report) *report = own;
-  if (!w || !out || !tt__options_valid(given)) return TT_ERROR_INVALID;
-  tt_status status = tt_shape_check(shape, rows, cols);
-  ptrdiff_t padded = status ? 0 : tt__leg_product(shape, 0, shape->order, 1, 1);
-  if (!status && !tt__multiply(&padded, 16)) status = TT_ERROR_MEMORY;
-  if (!status && options.strict && !tt__ranks_useful(shape)) status = TT_ERROR_SHAPE;
-  if (status) return status;
-  tt__source input = tt__plain_source(w, wide, rows, cols);
-  own.position = tt__scan(&input, &square);
-  if (own.position >= 0) status = TT_ERROR_NONFINITE;
-  tt__pool pool = tt__pool_open(&options.allocator);
-  if (!status)
-    status = tt__compress_cores(&pool, &input, square, shape, &options, report != NULL, out, &own);
-  tt__pool_close(&pool);
-  if (report) *report = own;
-  return status;
-}
-
-TTDEF tt_status tt_compress(const float *w, ptrdiff_t rows, ptrdiff_t cols, const tt_shape *shape,
-                            const tt_options *options, tt_matrix *out, tt_report *report) {
-  return tt__public_compress(w, rows, cols, shape, options, out, report, 0);
-}
-
-TTDEF tt_status tt_compress_f64(const double *w, ptrdiff_t rows, ptrdiff_t cols,
-                                const tt_shape *shape, const tt_options *options, tt_matrix *out,
-                                tt_report *report) {
-  return tt__public_compress(w, rows, cols, shape, options, out, report, 1);
-}
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
@@ -3818,30 +4113,36 @@ TTDEF tt_status tt_compress_f64(const double *w, ptrdiff_t rows, ptrdiff_t cols,
 // matrix at bond k. The kept left vectors become the core, S V^T moves into the next one. Errors
 // add up as in TT-SVD.
 
-// SVD of core k of a chain centred on it, as (height, s): left vectors as rows, values, right
-// vectors as rows. All three are taken from the pool; count = min(height, s).
-static tt_status tt__core_svd(tt__pool *pool, const tt__chain *chain, int k, tt__factor *left,
-                              double **right) {
-  ptrdiff_t s = chain->shape.ranks[k + 1], height = tt__core_count(&chain->shape, k) / s;
-  tt__source source = tt__plain_source(chain->cores[k], 1, height, s);
+// SVD of a matrix (height, width): left vectors as rows, values, right vectors as rows. All three are
+// taken from the pool; count = min(height, width).
+static tt_status tt__matrix_svd(tt__pool *pool, ptrdiff_t height, ptrdiff_t width,
+                                const double *matrix, tt__factor *left, double **right) {
+  tt__source source = tt__plain_source(matrix, 1, height, width);
   tt_options options = tt__options(NULL);
   memset(left, 0, sizeof *left);
-  if (height > s) source = tt__turned(&source);
+  if (height > width) source = tt__turned(&source);
   tt_status status = tt__both_vectors(pool, &source, source.rows, &options, left, right);
   if (status || pool->status) return status ? status : pool->status;
   left->count = source.rows;
   left->complete = 1;
   left->square = 0;
-  if (height > s) {
+  if (height > width) {
     double *keep = left->vectors;
     left->vectors = *right;
     *right = keep;
   }
   for (ptrdiff_t i = 0; i < left->count; i++) {
     left->square += left->values[i] * left->values[i];
-    tt__fix_sign(height, left->vectors + i * height, s, *right + i * s);
+    tt__fix_sign(height, left->vectors + i * height, width, *right + i * width);
   }
   return TT_OK;
+}
+
+// The same of core k of a chain centred on it, as (height, s).
+static tt_status tt__core_svd(tt__pool *pool, const tt__chain *chain, int k, tt__factor *left,
+                              double **right) {
+  ptrdiff_t s = chain->shape.ranks[k + 1], height = tt__core_count(&chain->shape, k) / s;
+  return tt__matrix_svd(pool, height, s, chain->cores[k], left, right);
 }
 
 // Cuts bond k of a chain centred on core k to `rank`; the centre moves to core k+1.
@@ -3885,27 +4186,979 @@ static tt_status tt__chain_round(tt__pool *pool, tt__chain *chain, const tt_opti
   return status;
 }
 
+// Rounds a train; out keeps its bias.
+static tt_status tt__round_plain(tt__pool *pool, const tt_matrix *w, const tt_options *options,
+                                 tt_matrix *out, tt_report *report) {
+  tt__chain chain;
+  tt_status status = tt__chain_read(pool, w, &chain);
+  double norm = status ? 0 : tt__chain_norm(pool, &chain);
+  if (!status) status = pool->status;
+  if (!status) status = tt__chain_round(pool, &chain, options, norm * norm, report);
+  if (!status) status = tt__chain_store(pool, &chain, chain.shape.order - 1, w, options, out);
+  if (status) return status;
+  report->norm = ldexp(norm, chain.exponent);
+  tt__finish_report(&chain.shape, w->rows, w->cols, report);
+  return TT_OK;
+}
+#endif // TT_INFERENCE_ONLY
+
+#ifndef TT_INFERENCE_ONLY
+// ----------------------------------------------------------------------------------------- >>refit
+// Fits in the metric of the outputs. With D = diag(row weights) and C the covariance of the inputs
+// plus a ridge, every fit here minimises
+//     ||E||^2 = tr(D E C E^T),     E = W - W~,
+// and without inputs and weights C and D are the identity and this is the Frobenius norm. Two steps:
+//
+// Start. C is approximated by a Kronecker product of one factor per leg, C ~ K_1 x .. x K_d, K_k its
+// partial trace over all other legs; so is D. W is scaled by the Cholesky factors, decomposed by
+// TT-SVD, and each core divided by the factor of its leg. If one leg carries all columns and one all
+// rows the product is exact: a low-rank train then is the optimum (whitened SVD), whatever C and D.
+// The plain TT-SVD is the other candidate; the better one goes on.
+//
+// Sweeps. The matrix is linear in each core, so one core at a time is a linear least-squares
+// problem, solved by conjugate gradients on A(G) = P(D X(G) C), where X expands a core between its
+// frames to the whole matrix and P is the adjoint of X. The frames are orthonormal, so A is the
+// identity in the Frobenius norm and no worse conditioned than C otherwise; the leg factors are the
+// preconditioner. From a warm start the error cannot rise, however early the iteration stops. With
+// two cores at a time the bond between them is cut anew in every step, as in DMRG [White92].
+
+#define TT__RIDGE 1e-3         // added to the variances, relative to their mean
+
+typedef struct tt__metric {
+  ptrdiff_t rows, cols;        // padded
+  double *weights;             // (rows) or NULL = 1
+  double *covariance;          // (cols, cols) with its ridge, or NULL
+  double *variance;            // (cols) of a diagonal record, or NULL; both NULL = identity
+  double *row_leg[TT_MAX_ORDER];   // (m_k) square roots of the factors of D, or NULL
+  double *col_leg[TT_MAX_ORDER];   // (n_k, n_k) lower Cholesky factors of K_k, or NULL
+} tt__metric;
+
+// a (n,n) symmetric positive definite, lower triangle read, becomes its lower Cholesky factor
+// [Golub13, 4.2]. Returns 0 if a pivot is not positive.
+static int tt__cholesky(ptrdiff_t n, double *a) {
+  for (ptrdiff_t i = 0; i < n; i++) {
+    for (ptrdiff_t j = 0; j <= i; j++) {
+      double value = a[i * n + j] - tt__dot(j, a + i * n, a + j * n);
+      if (j < i) a[i * n + j] = value / a[j * n + j];
+      else if (value > 0) a[i * n + i] = sqrt(value);
+      else return 0;
+    }
+    for (ptrdiff_t j = i + 1; j < n; j++) a[i * n + j] = 0;
+  }
+  return 1;
+}
+
+// What a leg factor L (n,n) does to the columns v of a matrix (n, width).
+typedef enum tt__leg_action {
+  TT__LEG_HALF,                // v = L^T v: into the metric
+  TT__LEG_BACK,                // v = L^-T v: out of it again
+  TT__LEG_SOLVE                // v = (L L^T)^-1 v: the preconditioner
+} tt__leg_action;
+
+static void tt__leg_rows(ptrdiff_t n, ptrdiff_t width, const double *l, tt__leg_action action,
+                         double *v) {
+  for (ptrdiff_t j = 0; j < n && action == TT__LEG_HALF; j++) {
+    tt__scale_row(width, l[j * n + j], v + j * width);       // row j needs rows i >= j only
+    for (ptrdiff_t i = j + 1; i < n; i++)
+      tt__axpy(width, l[i * n + j], v + i * width, v + j * width);
+  }
+  for (ptrdiff_t j = 0; j < n && action == TT__LEG_SOLVE; j++) {
+    for (ptrdiff_t i = 0; i < j; i++)
+      tt__axpy(width, -l[j * n + i], v + i * width, v + j * width);
+    tt__scale_row(width, 1 / l[j * n + j], v + j * width);
+  }
+  for (ptrdiff_t j = n - 1; j >= 0 && action != TT__LEG_HALF; j--) {
+    for (ptrdiff_t i = j + 1; i < n; i++)
+      tt__axpy(width, -l[i * n + j], v + i * width, v + j * width);
+    tt__scale_row(width, 1 / l[j * n + j], v + j * width);
+  }
+}
+
+// The same along the middle index of values (outer, n, inner), by way of a transposed copy.
+static void tt__along_leg(tt__pool *pool, ptrdiff_t outer, ptrdiff_t n, ptrdiff_t inner,
+                          const double *l, tt__leg_action action, double *values) {
+  void *mark = pool->blocks;
+  double *v = tt__take_f64(pool, n, outer * inner);
+  for (int back = 0; v && back < 2; back++) {
+    for (ptrdiff_t o = 0; o < outer; o++)
+      for (ptrdiff_t i = 0; i < n; i++) {
+        double *here = values + (o * n + i) * inner, *there = v + (i * outer + o) * inner;
+        memcpy(back ? here : there, back ? there : here, (size_t)inner * sizeof(double));
+      }
+    if (!back) tt__leg_rows(n, outer * inner, l, action, v);
+  }
+  tt__pool_rewind(pool, mark);
+}
+
+// The true covariance or the variances with ridge; padded inputs are given the ridge alone, as is
+// every input of a layer that never saw variation.
+static void tt__metric_inputs(tt__pool *pool, const tt_inputs *inputs, tt__metric *metric) {
+  ptrdiff_t n = inputs->cols, wide = metric->cols, step = inputs->diagonal ? 1 : wide + 1;
+  double *c = tt__take_f64(pool, wide, inputs->diagonal ? 1 : wide), trace = 0;
+  if (!c) return;
+  for (ptrdiff_t i = 0; i < n; i++) {
+    const double *row = inputs->scatter + i * (inputs->diagonal ? 1 : n);
+    trace += row[inputs->diagonal ? 0 : i];
+    if (inputs->diagonal) c[i] = *row / (double)inputs->count;
+    for (ptrdiff_t j = 0; j < n && !inputs->diagonal; j++)
+      c[i * wide + j] = row[j] / (double)inputs->count;
+  }
+  double ridge = TT__RIDGE * trace / (double)inputs->count / (double)n;
+  for (ptrdiff_t i = 0; i < wide; i++) c[i * step] += ridge > 0 ? ridge : 1;
+  if (inputs->diagonal) metric->variance = c;
+  else metric->covariance = c;
+}
+
+// The factor of column leg k: the mean of C over equal digits of all other legs, then Cholesky.
+static void tt__metric_col_leg(tt__pool *pool, const tt_shape *shape, int k, tt__metric *metric) {
+  ptrdiff_t n = shape->cols[k], inner = tt__leg_product(shape, k + 1, shape->order, 0, 1);
+  double *factor = metric->col_leg[k] = tt__take_f64(pool, n, n);
+  if (!factor) return;
+  for (ptrdiff_t o = 0; o < metric->cols / n / inner; o++)
+    for (ptrdiff_t t = 0; t < inner; t++)
+      for (ptrdiff_t i = 0; i < n; i++) {
+        ptrdiff_t row = (o * n + i) * inner + t;
+        if (metric->variance) factor[i * n + i] += metric->variance[row];
+        for (ptrdiff_t j = 0; j <= i && metric->covariance; j++)
+          factor[i * n + j] += metric->covariance[row * metric->cols + (o * n + j) * inner + t];
+      }
+  if (!tt__cholesky(n, factor)) pool->status = TT_ERROR_CONVERGENCE;
+}
+
+// The factor of row leg k, never quite zero, so that rows without weight still get the values that
+// follow from the others.
+static void tt__metric_row_leg(tt__pool *pool, const tt_shape *shape, int k, tt__metric *metric) {
+  ptrdiff_t m = shape->rows[k], inner = tt__leg_product(shape, k + 1, shape->order, 1, 0);
+  double *factor = metric->row_leg[k] = tt__take_f64(pool, m, 1);
+  if (!factor) return;
+  for (ptrdiff_t i = 0; i < metric->rows; i++) factor[i / inner % m] += metric->weights[i];
+  double floor_of = 1e-12 * tt__largest_magnitude(m, factor);
+  for (ptrdiff_t i = 0; i < m; i++) factor[i] = sqrt(factor[i] > floor_of ? factor[i] : floor_of);
+}
+
+static tt_status tt__metric_open(tt__pool *pool, const tt_shape *shape, ptrdiff_t rows,
+                                 const tt_options *options, tt__metric *metric) {
+  memset(metric, 0, sizeof *metric);
+  metric->rows = tt__leg_product(shape, 0, shape->order, 1, 0);
+  metric->cols = tt__leg_product(shape, 0, shape->order, 0, 1);
+  if (options->inputs) tt__metric_inputs(pool, options->inputs, metric);
+  if (options->row_weights) {
+    double *weights = metric->weights = tt__take_f64(pool, metric->rows, 1), total = 0;
+    for (ptrdiff_t i = 0; weights && i < rows; i++) total += weights[i] = (double)options->row_weights[i];
+    for (ptrdiff_t i = rows; weights && i < metric->rows; i++)
+      weights[i] = TT__RIDGE * total / (double)rows;
+  }
+  for (int k = 0; k < shape->order && !pool->status; k++) {
+    if (options->inputs) tt__metric_col_leg(pool, shape, k, metric);
+    if (options->row_weights && !pool->status) tt__metric_row_leg(pool, shape, k, metric);
+  }
+  return pool->status;
+}
+
+// out = D e C for e (rows, cols).
+static void tt__metric_times(const tt__metric *metric, const double *e, double *out, void *work) {
+  ptrdiff_t m = metric->rows, n = metric->cols;
+  if (metric->covariance) tt__matmul(m, n, n, e, n, metric->covariance, n, out, n, 0, work);
+  for (ptrdiff_t i = 0; i < m; i++) {
+    double weight = metric->weights ? metric->weights[i] : 1;
+    double *to = out + i * n;
+    const double *from = metric->covariance ? to : e + i * n;
+    for (ptrdiff_t j = 0; j < n; j++)
+      to[j] = weight * from[j] * (metric->variance ? metric->variance[j] : 1);
+  }
+}
+
+// ---- one core between its frames
+
+typedef struct tt__fit {
+  tt__pool *pool;
+  tt__metric metric;
+  const double *target;        // (rows, cols), padded
+  double square;               // its squared norm in the metric
+  // (rows, cols) each; mixed has its legs in the order of the train
+  double *expanded, *mixed, *spare;
+  void *work;
+  tt__pool home;               // where the cores of the chain live
+} tt__fit;
+
+typedef struct tt__frames {
+  int first, count;            // the cores that are solved for
+  ptrdiff_t r, m, n, s;        // of these cores merged into one
+  ptrdiff_t left_m, left_n, right_m, right_n;
+  const double *left, *right;  // (left_m, left_n, r) and (s, right_m, right_n)
+  double *half;                // (r m n, right_m right_n)
+} tt__frames;
+
+// Merged copy of cores first .. first+count-1, or the number 1 if there are none.
+static double *tt__merged(tt__pool *pool, const tt__chain *chain, int first, int count) {
+  tt__chain copy = *chain;
+  if (count == 0) {
+    double *one = tt__take_f64(pool, 1, 1);
+    if (one) *one = 1;
+    return one;
+  }
+  tt_status status = tt__chain_merge(pool, &copy, first, count);
+  if (status) pool->status = status;
+  return copy.cores[first];
+}
+
+static tt_status tt__frames_open(tt__pool *pool, const tt__chain *chain, int first, int count,
+                                 tt__frames *f) {
+  const tt_shape *shape = &chain->shape;
+  int end = first + count;
+  f->first = first;
+  f->count = count;
+  f->r = shape->ranks[first];
+  f->s = shape->ranks[end];
+  f->m = tt__leg_product(shape, first, end, 1, 0);
+  f->n = tt__leg_product(shape, first, end, 0, 1);
+  f->left_m = tt__leg_product(shape, 0, first, 1, 0);
+  f->left_n = tt__leg_product(shape, 0, first, 0, 1);
+  f->right_m = tt__leg_product(shape, end, shape->order, 1, 0);
+  f->right_n = tt__leg_product(shape, end, shape->order, 0, 1);
+  f->left = tt__merged(pool, chain, 0, first);
+  f->right = tt__merged(pool, chain, end, shape->order - end);
+  f->half = tt__take_f64(pool, f->r * f->m * f->n, f->right_m * f->right_n);
+  return pool->status;
+}
+
+static ptrdiff_t tt__frames_size(const tt__frames *f) { return f->r * f->m * f->n * f->s; }
+
+// Between a matrix (rows, cols) and the order of the train: (left_m, left_n, m, n, right_m, right_n).
+static void tt__reorder(const tt__frames *f, double *matrix, double *mixed, int back) {
+  ptrdiff_t cols = f->left_n * f->n * f->right_n, run = f->right_n;
+  for (ptrdiff_t row = 0; row < f->left_m; row++)
+    for (ptrdiff_t col = 0; col < f->left_n; col++)
+      for (ptrdiff_t i = 0; i < f->m; i++)
+        for (ptrdiff_t j = 0; j < f->n; j++)
+          for (ptrdiff_t t = 0; t < f->right_m; t++, mixed += run) {
+            double *at = matrix + ((row * f->m + i) * f->right_m + t) * cols + (col * f->n + j) * run;
+            for (ptrdiff_t u = 0; u < run; u++) {
+              if (back) at[u] = mixed[u];
+              else mixed[u] = at[u];
+            }
+          }
+}
+
+// matrix (rows, cols) = the train with `core` between its frames.
+static void tt__frames_expand(const tt__fit *fit, const tt__frames *f, const double *core,
+                              double *matrix) {
+  ptrdiff_t middle = f->m * f->n, right = f->right_m * f->right_n, left = f->left_m * f->left_n;
+  tt__matmul(f->r * middle, right, f->s, core, f->s, f->right, right, f->half, right, 0, fit->work);
+  tt__matmul(left, middle * right, f->r, f->left, f->r, f->half, middle * right, fit->mixed,
+             middle * right, 0, fit->work);
+  tt__reorder(f, matrix, fit->mixed, 1);
+}
+
+// The adjoint: core = what `matrix` holds between the frames.
+static void tt__frames_project(const tt__fit *fit, const tt__frames *f, double *matrix,
+                               double *core) {
+  ptrdiff_t middle = f->m * f->n, right = f->right_m * f->right_n, left = f->left_m * f->left_n;
+  tt__reorder(f, matrix, fit->mixed, 0);
+  tt__matmul(f->r, middle * right, left, f->left, f->r, fit->mixed, middle * right, f->half,
+             middle * right, TT_TRANSPOSE_A, fit->work);
+  tt__matmul(f->r * middle, f->s, right, f->half, right, f->right, right, core, f->s,
+             TT_TRANSPOSE_B, fit->work);
+}
+
+// Applies the leg factors to merged cores (r, m_1 .. m_c, n_1 .. n_c, s).
+static void tt__leg_factors(tt__pool *pool, const tt__metric *metric, const tt_shape *shape,
+                            const tt__frames *f, tt__leg_action action, double *core) {
+  ptrdiff_t inner = f->s, outer = f->r * f->m * f->n;
+  for (int k = f->first + f->count - 1; k >= f->first && metric->col_leg[k]; k--) {
+    outer /= shape->cols[k];
+    tt__along_leg(pool, outer, shape->cols[k], inner, metric->col_leg[k], action, core);
+    inner *= shape->cols[k];
+  }
+  inner = f->n * f->s;
+  for (int k = f->first + f->count - 1; k >= f->first && metric->row_leg[k]; k--) {
+    ptrdiff_t m = shape->rows[k], count = tt__frames_size(f) / inner;
+    for (ptrdiff_t i = 0; i < count; i++) {
+      double root = metric->row_leg[k][i % m];
+      if (action != TT__LEG_HALF) root = 1 / (action == TT__LEG_BACK ? root : root * root);
+      tt__scale_row(inner, root, core + i * inner);
+    }
+    inner *= m;
+  }
+}
+
+// fit->spare = target - train with this core between the frames, fit->expanded = D spare C; returns
+// the squared error.
+static double tt__fit_residual(const tt__fit *fit, const tt__frames *f, const double *core) {
+  ptrdiff_t size = fit->metric.rows * fit->metric.cols;
+  double *spare = fit->spare;
+  tt__frames_expand(fit, f, core, spare);
+  for (ptrdiff_t i = 0; i < size; i++) spare[i] = fit->target[i] - spare[i];
+  tt__metric_times(&fit->metric, spare, fit->expanded, fit->work);
+  return tt__dot(size, spare, fit->expanded);
+}
+
+enum { TT__CG_STEPS = 30 };
+
+// Conjugate gradients for the core between its frames [Golub13, 11.5]. Returns the squared error
+// that is left. core is only changed where that lowers the error.
+static double tt__fit_core(const tt__fit *fit, const tt_shape *shape, const tt__frames *f,
+                           double *core) {
+  tt__pool *pool = fit->pool;
+  void *mark = pool->blocks;
+  ptrdiff_t count = tt__frames_size(f);
+  double *spare = fit->spare, *r = tt__take_f64(pool, count, 1), *z = tt__take_f64(pool, count, 1),
+         *p = tt__take_f64(pool, count, 1), *q = tt__take_f64(pool, count, 1);
+  double error = 0, rho = 0, gained = 0;
+  if (!pool->status) {
+    error = tt__fit_residual(fit, f, core);
+    tt__frames_project(fit, f, fit->expanded, r);
+  }
+  for (int step = 0; step < TT__CG_STEPS && !pool->status; step++) {
+    memcpy(z, r, (size_t)count * sizeof(double));
+    tt__leg_factors(pool, &fit->metric, shape, f, TT__LEG_SOLVE, z);
+    double now = tt__dot(count, r, z), ratio = rho > 0 ? now / rho : 0;
+    for (ptrdiff_t i = 0; i < count; i++) p[i] = z[i] + ratio * p[i];
+    tt__frames_expand(fit, f, p, spare);
+    tt__metric_times(&fit->metric, spare, fit->expanded, fit->work);
+    double curved = tt__dot(fit->metric.rows * fit->metric.cols, spare, fit->expanded);
+    if (!(now > 0) || !(curved > 0)) break;
+    tt__frames_project(fit, f, fit->expanded, q);
+    double length = now / curved, gain = length * now;
+    tt__axpy(count, length, p, core);
+    tt__axpy(count, -length, q, r);
+    gained += gain;
+    rho = now;
+    if (gain < 1e-2 * gained || gain < 1e-9 * error) break;  // the next sweep does more
+  }
+  tt__pool_rewind(pool, mark);
+  return error > gained ? error - gained : 0;
+}
+
+// Takes the leg factors back out of cores first .. first+count-1, one by one.
+static tt_status tt__unscale(tt__pool *pool, const tt__metric *metric, tt__chain *chain, int first,
+                             int count) {
+  for (int k = first; k < first + count && !pool->status; k++) {
+    tt__frames alone;
+    memset(&alone, 0, sizeof alone);
+    alone.first = k;
+    alone.count = 1;
+    alone.r = chain->shape.ranks[k];
+    alone.m = chain->shape.rows[k];
+    alone.n = chain->shape.cols[k];
+    alone.s = chain->shape.ranks[k + 1];
+    tt__leg_factors(pool, metric, &chain->shape, &alone, TT__LEG_BACK, chain->cores[k]);
+  }
+  return pool->status;
+}
+
+// ---- two cores at a time
+
+// The limits under which bonds are cut: options and, where these say nothing, the ranks at the start.
+typedef struct tt__cuts {
+  tt_options options;
+  tt_shape start;
+  double square;               // squared norm of the target in the metric
+} tt__cuts;
+
+// Merged cores (r, m1, m2, n1, n2, t) as one core (r, m1, n1) x (m2, n2, t) of a chain of its own,
+// or back.
+static void tt__turn_pair(const tt_shape *shape, int k, double *pair, double *turned, int back) {
+  ptrdiff_t r = shape->ranks[k], t = shape->ranks[k + 2], m1 = shape->rows[k], n1 = shape->cols[k],
+            m2 = shape->rows[k + 1], n2 = shape->cols[k + 1];
+  for (ptrdiff_t a = 0; a < r * m1; a++)
+    for (ptrdiff_t i2 = 0; i2 < m2; i2++)
+      for (ptrdiff_t j1 = 0; j1 < n1; j1++) {
+        double *one = pair + ((a * m2 + i2) * n1 + j1) * n2 * t,
+               *two = turned + ((a * n1 + j1) * m2 + i2) * n2 * t;
+        memcpy(back ? one : two, back ? two : one, (size_t)(n2 * t) * sizeof(double));
+      }
+}
+
+// Splits a solved pair: its SVD in the metric of the legs, cut by the limits, gives the new cores,
+// which are taken from the pool.
+static tt_status tt__split_pair(const tt__fit *fit, tt__chain *chain, const tt__frames *f,
+                                double *pair, const tt__cuts *cuts, double *lost) {
+  int k = f->first, why, order = chain->shape.order;
+  tt__pool *pool = fit->pool;
+  ptrdiff_t width = (ptrdiff_t)chain->shape.rows[k + 1] * chain->shape.cols[k + 1] * f->s;
+  ptrdiff_t height = tt__frames_size(f) / width;
+  double *turned = tt__take_f64(pool, height, width), *right;
+  tt__factor left;
+  if (pool->status) return pool->status;
+  tt__leg_factors(pool, &fit->metric, &chain->shape, f, TT__LEG_HALF, pair);
+  tt__turn_pair(&chain->shape, k, pair, turned, 0);
+  tt_status status = tt__matrix_svd(pool, height, width, turned, &left, &right);
+  if (status) return status;
+  tt__limits limits = tt__bond_limits(left.count, cuts->start.ranks[k + 1], &cuts->options,
+                                      cuts->square, order);
+  ptrdiff_t rank = tt__choose_rank(&left, &limits, cuts->options.epsilon, lost, &why);
+  chain->cores[k] = tt__take_f64(pool, height, rank);
+  chain->cores[k + 1] = tt__take_f64(pool, rank, width);
+  if (pool->status) return pool->status;
+  for (ptrdiff_t b = 0; b < rank; b++) {
+    for (ptrdiff_t i = 0; i < height; i++)
+      chain->cores[k][i * rank + b] = left.vectors[b * height + i];
+    for (ptrdiff_t j = 0; j < width; j++)
+      chain->cores[k + 1][b * width + j] = left.values[b] * right[b * width + j];
+  }
+  chain->shape.ranks[k + 1] = (int)rank;
+  return tt__unscale(pool, &fit->metric, chain, k, 2);
+}
+
+// Moves all cores of a chain into a pool of their own; the pool they lived in is closed.
+static tt_status tt__rehouse(tt__pool *home, tt__chain *chain) {
+  tt__pool fresh = tt__pool_open(&home->allocator);
+  double *cores[TT_MAX_ORDER];
+  for (int k = 0; k < chain->shape.order; k++) {
+    ptrdiff_t count = tt__core_count(&chain->shape, k);
+    cores[k] = tt__take_f64(&fresh, count, 1);
+    if (cores[k]) memcpy(cores[k], chain->cores[k], (size_t)count * sizeof(double));
+  }
+  if (fresh.status) {
+    tt_status status = fresh.status;
+    tt__pool_close(&fresh);
+    return status;
+  }
+  memcpy(chain->cores, cores, sizeof cores);
+  tt__pool_close(home);
+  *home = fresh;
+  return TT_OK;
+}
+
+static tt_status tt__chain_copy(const tt__chain *from, tt__pool *home, tt__chain *to) {
+  *to = *from;
+  return tt__rehouse(home, to);
+}
+
+// ---- sweeps
+
+// Puts the chain's power of two into core k.
+static void tt__untame(tt__chain *chain, int k) {
+  ptrdiff_t count = tt__core_count(&chain->shape, k);
+  for (ptrdiff_t i = 0; i < count; i++)
+    chain->cores[k][i] = ldexp(chain->cores[k][i], chain->exponent);
+  chain->exponent = 0;
+}
+
+// Moves the centre of a chain from core k to its neighbour (move +1 or -1).
+static void tt__move_center(tt__pool *pool, tt__chain *chain, int k, int move) {
+  if (move > 0) tt__orthogonalize_left(pool, chain, k);
+  if (move < 0) tt__orthogonalize_right(pool, chain, k);
+  if (move && !pool->status) tt__untame(chain, k + move);
+}
+
+// Solves core k, or cores k and k+1, of a chain centred there and moves the centre on. *error is the
+// squared error before a cut.
+static tt_status tt__solve_step(tt__fit *fit, tt__chain *chain, int k, int sites, int move,
+                          const tt__cuts *cuts, double *error, double *lost) {
+  void *mark = fit->pool->blocks;
+  tt__frames f;
+  tt_status status = tt__frames_open(fit->pool, chain, k, sites, &f);
+  if (sites == 1) {
+    if (!status) *error = tt__fit_core(fit, &chain->shape, &f, chain->cores[k]);
+    if (!status) tt__move_center(fit->pool, chain, k, move);
+  } else if (!status) {
+    double *pair = tt__merged(fit->pool, chain, k, 2);
+    if (!fit->pool->status) *error = tt__fit_core(fit, &chain->shape, &f, pair);
+    if (!fit->pool->status) status = tt__split_pair(fit, chain, &f, pair, cuts, lost);
+    if (!status) tt__move_center(fit->pool, chain, move > 0 ? k : k + 1, move);
+    if (!status && !fit->pool->status) status = tt__rehouse(&fit->home, chain);
+  }
+  tt__pool_rewind(fit->pool, mark);
+  return status ? status : fit->pool->status;
+}
+
+// One sweep to the right end and back over the cores from `lowest` on, where the chain is centred
+// and will be again. Cores before it stay as they are.
+static tt_status tt__sweep(tt__fit *fit, tt__chain *chain, int lowest, int sites,
+                           const tt__cuts *cuts, double *error, double *lost) {
+  int last = chain->shape.order - sites;
+  tt_status status = TT_OK;
+  double cut = 0;
+  for (int k = lowest; k < last && !status; k++)
+    status = tt__solve_step(fit, chain, k, sites, 1, cuts, error, &cut);
+  for (int k = last; k >= lowest && !status; k--) {
+    // two sites leave the centre on their left core, one site moves on to the next
+    int move = sites == 2 || k > lowest ? -1 : 0;
+    status = tt__solve_step(fit, chain, k, sites, move, cuts, error, &cut);
+    if (lost && sites == 2) lost[k] = sqrt(cut / cuts->square);
+  }
+  return status;
+}
+
+// One-site sweeps until a sweep lowers the error by less than `stall`, relatively.
+static tt_status tt__settle(tt__fit *fit, tt__chain *chain, int lowest, int max_sweeps,
+                            double stall, double *error) {
+  tt_status status = TT_OK;
+  for (int sweep = 0; sweep < max_sweeps && !status; sweep++) {
+    double before = *error;
+    status = tt__sweep(fit, chain, lowest, 1, NULL, error, NULL);
+    if (sqrt(*error) >= (1 - stall) * sqrt(before)) break;
+  }
+  return status;
+}
+
+// ---- the whole way
+
+// The power of two `scale` = 2^result.
+static int tt__log2_exact(double scale) {
+  int exponent;
+  (void)frexp(scale, &exponent);
+  return exponent - 1;
+}
+
+// Everything a fit of `input` needs; options are checked, input is scanned.
+static tt_status tt__fit_open(tt__fit *fit, tt__pool *pool, const tt__source *input,
+                              const tt_shape *shape, const tt_options *options) {
+  memset(fit, 0, sizeof *fit);
+  fit->pool = pool;
+  fit->home = tt__pool_open(&pool->allocator);
+  tt_status status = tt__metric_open(pool, shape, input->true_rows, options, &fit->metric);
+  if (status) return status;
+  ptrdiff_t m = fit->metric.rows, n = fit->metric.cols;
+  double *target = tt__take_f64(pool, m, n);
+  fit->expanded = tt__take_f64(pool, m, n);
+  fit->mixed = tt__take_f64(pool, m, n);
+  fit->spare = tt__take_f64(pool, m, n);
+  fit->work = tt__take(pool, tt__gemm_work_size(1), 1);
+  if (pool->status) return pool->status;
+  for (ptrdiff_t i = 0; i < input->true_rows; i++)
+    tt__block(input, i, 1, 0, input->true_cols, target + i * n, n);
+  fit->target = target;
+  tt__metric_times(&fit->metric, target, fit->expanded, fit->work);
+  fit->square = tt__dot(m * n, target, fit->expanded);
+  return TT_OK;
+}
+
+// Squared error of a chain centred on core 0; fit->spare then holds target - train.
+static double tt__chain_error(tt__fit *fit, const tt__chain *chain) {
+  void *mark = fit->pool->blocks;
+  tt__frames f;
+  double error = 0;
+  if (!tt__frames_open(fit->pool, chain, 0, 1, &f))
+    error = tt__fit_residual(fit, &f, chain->cores[0]);
+  tt__pool_rewind(fit->pool, mark);
+  return error;
+}
+
+// TT-SVD of the target, as it is or scaled by the factors of its legs; a chain centred on core 0.
+static tt_status tt__start(tt__fit *fit, const tt_shape *request, const tt_options *options,
+                           int scaled, tt__pool *home, tt__chain *chain, tt_report *report) {
+  tt_matrix made;
+  tt_options plain = *options;
+  tt__frames whole;
+  memset(&whole, 0, sizeof whole);
+  whole.count = request->order;
+  whole.r = whole.s = 1;
+  whole.m = fit->metric.rows;
+  whole.n = fit->metric.cols;
+  plain.dtype = TT_F64;
+  plain.bias = NULL;
+  tt__pool own = tt__pool_open(&fit->pool->allocator);
+  double *copy = tt__take_f64(&own, whole.m, whole.n), square = 0;
+  if (copy) memcpy(copy, fit->target, (size_t)(whole.m * whole.n) * sizeof(double));
+  if (copy && scaled)
+    tt__leg_factors(&own, &fit->metric, request, &whole, TT__LEG_HALF, copy);
+  tt__source source = tt__plain_source(copy, 1, whole.m, whole.n);
+  tt_status status = own.status;
+  if (!status) (void)tt__scan(&source, &square);
+  if (!status) status = tt__compress_cores(&own, &source, square, request, &plain, 1, &made, report);
+  tt__pool_close(&own);
+  if (status) return status;
+  status = tt__chain_read(home, &made, chain);
+  tt_free(&made);
+  if (!status && scaled) status = tt__unscale(fit->pool, &fit->metric, chain, 0, request->order);
+  if (!status) status = tt__chain_center(fit->pool, chain, 0);
+  if (!status) tt__untame(chain, 0);
+  return status;
+}
+
+// Do the leg factors say all of the metric, and is TT-SVD then the optimum?
+static int tt__start_is_best(const tt__fit *fit, const tt_shape *shape) {
+  int rows = 0, cols = 0;
+  for (int k = 0; k < shape->order; k++) {
+    rows += shape->rows[k] > 1;
+    cols += shape->cols[k] > 1;
+  }
+  return shape->order <= 2 && (cols <= 1 || !fit->metric.col_leg[0]) &&
+         (rows <= 1 || !fit->metric.row_leg[0]);
+}
+
+// sum_i e_i C e_i^T for rows of e, under the inputs as they are, without ridge and row weights.
+// part is (rows, cols).
+static double tt__output_square(const tt_inputs *inputs, ptrdiff_t rows, const double *e,
+                                ptrdiff_t lde, double *part, void *work) {
+  ptrdiff_t n = inputs->cols;
+  double sum = 0;
+  if (!inputs->diagonal) tt__matmul(rows, n, n, e, lde, inputs->scatter, n, part, n, 0, work);
+  for (ptrdiff_t i = 0; i < rows; i++, e += lde, part += n) {
+    for (ptrdiff_t j = 0; j < n && inputs->diagonal; j++) part[j] = e[j] * inputs->scatter[j];
+    double square = tt__dot(n, e, part);
+    sum += square > 0 ? square : 0;                          // a singular scatter rounds below 0
+  }
+  return sum / (double)inputs->count;
+}
+
+static double tt__ratio(double error, double whole) {
+  if (whole > 0) return sqrt(error / whole);
+  return error > 0 ? (double)INFINITY : 0;
+}
+
+// The error that options.epsilon bounds: functional with inputs, weighted without.
+static double tt__fit_relative(tt__fit *fit, const tt__chain *chain, const tt_options *options,
+                               ptrdiff_t rows) {
+  double error = tt__chain_error(fit, chain);
+  ptrdiff_t n = fit->metric.cols;
+  if (!options->inputs) return tt__ratio(error, fit->square);
+  double *part = fit->mixed;
+  error = tt__output_square(options->inputs, rows, fit->spare, n, part, fit->work);
+  return tt__ratio(error, tt__output_square(options->inputs, rows, fit->target, n, part, fit->work));
+}
+
+// The best of both starts, then sweeps; never worse than the plain start of the same ranks.
+static tt_status tt__fit_best(tt__fit *fit, const tt_shape *request, const tt_options *options,
+                              ptrdiff_t rows, tt__chain *chain, tt_report *report) {
+  enum { SWEEPS = 40 };
+  tt_report spare = tt__new_report();
+  tt_options same = *options;
+  tt__pool other = tt__pool_open(&fit->pool->allocator);
+  tt__chain plain;
+  tt__pool_close(&fit->home);
+  tt_status status = tt__start(fit, request, options, 1, &fit->home, chain, report);
+  if (!status && !tt__start_is_best(fit, request)) {
+    same.epsilon = 0;
+    status = tt__start(fit, &chain->shape, &same, 0, &other, &plain, &spare);
+    double error = status ? 0 : tt__chain_error(fit, chain),
+           of_plain = status ? 0 : tt__chain_error(fit, &plain),
+           bound = status ? 0 : tt__fit_relative(fit, &plain, options, rows);
+    if (!status && of_plain < error) {
+      error = of_plain;
+      status = tt__chain_copy(&plain, &fit->home, chain);
+    }
+    if (!status) status = tt__settle(fit, chain, 0, SWEEPS, 1e-3, &error);
+    if (!status && tt__fit_relative(fit, chain, options, rows) > bound)
+      status = tt__chain_copy(&plain, &fit->home, chain);
+  }
+  tt__pool_close(&other);
+  return status ? status : fit->pool->status;
+}
+
+// Bias and measured errors of a stored train. w is the matrix it stands for, scaled by `scale`.
+static tt_status tt__finish_fit(tt__fit *fit, const tt_options *options, const double *bias,
+                                double scale, tt_matrix *out, tt_report *report) {
+  ptrdiff_t m = out->rows, n = out->cols, wide = fit->metric.cols;
+  double *e = fit->spare, *dense = fit->expanded, lost = 0, whole = 0, shifted = 0;
+  tt_status status = tt_expand_f64(out, dense);
+  if (status) return status;
+  for (ptrdiff_t i = 0; i < m; i++) {
+    const double *target = fit->target + i * wide;
+    for (ptrdiff_t j = 0; j < n; j++) e[i * wide + j] = target[j] - dense[i * n + j] * scale;
+    lost += tt__dot(n, e + i * wide, e + i * wide);
+    whole += tt__dot(n, target, target);
+    double mean = options->inputs ? tt__dot(n, e + i * wide, options->inputs->mean) : 0;
+    double value = bias[i] + mean / scale;
+    if (fabs(value) > (double)FLT_MAX) return TT_ERROR_UNSUPPORTED;
+    if (out->bias) {
+      tt_bias_data(out)[i] = (float)value;
+      mean = (value - (double)out->bias[i]) * scale;         // what rounding to float leaves
+    }
+    shifted += mean * mean;
+  }
+  tt__finish_report(&out->shape, m, n, report);
+  report->relative_error = tt__ratio(lost, whole);
+  report->norm = sqrt(whole) / scale;
+  memset(report->discarded, 0, sizeof report->discarded);
+  if (!options->inputs) return TT_OK;
+  double error = tt__output_square(options->inputs, m, e, wide, fit->mixed, fit->work) + shifted;
+  report->functional_error = tt__ratio(
+      error, tt__output_square(options->inputs, m, fit->target, wide, fit->mixed, fit->work));
+  return TT_OK;
+}
+
+// Are inputs, bias and row weights usable for a matrix of this size?
+static tt_status tt__calibration_check(const tt_options *options, ptrdiff_t rows, ptrdiff_t cols) {
+  double total = 0;
+  for (ptrdiff_t i = 0; i < rows; i++) {
+    double weight = options->row_weights ? (double)options->row_weights[i] : 1;
+    double bias = options->bias ? (double)options->bias[i] : 0;
+    if (!tt__is_finite(weight) || !tt__is_finite(bias)) return TT_ERROR_NONFINITE;
+    if (weight < 0) return TT_ERROR_INVALID;
+    total += weight;
+  }
+  if (!(total > 0)) return TT_ERROR_INVALID;
+  return options->inputs && (options->inputs->cols != cols || options->inputs->count < 1)
+             ? TT_ERROR_INVALID : TT_OK;
+}
+
+// The bias that a fit starts from: that of a train, plus that of the options.
+static double *tt__base_bias(tt__pool *pool, const tt_options *options, const float *bias,
+                             ptrdiff_t rows) {
+  double *sum = tt__take_f64(pool, rows, 1);
+  for (ptrdiff_t i = 0; sum && i < rows; i++)
+    sum[i] = (bias ? (double)bias[i] : 0) + (options->bias ? (double)options->bias[i] : 0);
+  return sum;
+}
+
+// Stores the chain of a fit, with the bias that makes up for the mean input.
+static tt_status tt__fit_store(tt__fit *fit, tt__chain *chain, const tt__source *input,
+                               const float *bias, const tt_options *options, tt_matrix *out,
+                               tt_report *report) {
+  tt_matrix like;
+  memset(&like, 0, sizeof like);
+  like.rows = input->true_rows;
+  like.cols = input->true_cols;
+  double *base = tt__base_bias(fit->pool, options, bias, like.rows);
+  // any numbers: they are overwritten
+  if (bias || options->bias || options->inputs) like.bias = (const float *)(const void *)base;
+  chain->exponent -= tt__log2_exact(input->scale);
+  tt_status status = fit->pool->status;
+  if (!status) status = tt__chain_store(fit->pool, chain, 0, &like, options, out);
+  if (!status) status = tt__finish_fit(fit, options, base, input->scale, out, report);
+  if (status) tt_free(out);
+  return status;
+}
+
+// Fits with ranks for an error that TT-SVD does not know: its own tolerance is searched for.
+static tt_status tt__fit_within(tt__fit *fit, const tt_shape *request, const tt_options *given,
+                                ptrdiff_t rows, tt__chain *chain, tt_report *report) {
+  tt_options options = *given;
+  tt_shape most = *request;
+  double good = 0, bad = 0;
+  tt_status status = tt_shape_clip(&most, options.max_rank);
+  for (int attempt = 0; attempt < 10 && !status; attempt++) {
+    status = tt__fit_best(fit, request, &options, rows, chain, report);
+    if (status || given->epsilon <= 0) return status;
+    if (tt__fit_relative(fit, chain, given, rows) <= given->epsilon) {
+      good = options.epsilon;
+      if (tt__start_is_best(fit, request)) return TT_OK;
+    } else {
+      bad = options.epsilon;
+      if (!memcmp(most.ranks, chain->shape.ranks, sizeof most.ranks)) return TT_OK; // caps decide
+    }
+    if (good > 0 && bad > 0 && bad < 1.1 * good) break;
+    options.epsilon = bad <= 0 ? 2 * good : good <= 0 ? bad / 2 : sqrt(good * bad);
+  }
+  if (status || good <= 0 || good >= options.epsilon) return status;
+  options.epsilon = good;
+  return tt__fit_best(fit, request, &options, rows, chain, report);
+}
+
+// Fits a train of this shape to `input`, which is scanned.
+static tt_status tt__fit_matrix(tt__pool *pool, const tt__source *input, const tt_shape *request,
+                                const float *bias, const tt_options *options, tt_matrix *out,
+                                tt_report *report) {
+  tt__fit fit;
+  tt__chain chain;
+  tt_status status = tt__fit_open(&fit, pool, input, request, options);
+  if (!status)
+    status = tt__fit_within(&fit, request, options, input->true_rows, &chain, report);
+  if (!status) status = tt__fit_store(&fit, &chain, input, bias, options, out, report);
+  tt__pool_close(&fit.home);
+  return status;
+}
+
+static int tt__is_calibrated(const tt_options *options) {
+  return options->inputs || options->row_weights;
+}
+
+static tt_status tt__public_compress(const void *w, ptrdiff_t rows, ptrdiff_t cols,
+                                     const tt_shape *shape, const tt_options *given, tt_matrix *out,
+                                     tt_report *report, int wide) {
+  tt_options options = tt__options(given);
+  tt_report own = tt__new_report();
+  double square = 0;
+  if (out) memset(out, 0, sizeof *out);
+  if (report) *report = own;
+  if (!w || !out || !tt__options_valid(given)) return TT_ERROR_INVALID;
+  tt_status status = tt_shape_check(shape, rows, cols);
+  ptrdiff_t padded = status ? 0 : tt__leg_product(shape, 0, shape->order, 1, 1);
+  if (!status && !tt__multiply(&padded, 16)) status = TT_ERROR_MEMORY;
+  if (!status && options.strict && !tt__ranks_useful(shape)) status = TT_ERROR_SHAPE;
+  if (!status) status = tt__calibration_check(&options, rows, cols);
+  if (status) return status;
+  tt__source input = tt__plain_source(w, wide, rows, cols);
+  own.position = tt__scan(&input, &square);
+  if (own.position >= 0) status = TT_ERROR_NONFINITE;
+  tt__pool pool = tt__pool_open(&options.allocator);
+  if (!status && tt__is_calibrated(&options))
+    status = tt__fit_matrix(&pool, &input, shape, NULL, &options, out, &own);
+  else if (!status)
+    status = tt__compress_cores(&pool, &input, square, shape, &options, report != NULL, out, &own);
+  tt__pool_close(&pool);
+  if (report) *report = own;
+  return status;
+}
+
+TTDEF tt_status tt_compress(const float *w, ptrdiff_t rows, ptrdiff_t cols, const tt_shape *shape,
+                            const tt_options *options, tt_matrix *out, tt_report *report) {
+  return tt__public_compress(w, rows, cols, shape, options, out, report, 0);
+}
+
+TTDEF tt_status tt_compress_f64(const double *w, ptrdiff_t rows, ptrdiff_t cols,
+                                const tt_shape *shape, const tt_options *options, tt_matrix *out,
+                                tt_report *report) {
+  return tt__public_compress(w, rows, cols, shape, options, out, report, 1);
+}
+
+// The dense matrix of a valid train as a scanned source.
+static tt_status tt__dense_source(tt__pool *pool, const tt_matrix *w, tt__source *source) {
+  double square, *dense = tt__take_f64(pool, w->rows, w->cols);
+  if (pool->status) return pool->status;
+  tt_status status = tt_expand_f64(w, dense);
+  *source = tt__plain_source(dense, 1, w->rows, w->cols);
+  if (!status && tt__scan(source, &square) >= 0) status = TT_ERROR_NONFINITE;
+  return status;
+}
+
+// Rounding in the metric of the outputs is a fit to the matrix that the train stands for.
+static tt_status tt__round_calibrated(tt__pool *pool, const tt_matrix *w, const tt_options *options,
+                                      tt_matrix *out, tt_report *report) {
+  tt__source source;
+  tt_status status = tt__dense_source(pool, w, &source);
+  return status ? status : tt__fit_matrix(pool, &source, &w->shape, w->bias, options, out, report);
+}
+
 TTDEF tt_status tt_round(const tt_matrix *w, const tt_options *given, tt_matrix *out,
                          tt_report *report) {
   tt_options options;
   tt_report own = tt__new_report();
   if (report) *report = own;
   tt_status status = tt__enter(w, given, out, &options);
+  if (!status) status = tt__calibration_check(&options, w->rows, w->cols);
   if (status) return status;
   tt__pool pool = tt__pool_open(&options.allocator);
-  tt__chain chain;
-  status = tt__chain_read(&pool, w, &chain);
-  double norm = status ? 0 : tt__chain_norm(&pool, &chain);
-  if (!status) status = pool.status;
-  if (!status) status = tt__chain_round(&pool, &chain, &options, norm * norm, &own);
-  if (!status) status = tt__chain_store(&pool, &chain, chain.shape.order - 1, w, &options, out);
-  if (!status) {
-    own.norm = ldexp(norm, chain.exponent);
-    tt__finish_report(&chain.shape, w->rows, w->cols, &own);
-  }
+  status = tt__is_calibrated(&options) ? tt__round_calibrated(&pool, w, &options, out, &own)
+                                       : tt__round_plain(&pool, w, &options, out, &own);
   tt__pool_close(&pool);
   if (report && !status) *report = own;
   return status;
+}
+
+TTDEF tt_status tt_functional_error(const tt_matrix *w, const float *dense, const float *bias,
+                                    const tt_inputs *inputs, double *out) {
+  if (!dense || !inputs || !out || !tt__valid(w) || inputs->cols != w->cols || inputs->count < 1)
+    return TT_ERROR_INVALID;
+  tt__pool pool = tt__pool_open(&w->allocator);
+  ptrdiff_t m = w->rows, n = w->cols;
+  double *target = tt__take_f64(&pool, m, n), *e = tt__take_f64(&pool, m, n),
+         *part = tt__take_f64(&pool, m, n), shifted = 0;
+  void *work = tt__take(&pool, tt__gemm_work_size(1), 1);
+  tt_status status = pool.status ? pool.status : tt_expand_f64(w, e);
+  for (ptrdiff_t i = 0; i < m && !status; i++) {
+    for (ptrdiff_t j = 0; j < n; j++) {
+      target[i * n + j] = (double)dense[i * n + j];
+      e[i * n + j] = target[i * n + j] - e[i * n + j];
+      if (!tt__is_finite(target[i * n + j])) status = TT_ERROR_NONFINITE;
+    }
+    double gap = (bias ? (double)bias[i] : 0) - (w->bias ? (double)w->bias[i] : 0);
+    if (!tt__is_finite(gap)) status = TT_ERROR_NONFINITE;
+    gap += tt__dot(n, e + i * n, inputs->mean);
+    shifted += gap * gap;
+  }
+  if (!status)
+    *out = tt__ratio(tt__output_square(inputs, m, e, n, part, work) + shifted,
+                     tt__output_square(inputs, m, target, n, part, work));
+  tt__pool_close(&pool);
+  return status;
+}
+
+// Entropies of all bonds of a chain centred on core 0, whose centre goes to the last core.
+static tt_status tt__bond_entropies(tt__pool *pool, tt__chain *chain, double *entropy) {
+  for (int k = 0; k + 1 < chain->shape.order && !pool->status; k++) {
+    tt__factor left;
+    double *right;
+    tt_status status = tt__core_svd(pool, chain, k, &left, &right);
+    if (status) return status;
+    entropy[k] = tt__weighted_entropy(left.values, left.count, 0);
+    tt__orthogonalize_left(pool, chain, k);
+  }
+  return pool->status;
+}
+
+// What a sweep left, for the log and to decide whether to go on.
+static tt_status tt__log_sweep(tt__fit *fit, const tt__chain *chain, tt_sweeps *sweeps,
+                               tt_sweep_log *line) {
+  tt__pool copy = tt__pool_open(&fit->pool->allocator);
+  tt__chain spare = *chain;
+  line->error = tt__ratio(tt__chain_error(fit, chain), fit->square);
+  memcpy(line->ranks, chain->shape.ranks, sizeof line->ranks);
+  tt_status status = fit->pool->status;
+  if (!status && sweeps->log && sweeps->count < sweeps->room) {
+    status = tt__rehouse(&copy, &spare);
+    if (!status) status = tt__bond_entropies(&copy, &spare, line->entropy);
+    sweeps->log[sweeps->count] = *line;
+  }
+  sweeps->count++;
+  tt__pool_close(&copy);
+  return status;
+}
+
+// Sweeps until the error stalls, or is that of rounding.
+static tt_status tt__refine_sweeps(tt__fit *fit, tt__chain *chain, const tt__cuts *cuts,
+                                   tt_sweeps *sweeps) {
+  int sites = sweeps->sites == 1 || chain->shape.order == 1 ? 1 : 2;
+  int most = sweeps->max_sweeps ? sweeps->max_sweeps : 20;
+  double stall = sweeps->stall > 0 ? sweeps->stall : 1e-6, squared = tt__chain_error(fit, chain);
+  double error = tt__ratio(squared, fit->square);
+  tt_status status = fit->pool->status;
+  for (int sweep = 0; sweep < most && !status; sweep++) {
+    tt_sweep_log line;
+    memset(&line, 0, sizeof line);
+    status = tt__sweep(fit, chain, 0, sites, cuts, &squared, line.discarded);
+    if (!status) status = tt__log_sweep(fit, chain, sweeps, &line);
+    if (line.error < 1e-15 || fabs(error - line.error) <= stall * error) break;
+    error = line.error;
+  }
+  return status;
+}
+
+TTDEF tt_status tt_refine(const tt_matrix *start, const tt_matrix *target, const tt_options *given,
+                          tt_sweeps *sweeps, tt_matrix *out, tt_report *report) {
+  tt_options options;
+  tt_sweeps defaults;
+  tt_report own = tt__new_report();
+  memset(&defaults, 0, sizeof defaults);
+  if (!sweeps) sweeps = &defaults;
+  sweeps->count = 0;
+  if (report) *report = own;
+  tt_status status = tt__enter(start, given, out, &options);
+  if (status) return status;
+  if (!tt__valid(target) || target == out || target->rows != start->rows ||
+      target->cols != start->cols || sweeps->sites < 0 || sweeps->sites > 2 ||
+      sweeps->max_sweeps < 0 || sweeps->room < 0 || !(sweeps->stall >= 0))
+    return TT_ERROR_INVALID;
+  status = tt__calibration_check(&options, start->rows, start->cols);
+  if (status) return status;
+  tt__pool pool = tt__pool_open(&options.allocator);
+  tt__source source;
+  tt__fit fit;
+  tt__chain chain;
+  memset(&fit, 0, sizeof fit);
+  status = tt__dense_source(&pool, target, &source);
+  if (!status) status = tt__fit_open(&fit, &pool, &source, &start->shape, &options);
+  if (!status) status = tt__chain_read(&fit.home, start, &chain);
+  if (!status) status = tt__chain_center(&pool, &chain, 0);
+  if (!status) {
+    tt__cuts cuts = {options, start->shape, fit.square};
+    chain.exponent += tt__log2_exact(source.scale);
+    tt__untame(&chain, 0);
+    if (options.epsilon > 0 || options.max_rank > 0) memset(cuts.start.ranks, 0, sizeof cuts.start.ranks);
+    status = tt__refine_sweeps(&fit, &chain, &cuts, sweeps);
+  }
+  if (!status) status = tt__fit_store(&fit, &chain, &source, target->bias, &options, out, &own);
+  tt__pool_close(&fit.home);
+  tt__pool_close(&pool);
+  if (report && !status) *report = own;
+  return status;
+}
+
+TTDEF tt_matrix tt_dense_view(const float *w, ptrdiff_t rows, ptrdiff_t cols) {
+  tt_shape shape;
+  memset(&shape, 0, sizeof shape);
+  shape.order = shape.ranks[0] = shape.ranks[1] = 1;
+  if (w && rows >= 1 && rows <= INT_MAX && cols >= 1 && cols <= INT_MAX) {
+    shape.rows[0] = (int)rows;
+    shape.cols[0] = (int)cols;
+  }
+  tt_matrix view = tt__header(&shape, rows, cols, TT_F32, 0);
+  view.cores[0].data = w;
+  return view;
 }
 #endif // TT_INFERENCE_ONLY
 
@@ -3992,15 +5245,9 @@ static tt_status tt__measure(tt__pool *pool, const tt_matrix *a, const tt_matrix
   status = tt__chain_add(pool, &first, &second, &difference);
   if (status) return status;
   double lost = tt__chain_norm(pool, &difference), norm = tt__chain_norm(pool, &first);
-  int exponent = first.exponent;                             // the loop below goes on taming
-  for (int k = 0; k + 1 < a->shape.order && !pool->status; k++) {
-    tt__factor left;
-    double *right;
-    status = tt__core_svd(pool, &first, k, &left, &right);   // the chain is centred on core k
-    if (status) return status;
-    report->entropy[k] = tt__weighted_entropy(left.values, left.count, 0);
-    tt__orthogonalize_left(pool, &first, k);
-  }
+  int exponent = first.exponent;                             // the entropies go on taming
+  if (!pool->status) status = tt__bond_entropies(pool, &first, report->entropy);
+  if (status) return status;
   if (pool->status) return pool->status;
   report->norm = ldexp(norm, exponent);
   tt__finish_report(&a->shape, a->rows, a->cols, report);
