@@ -347,9 +347,9 @@ TTDEF void tt_free(tt_matrix *w);
 // An empty record for a layer of `cols` inputs. options->diagonal_inputs keeps variances only
 // (memory cols instead of cols^2). Returns TT_OK; INVALID; MEMORY. *out is NULL on error.
 TTDEF tt_status tt_inputs_create(ptrdiff_t cols, const tt_options *options, tt_inputs **out);
-// Adds samples x (batch, cols). Cost batch cols^2 multiply-adds. The statistics do not depend on how
-// samples are cut into batches, up to rounding. Returns TT_OK; INVALID; NONFINITE; MEMORY; on error
-// nothing is added. Source [Chan83].
+// Adds samples x (batch, cols). Cost batch cols^2 multiply-adds. The statistics do not depend on
+// how samples are cut into batches, up to rounding. Returns TT_OK; INVALID; NONFINITE; MEMORY; on
+// error nothing is added. Source [Chan83].
 TTDEF tt_status tt_inputs_add(tt_inputs *inputs, const float *x, ptrdiff_t batch);
 // As if everything in `from` had been added to `into`. Both are full or both diagonal.
 TTDEF tt_status tt_inputs_merge(tt_inputs *into, const tt_inputs *from);
@@ -370,8 +370,8 @@ TTDEF void tt_inputs_free(tt_inputs *inputs); // NULL is fine
 TTDEF tt_status tt_functional_error(const tt_matrix *w, const float *dense, const float *bias,
                                     const tt_inputs *inputs, double *out);
 
-// One matrix (rows, cols) as a train of order 1 that borrows its memory; an invalid train if rows or
-// cols are out of range or w is NULL.
+// One matrix (rows, cols) as a train of order 1 that borrows its memory; an invalid train if rows
+// or cols are out of range or w is NULL.
 TTDEF tt_matrix tt_dense_view(const float *w, ptrdiff_t rows, ptrdiff_t cols);
 
 typedef struct tt_sweep_log {  // what one sweep left behind
@@ -390,10 +390,11 @@ typedef struct tt_sweeps {     // zeroed = defaults
   int count;                   // out: sweeps done
 } tt_sweeps;
 
-// Variational sweeps from `start` towards `target`, a dense matrix (tt_dense_view) or another train,
-// in the Frobenius norm or, with options->inputs and row_weights, in that of the outputs. Two sites:
-// each bond takes the smallest rank that epsilon and max_rank allow; where neither is given, at most
-// the rank of start. The error never rises by more than what a cut discards; with one site never.
+// Variational sweeps from `start` towards `target`, a dense matrix (tt_dense_view) or another
+// train, in the Frobenius norm or, with options->inputs and row_weights, in that of the outputs.
+// Two sites: each bond takes the smallest rank that epsilon and max_rank allow; where neither is
+// given, at most the rank of start. The error never rises by more than what a cut discards; with
+// one site never.
 //   sweeps   may be NULL
 //   out      shape factors of start; bias of target, corrected for the mean input
 // Cost     per core and iteration 2 rows cols^2 flops with inputs, 4 rows cols rank without. Memory
@@ -571,7 +572,7 @@ typedef struct tt_sha256 {
 } tt_sha256;
 TTDEF void tt_sha256_begin(tt_sha256 *hash);
 TTDEF void tt_sha256_add(tt_sha256 *hash, const void *data, size_t size); // NULL if size is 0
-TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]);
+TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]); // ends the stream
 
 // ------------------------------------------------------------------------------------------- files
 // safetensors [Safetensors] and .npy [Npy], little-endian on every host. A train is stored as
@@ -4113,8 +4114,8 @@ static int tt__ranks_useful(const tt_shape *shape) {
 // matrix at bond k. The kept left vectors become the core, S V^T moves into the next one. Errors
 // add up as in TT-SVD.
 
-// SVD of a matrix (height, width): left vectors as rows, values, right vectors as rows. All three are
-// taken from the pool; count = min(height, width).
+// SVD of a matrix (height, width): left vectors as rows, values, right vectors as rows. All three
+// are taken from the pool; count = min(height, width).
 static tt_status tt__matrix_svd(tt__pool *pool, ptrdiff_t height, ptrdiff_t width,
                                 const double *matrix, tt__factor *left, double **right) {
   tt__source source = tt__plain_source(matrix, 1, height, width);
@@ -4207,13 +4208,14 @@ static tt_status tt__round_plain(tt__pool *pool, const tt_matrix *w, const tt_op
 // Fits in the metric of the outputs. With D = diag(row weights) and C the covariance of the inputs
 // plus a ridge, every fit here minimises
 //     ||E||^2 = tr(D E C E^T),     E = W - W~,
-// and without inputs and weights C and D are the identity and this is the Frobenius norm. Two steps:
+// and without inputs and weights C and D are the identity and this is the Frobenius norm. Two
+// steps:
 //
-// Start. C is approximated by a Kronecker product of one factor per leg, C ~ K_1 x .. x K_d, K_k its
-// partial trace over all other legs; so is D. W is scaled by the Cholesky factors, decomposed by
-// TT-SVD, and each core divided by the factor of its leg. If one leg carries all columns and one all
-// rows the product is exact: a low-rank train then is the optimum (whitened SVD), whatever C and D.
-// The plain TT-SVD is the other candidate; the better one goes on.
+// Start. C is approximated by a Kronecker product of one factor per leg, C ~ K_1 x .. x K_d, K_k
+// its partial trace over all other legs; so is D. W is scaled by the Cholesky factors, decomposed
+// by TT-SVD, and each core divided by the factor of its leg. If one leg carries all columns and one
+// all rows the product is exact: a low-rank train then is the optimum (whitened SVD), whatever C
+// and D. The plain TT-SVD is the other candidate; the better one goes on.
 //
 // Sweeps. The matrix is linear in each core, so one core at a time is a linear least-squares
 // problem, solved by conjugate gradients on A(G) = P(D X(G) C), where X expands a core between its
@@ -4344,7 +4346,8 @@ static tt_status tt__metric_open(tt__pool *pool, const tt_shape *shape, ptrdiff_
   if (options->inputs) tt__metric_inputs(pool, options->inputs, metric);
   if (options->row_weights) {
     double *weights = metric->weights = tt__take_f64(pool, metric->rows, 1), total = 0;
-    for (ptrdiff_t i = 0; weights && i < rows; i++) total += weights[i] = (double)options->row_weights[i];
+    for (ptrdiff_t i = 0; weights && i < rows; i++)
+      total += weights[i] = (double)options->row_weights[i];
     for (ptrdiff_t i = rows; weights && i < metric->rows; i++)
       weights[i] = TT__RIDGE * total / (double)rows;
   }
@@ -4372,10 +4375,11 @@ static void tt__metric_times(const tt__metric *metric, const double *e, double *
 
 typedef struct tt__fit {
   tt__pool *pool;
+  ptrdiff_t rows, cols;        // true size of the layer
   tt__metric metric;
-  const double *target;        // (rows, cols), padded
+  const double *target;        // of the padded size, as are the arrays below
   double square;               // its squared norm in the metric
-  // (rows, cols) each; mixed has its legs in the order of the train
+  // mixed has its legs in the order of the train
   double *expanded, *mixed, *spare;
   void *work;
   tt__pool home;               // where the cores of the chain live
@@ -4424,7 +4428,8 @@ static tt_status tt__frames_open(tt__pool *pool, const tt__chain *chain, int fir
 
 static ptrdiff_t tt__frames_size(const tt__frames *f) { return f->r * f->m * f->n * f->s; }
 
-// Between a matrix (rows, cols) and the order of the train: (left_m, left_n, m, n, right_m, right_n).
+// Between a matrix (rows, cols) and the order of the train: (left_m, left_n, m, n, right_m,
+// right_n).
 static void tt__reorder(const tt__frames *f, double *matrix, double *mixed, int back) {
   ptrdiff_t cols = f->left_n * f->n * f->right_n, run = f->right_n;
   for (ptrdiff_t row = 0; row < f->left_m; row++)
@@ -4432,7 +4437,8 @@ static void tt__reorder(const tt__frames *f, double *matrix, double *mixed, int 
       for (ptrdiff_t i = 0; i < f->m; i++)
         for (ptrdiff_t j = 0; j < f->n; j++)
           for (ptrdiff_t t = 0; t < f->right_m; t++, mixed += run) {
-            double *at = matrix + ((row * f->m + i) * f->right_m + t) * cols + (col * f->n + j) * run;
+            double *at =
+                matrix + ((row * f->m + i) * f->right_m + t) * cols + (col * f->n + j) * run;
             for (ptrdiff_t u = 0; u < run; u++) {
               if (back) at[u] = mixed[u];
               else mixed[u] = at[u];
@@ -4549,7 +4555,8 @@ static tt_status tt__unscale(tt__pool *pool, const tt__metric *metric, tt__chain
 
 // ---- two cores at a time
 
-// The limits under which bonds are cut: options and, where these say nothing, the ranks at the start.
+// The limits under which bonds are cut: options and, where these say nothing, the ranks at the
+// start.
 typedef struct tt__cuts {
   tt_options options;
   tt_shape start;
@@ -4643,8 +4650,8 @@ static void tt__move_center(tt__pool *pool, tt__chain *chain, int k, int move) {
   if (move && !pool->status) tt__untame(chain, k + move);
 }
 
-// Solves core k, or cores k and k+1, of a chain centred there and moves the centre on. *error is the
-// squared error before a cut.
+// Solves core k, or cores k and k+1, of a chain centred there and moves the centre on. *error is
+// the squared error before a cut.
 static tt_status tt__solve_step(tt__fit *fit, tt__chain *chain, int k, int sites, int move,
                           const tt__cuts *cuts, double *error, double *lost) {
   void *mark = fit->pool->blocks;
@@ -4703,13 +4710,15 @@ static int tt__log2_exact(double scale) {
   return exponent - 1;
 }
 
-// Everything a fit of `input` needs; options are checked, input is scanned.
-static tt_status tt__fit_open(tt__fit *fit, tt__pool *pool, const tt__source *input,
-                              const tt_shape *shape, const tt_options *options) {
+// Everything a fit of `input`, which is scanned, needs for a layer of this true size.
+static tt_status tt__fit_open(tt__fit *fit, tt__pool *pool, const tt__source *input, ptrdiff_t rows,
+                              ptrdiff_t cols, const tt_shape *shape, const tt_options *options) {
   memset(fit, 0, sizeof *fit);
+  fit->rows = rows;
+  fit->cols = cols;
   fit->pool = pool;
   fit->home = tt__pool_open(&pool->allocator);
-  tt_status status = tt__metric_open(pool, shape, input->true_rows, options, &fit->metric);
+  tt_status status = tt__metric_open(pool, shape, rows, options, &fit->metric);
   if (status) return status;
   ptrdiff_t m = fit->metric.rows, n = fit->metric.cols;
   double *target = tt__take_f64(pool, m, n);
@@ -4743,6 +4752,7 @@ static tt_status tt__start(tt__fit *fit, const tt_shape *request, const tt_optio
   tt_matrix made;
   tt_options plain = *options;
   tt__frames whole;
+  memset(&made, 0, sizeof made);
   memset(&whole, 0, sizeof whole);
   whole.count = request->order;
   whole.r = whole.s = 1;
@@ -4758,7 +4768,8 @@ static tt_status tt__start(tt__fit *fit, const tt_shape *request, const tt_optio
   tt__source source = tt__plain_source(copy, 1, whole.m, whole.n);
   tt_status status = own.status;
   if (!status) (void)tt__scan(&source, &square);
-  if (!status) status = tt__compress_cores(&own, &source, square, request, &plain, 1, &made, report);
+  if (!status)
+    status = tt__compress_cores(&own, &source, square, request, &plain, 1, &made, report);
   tt__pool_close(&own);
   if (status) return status;
   status = tt__chain_read(home, &made, chain);
@@ -4801,19 +4812,20 @@ static double tt__ratio(double error, double whole) {
 }
 
 // The error that options.epsilon bounds: functional with inputs, weighted without.
-static double tt__fit_relative(tt__fit *fit, const tt__chain *chain, const tt_options *options,
-                               ptrdiff_t rows) {
+static double tt__fit_relative(tt__fit *fit, const tt__chain *chain, const tt_options *options) {
+  ptrdiff_t rows = fit->rows;
   double error = tt__chain_error(fit, chain);
   ptrdiff_t n = fit->metric.cols;
   if (!options->inputs) return tt__ratio(error, fit->square);
   double *part = fit->mixed;
   error = tt__output_square(options->inputs, rows, fit->spare, n, part, fit->work);
-  return tt__ratio(error, tt__output_square(options->inputs, rows, fit->target, n, part, fit->work));
+  return tt__ratio(error,
+                   tt__output_square(options->inputs, rows, fit->target, n, part, fit->work));
 }
 
 // The best of both starts, then sweeps; never worse than the plain start of the same ranks.
 static tt_status tt__fit_best(tt__fit *fit, const tt_shape *request, const tt_options *options,
-                              ptrdiff_t rows, tt__chain *chain, tt_report *report) {
+                              tt__chain *chain, tt_report *report) {
   enum { SWEEPS = 40 };
   tt_report spare = tt__new_report();
   tt_options same = *options;
@@ -4826,13 +4838,13 @@ static tt_status tt__fit_best(tt__fit *fit, const tt_shape *request, const tt_op
     status = tt__start(fit, &chain->shape, &same, 0, &other, &plain, &spare);
     double error = status ? 0 : tt__chain_error(fit, chain),
            of_plain = status ? 0 : tt__chain_error(fit, &plain),
-           bound = status ? 0 : tt__fit_relative(fit, &plain, options, rows);
+           bound = status ? 0 : tt__fit_relative(fit, &plain, options);
     if (!status && of_plain < error) {
       error = of_plain;
       status = tt__chain_copy(&plain, &fit->home, chain);
     }
     if (!status) status = tt__settle(fit, chain, 0, SWEEPS, 1e-3, &error);
-    if (!status && tt__fit_relative(fit, chain, options, rows) > bound)
+    if (!status && tt__fit_relative(fit, chain, options) > bound)
       status = tt__chain_copy(&plain, &fit->home, chain);
   }
   tt__pool_close(&other);
@@ -4901,8 +4913,8 @@ static tt_status tt__fit_store(tt__fit *fit, tt__chain *chain, const tt__source 
                                tt_report *report) {
   tt_matrix like;
   memset(&like, 0, sizeof like);
-  like.rows = input->true_rows;
-  like.cols = input->true_cols;
+  like.rows = fit->rows;
+  like.cols = fit->cols;
   double *base = tt__base_bias(fit->pool, options, bias, like.rows);
   // any numbers: they are overwritten
   if (bias || options->bias || options->inputs) like.bias = (const float *)(const void *)base;
@@ -4916,15 +4928,15 @@ static tt_status tt__fit_store(tt__fit *fit, tt__chain *chain, const tt__source 
 
 // Fits with ranks for an error that TT-SVD does not know: its own tolerance is searched for.
 static tt_status tt__fit_within(tt__fit *fit, const tt_shape *request, const tt_options *given,
-                                ptrdiff_t rows, tt__chain *chain, tt_report *report) {
+                                tt__chain *chain, tt_report *report) {
   tt_options options = *given;
   tt_shape most = *request;
   double good = 0, bad = 0;
   tt_status status = tt_shape_clip(&most, options.max_rank);
   for (int attempt = 0; attempt < 10 && !status; attempt++) {
-    status = tt__fit_best(fit, request, &options, rows, chain, report);
+    status = tt__fit_best(fit, request, &options, chain, report);
     if (status || given->epsilon <= 0) return status;
-    if (tt__fit_relative(fit, chain, given, rows) <= given->epsilon) {
+    if (tt__fit_relative(fit, chain, given) <= given->epsilon) {
       good = options.epsilon;
       if (tt__start_is_best(fit, request)) return TT_OK;
     } else {
@@ -4936,18 +4948,17 @@ static tt_status tt__fit_within(tt__fit *fit, const tt_shape *request, const tt_
   }
   if (status || good <= 0 || good >= options.epsilon) return status;
   options.epsilon = good;
-  return tt__fit_best(fit, request, &options, rows, chain, report);
+  return tt__fit_best(fit, request, &options, chain, report);
 }
 
-// Fits a train of this shape to `input`, which is scanned.
-static tt_status tt__fit_matrix(tt__pool *pool, const tt__source *input, const tt_shape *request,
-                                const float *bias, const tt_options *options, tt_matrix *out,
-                                tt_report *report) {
+// Fits a train of this shape to `input`, which is scanned and may be padded.
+static tt_status tt__fit_matrix(tt__pool *pool, const tt__source *input, ptrdiff_t rows,
+                                ptrdiff_t cols, const tt_shape *request, const float *bias,
+                                const tt_options *options, tt_matrix *out, tt_report *report) {
   tt__fit fit;
   tt__chain chain;
-  tt_status status = tt__fit_open(&fit, pool, input, request, options);
-  if (!status)
-    status = tt__fit_within(&fit, request, options, input->true_rows, &chain, report);
+  tt_status status = tt__fit_open(&fit, pool, input, rows, cols, request, options);
+  if (!status) status = tt__fit_within(&fit, request, options, &chain, report);
   if (!status) status = tt__fit_store(&fit, &chain, input, bias, options, out, report);
   tt__pool_close(&fit.home);
   return status;
@@ -4977,7 +4988,7 @@ static tt_status tt__public_compress(const void *w, ptrdiff_t rows, ptrdiff_t co
   if (own.position >= 0) status = TT_ERROR_NONFINITE;
   tt__pool pool = tt__pool_open(&options.allocator);
   if (!status && tt__is_calibrated(&options))
-    status = tt__fit_matrix(&pool, &input, shape, NULL, &options, out, &own);
+    status = tt__fit_matrix(&pool, &input, rows, cols, shape, NULL, &options, out, &own);
   else if (!status)
     status = tt__compress_cores(&pool, &input, square, shape, &options, report != NULL, out, &own);
   tt__pool_close(&pool);
@@ -4996,22 +5007,31 @@ TTDEF tt_status tt_compress_f64(const double *w, ptrdiff_t rows, ptrdiff_t cols,
   return tt__public_compress(w, rows, cols, shape, options, out, report, 1);
 }
 
-// The dense matrix of a valid train as a scanned source.
-static tt_status tt__dense_source(tt__pool *pool, const tt_matrix *w, tt__source *source) {
-  double square, *dense = tt__take_f64(pool, w->rows, w->cols);
+// The dense matrix of a valid train, or all of its padded matrix, as a scanned source.
+static tt_status tt__dense_source(tt__pool *pool, const tt_matrix *w, int padded,
+                                  tt__source *source) {
+  tt_matrix view = *w;
+  double square;
+  if (padded) {
+    view.rows = tt__leg_product(&w->shape, 0, w->shape.order, 1, 0);
+    view.cols = tt__leg_product(&w->shape, 0, w->shape.order, 0, 1);
+  }
+  double *dense = tt__take_f64(pool, view.rows, view.cols);
   if (pool->status) return pool->status;
-  tt_status status = tt_expand_f64(w, dense);
-  *source = tt__plain_source(dense, 1, w->rows, w->cols);
+  tt_status status = tt_expand_f64(&view, dense);
+  *source = tt__plain_source(dense, 1, view.rows, view.cols);
   if (!status && tt__scan(source, &square) >= 0) status = TT_ERROR_NONFINITE;
   return status;
 }
 
-// Rounding in the metric of the outputs is a fit to the matrix that the train stands for.
+// Rounding in the metric of the outputs is a fit to the matrix that the train stands for. It is the
+// padded one: only that has the ranks of the train.
 static tt_status tt__round_calibrated(tt__pool *pool, const tt_matrix *w, const tt_options *options,
                                       tt_matrix *out, tt_report *report) {
   tt__source source;
-  tt_status status = tt__dense_source(pool, w, &source);
-  return status ? status : tt__fit_matrix(pool, &source, &w->shape, w->bias, options, out, report);
+  tt_status status = tt__dense_source(pool, w, 1, &source);
+  if (status) return status;
+  return tt__fit_matrix(pool, &source, w->rows, w->cols, &w->shape, w->bias, options, out, report);
 }
 
 TTDEF tt_status tt_round(const tt_matrix *w, const tt_options *given, tt_matrix *out,
@@ -5089,22 +5109,42 @@ static tt_status tt__log_sweep(tt__fit *fit, const tt__chain *chain, tt_sweeps *
   return status;
 }
 
-// Sweeps until the error stalls, or is that of rounding.
+// One sweep and its line in the log. In the metric of the outputs cuts know that metric by its legs
+// only: there single cores then answer to all of it.
+static tt_status tt__refine_once(tt__fit *fit, tt__chain *chain, int sites, const tt__cuts *cuts,
+                                 tt_sweeps *sweeps, tt_sweep_log *line) {
+  double squared = 0;
+  memset(line, 0, sizeof *line);
+  tt_status status = tt__sweep(fit, chain, 0, sites, cuts, &squared, line->discarded);
+  if (!status && sites == 2 && tt__is_calibrated(&cuts->options))
+    status = tt__sweep(fit, chain, 0, 1, cuts, &squared, NULL);
+  return status ? status : tt__log_sweep(fit, chain, sweeps, line);
+}
+
+// Sweeps until the error stalls, rises by cuts in a metric they do not know well (then the sweep
+// before is taken back), or is that of rounding.
 static tt_status tt__refine_sweeps(tt__fit *fit, tt__chain *chain, const tt__cuts *cuts,
                                    tt_sweeps *sweeps) {
   int sites = sweeps->sites == 1 || chain->shape.order == 1 ? 1 : 2;
   int most = sweeps->max_sweeps ? sweeps->max_sweeps : 20;
-  double stall = sweeps->stall > 0 ? sweeps->stall : 1e-6, squared = tt__chain_error(fit, chain);
-  double error = tt__ratio(squared, fit->square);
+  double stall = sweeps->stall > 0 ? sweeps->stall : 1e-6,
+         error = tt__ratio(tt__chain_error(fit, chain), fit->square);
+  tt__pool other = tt__pool_open(&fit->pool->allocator);
+  tt__chain before;
   tt_status status = fit->pool->status;
   for (int sweep = 0; sweep < most && !status; sweep++) {
     tt_sweep_log line;
-    memset(&line, 0, sizeof line);
-    status = tt__sweep(fit, chain, 0, sites, cuts, &squared, line.discarded);
-    if (!status) status = tt__log_sweep(fit, chain, sweeps, &line);
+    status = tt__chain_copy(chain, &other, &before);
+    if (!status) status = tt__refine_once(fit, chain, sites, cuts, sweeps, &line);
+    if (status) break;
+    if (sweep > 0 && line.error > error && tt__is_calibrated(&cuts->options)) {
+      status = tt__chain_copy(&before, &fit->home, chain);
+      break;
+    }
     if (line.error < 1e-15 || fabs(error - line.error) <= stall * error) break;
     error = line.error;
   }
+  tt__pool_close(&other);
   return status;
 }
 
@@ -5130,15 +5170,17 @@ TTDEF tt_status tt_refine(const tt_matrix *start, const tt_matrix *target, const
   tt__fit fit;
   tt__chain chain;
   memset(&fit, 0, sizeof fit);
-  status = tt__dense_source(&pool, target, &source);
-  if (!status) status = tt__fit_open(&fit, &pool, &source, &start->shape, &options);
+  status = tt__dense_source(&pool, target, tt__same_factors(start, target), &source);
+  if (!status)
+    status = tt__fit_open(&fit, &pool, &source, start->rows, start->cols, &start->shape, &options);
   if (!status) status = tt__chain_read(&fit.home, start, &chain);
   if (!status) status = tt__chain_center(&pool, &chain, 0);
   if (!status) {
     tt__cuts cuts = {options, start->shape, fit.square};
     chain.exponent += tt__log2_exact(source.scale);
     tt__untame(&chain, 0);
-    if (options.epsilon > 0 || options.max_rank > 0) memset(cuts.start.ranks, 0, sizeof cuts.start.ranks);
+    if (options.epsilon > 0 || options.max_rank > 0)
+      memset(cuts.start.ranks, 0, sizeof cuts.start.ranks);
     status = tt__refine_sweeps(&fit, &chain, &cuts, sweeps);
   }
   if (!status) status = tt__fit_store(&fit, &chain, &source, target->bias, &options, out, &own);

@@ -18,6 +18,7 @@
 #include "test_apply.c"
 #include "test_file.c"
 #include "test_inputs.c"
+#include "test_refit.c"
 
 static const struct { const char *name; void (*run)(void);
 } test_sections[] = {
@@ -37,6 +38,7 @@ static const struct { const char *name; void (*run)(void);
     {"apply", test_apply},
     {"file", test_file},
     {"inputs", test_inputs},
+    {"refit", test_refit},
 };
 
 int main(int argc, char **argv) {

@@ -1,5 +1,5 @@
-// SHA-256 and the statistics of a layer's inputs: against two passes in long double, in any cut into
-// batches, merged, diagonal, with hostile values and failing memory.
+// SHA-256 and the statistics of a layer's inputs: against two passes in long double, in any cut
+// into batches, merged, diagonal, with hostile values and failing memory.
 
 static void inputs_hex(const unsigned char digest[32], char out[65]) {
   for (int i = 0; i < 32; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
@@ -78,7 +78,8 @@ static void inputs_reference(ptrdiff_t count, ptrdiff_t n, const float *x, doubl
 static void inputs_check_moments(const tt_inputs *inputs, const double *mean,
                                  const double *covariance, double tolerance) {
   ptrdiff_t n = tt_inputs_cols(inputs);
-  double *m = test_doubles(n), *c = test_doubles(n * n), largest = reference_largest(n * n, covariance);
+  double *m = test_doubles(n), *c = test_doubles(n * n),
+         largest = reference_largest(n * n, covariance);
   CHECK_STATUS(tt_inputs_moments(inputs, m, c), TT_OK);
   CHECK_STATUS(tt_inputs_moments(inputs, NULL, NULL), TT_OK);
   for (ptrdiff_t i = 0; i < n; i++) {
@@ -86,7 +87,9 @@ static void inputs_check_moments(const tt_inputs *inputs, const double *mean,
     for (ptrdiff_t j = 0; j < n; j++) {
       double wanted = inputs->diagonal && i != j ? 0 : covariance[i * n + j];
       CHECK_CLOSE(c[i * n + j], wanted, tolerance * largest);
-      if (!inputs->diagonal) CHECK(c[i * n + j] == c[j * n + i] || fabs(c[i * n + j] - c[j * n + i]) <= tolerance * largest);
+      if (!inputs->diagonal)
+        CHECK(c[i * n + j] == c[j * n + i] ||
+              fabs(c[i * n + j] - c[j * n + i]) <= tolerance * largest);
     }
   }
   free(m);
@@ -166,7 +169,8 @@ static void inputs_test_errors(void) {
   float x[6] = {1, 2, 3, 4, 5, 6};
   double mean[2], covariance[4];
   unsigned char digest[32];
-  tt_inputs *inputs = inputs_new(2, 0), *wide = inputs_new(3, 0), *diagonal = inputs_new(2, 1), *out;
+  tt_inputs *inputs = inputs_new(2, 0), *wide = inputs_new(3, 0), *diagonal = inputs_new(2, 1),
+            *out;
   CHECK_STATUS(tt_inputs_create(0, NULL, &out), TT_ERROR_INVALID);
   CHECK(out == NULL);
   CHECK_STATUS(tt_inputs_create(2, NULL, NULL), TT_ERROR_INVALID);
