@@ -232,6 +232,23 @@ TTDEF size_t tt_apply_work_size(const tt_matrix *w, ptrdiff_t batch);
 // fit. Dense: rows*cols*batch.
 TTDEF ptrdiff_t tt_apply_macs(const tt_matrix *w, ptrdiff_t batch);
 
+// Rows of W without the bias, read from the cores alone: an embedding look-up. Allocates nothing.
+//   index  (count) row numbers, 0 <= index < rows; a number may come twice
+//   out    (count, cols), overwritten
+//   work   at least tt_rows_work_size(w) bytes, any alignment, whatever the count
+// Cost     sum_k r_k n_k r_k+1 (columns before k) multiply-adds a row; left to right: columns after.
+//          Only the needed rows of the GEMM views are decoded.
+// Accuracy float sums of length r_k.
+// Returns  TT_OK; INVALID (NULL, count < 0, an index out of range, work too small, not a valid
+//          train); UNSUPPORTED (F64 cores under TT_INFERENCE_ONLY). count 0 is TT_OK. out is
+//          untouched on error.
+TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, float *out,
+                        void *work, size_t work_size);
+
+// Bytes of workspace for tt_rows: at least 1, alignment included. 0 = w is not a valid train, or
+// the size does not fit.
+TTDEF size_t tt_rows_work_size(const tt_matrix *w);
+
 // Decodes one code of F16, BF16, E4M3 or E5M2 (0 for any other dtype). Exact. Bits above the code
 // are ignored.
 TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits);
@@ -4069,6 +4086,11 @@ enum { TT__SLAB_FLOATS = 1024 };
 enum { TT__SLAB_FLOATS = 65536 / 4 };
 #endif
 
+// Rows of a core that one slab holds.
+static ptrdiff_t tt__slab_rows(ptrdiff_t rows, ptrdiff_t length) {
+  return tt__max(1, tt__min(rows, TT__SLAB_FLOATS / length));
+}
+
 typedef struct tt__step {
   int core;
   ptrdiff_t p, w, rows, length;                              // S (p, length, w) -> C (p, rows, w)
@@ -4089,6 +4111,15 @@ static tt__step tt__step_at(const tt_matrix *w, ptrdiff_t batch, int index) {
 static int tt__plain_core(const tt_core *core) {
   return core->dtype == TT_F32 && (core->scale == 0 || core->scale == 1) &&
          (uintptr_t)core->data % sizeof(float) == 0;
+}
+
+// Can this build read every core? Without double it cannot read F64.
+static int tt__decodable(const tt_matrix *w) {
+#ifdef TT_INFERENCE_ONLY
+  for (int k = 0; k < w->shape.order; k++) if (w->cores[k].dtype == TT_F64) return 0;
+#endif
+  (void)w;
+  return 1;
 }
 
 typedef struct tt__buffers {
@@ -4122,8 +4153,7 @@ static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *pl
     if (i > 0 || padded) made.state = tt__max(made.state, in);
     if (i + 1 < order || padded) made.state = tt__max(made.state, out);
     if (!tt__plain_core(&w->cores[step.core]))
-      made.slab = tt__max(
-          made.slab, step.length * tt__max(1, tt__min(step.rows, TT__SLAB_FLOATS / step.length)));
+      made.slab = tt__max(made.slab, step.length * tt__slab_rows(step.rows, step.length));
   }
   made.total = 64;
   if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
@@ -4160,7 +4190,7 @@ static void tt__run_step(const tt_core *core, const tt__step *step, const float 
     tt__step_rows(step, 0, step->rows, (const float *)core->data, in, out, work);
     return;
   }
-  ptrdiff_t high = tt__max(1, tt__min(step->rows, TT__SLAB_FLOATS / step->length));
+  ptrdiff_t high = tt__slab_rows(step->rows, step->length);
   for (ptrdiff_t first = 0; first < step->rows; first += high) {
     ptrdiff_t count = tt__min(high, step->rows - first);
     tt__decode_rows(core, first, count, step->length, slab);
@@ -4194,10 +4224,7 @@ TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, fl
                          size_t work_size) {
   tt__buffers plan;
   if (batch < 0 || !tt__valid(w) || !tt__plan_buffers(w, batch, &plan)) return TT_ERROR_INVALID;
-#ifdef TT_INFERENCE_ONLY
-  for (int k = 0; k < w->shape.order; k++)
-    if (w->cores[k].dtype == TT_F64) return TT_ERROR_UNSUPPORTED;
-#endif
+  if (!tt__decodable(w)) return TT_ERROR_UNSUPPORTED;
   if (batch == 0) return TT_OK;
   if (!x || !y || !work || work_size < (size_t)plan.total) return TT_ERROR_INVALID;
   int order = w->shape.order, padded = tt__is_padded(w);
@@ -4224,6 +4251,143 @@ TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, fl
   if (padded) tt__resize_rows(batch, in, m, y, w->rows);
   for (ptrdiff_t i = 0; w->bias && i < batch; i++)
     for (ptrdiff_t j = 0; j < w->rows; j++) y[i * w->rows + j] += w->bias[j];
+  return TT_OK;
+}
+
+// ---- rows of W
+//
+// Row o of W with digits (o_0, o_1, ..) is the product of the slices G_k[:, o_k, :, :]. A slice is
+// `depth` rows of the GEMM view of core k, each `length` long. In natural layout the state is
+// (columns before k, r_k); times the slice (r_k, n_k r_k+1) it already is the next one. In the other
+// layout the mirror: the state is (r_k+1, columns after k), and the slice (r_k+1, r_k n_k) acts
+// transposed, from the last core to the first.
+
+typedef struct tt__slice {
+  int core;
+  ptrdiff_t outer;                                           // columns already in the state
+  ptrdiff_t depth, length;
+  // the rows of the view are first, first + stride, ..
+  ptrdiff_t first, stride;
+} tt__slice;
+
+// Slice number `index` of the contraction of `row`. Overflow was excluded by tt__plan_rows.
+static tt__slice tt__slice_at(const tt_matrix *w, ptrdiff_t row, int index) {
+  const tt_shape *shape = &w->shape;
+  int order = shape->order, turned = w->sweep == TT_LEFT_TO_RIGHT;
+  int k = turned ? order - 1 - index : index;
+  tt__slice slice = {k, 1, shape->ranks[turned ? k + 1 : k], 0, 0, 1};
+  ptrdiff_t rows, digit = row / tt__leg_product(shape, k + 1, order, 1, 0) % shape->rows[k];
+  tt__view_size(shape, w->sweep, k, &rows, &slice.length);
+  slice.outer = tt__leg_product(shape, turned ? k + 1 : 0, turned ? order : k, 0, 1);
+  slice.first = turned ? digit * slice.depth : digit;
+  slice.stride = turned ? 1 : shape->rows[k];
+  return slice;
+}
+
+typedef struct tt__row_plan {
+  ptrdiff_t state, slab;                                     // floats, as in tt__buffers
+  ptrdiff_t total;                                           // bytes
+} tt__row_plan;
+
+// Sizes of buffers. Returns 0 where anything does not fit.
+static int tt__plan_rows(const tt_matrix *w, tt__row_plan *plan) {
+  tt__row_plan made = {0, 0, 64};
+  int order = w->shape.order;
+  int padded = tt__leg_product(&w->shape, 0, order, 0, 1) != w->cols;
+  for (int i = 0; i < order; i++) {
+    tt__slice slice = tt__slice_at(w, 0, i);
+    ptrdiff_t state = slice.outer;
+    if (!tt__multiply(&state, slice.length)) return 0;
+    if (i + 1 < order || padded) made.state = tt__max(made.state, state);
+    if (!tt__plain_core(&w->cores[slice.core]))
+      made.slab = tt__max(made.slab, slice.length * tt__slab_rows(slice.depth, slice.length));
+  }
+  if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float)) ||
+      !tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float)) ||
+      !tt__add_size(&made.total, made.slab, (ptrdiff_t)sizeof(float)) ||
+      !tt__add_size(&made.total, tt__gemm_work_size(0), 1))
+    return 0;
+  *plan = made;
+  return 1;
+}
+
+// Takes `count` floats off a workspace whose sizes were rounded by tt__add_size.
+static float *tt__carve(unsigned char **at, ptrdiff_t count) {
+  float *buffer = (float *)(void *)*at;
+  *at += (count * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
+  return buffer;
+}
+
+// out (+)= state times rows first .. first+count-1 of a slice, which start at g, `step` floats
+// apart.
+static void tt__slice_rows(int sweep, const tt__slice *slice, ptrdiff_t first, ptrdiff_t count,
+                           const float *g, ptrdiff_t step, const float *in, float *out,
+                           void *work) {
+  ptrdiff_t outer = slice->outer, length = slice->length;
+  tt__product natural = {outer, length, count, in + first, g,         slice->depth, 1,
+                         step,  1,      out,   length,     first > 0, work};
+  tt__product turned = {length, outer, count, g,     in + first * outer, 1,   step,
+                        outer,  1,     out,   outer, first > 0,          work};
+  tt__gemm(sweep == TT_LEFT_TO_RIGHT ? &turned : &natural, 0);
+}
+
+// One slice; coded cores go through the slab.
+static void tt__run_slice(const tt_matrix *w, const tt__slice *slice, const float *in, float *out,
+                          float *slab, void *work) {
+  const tt_core *core = &w->cores[slice->core];
+  ptrdiff_t length = slice->length, high = tt__slab_rows(slice->depth, length);
+  if (tt__plain_core(core)) {
+    const float *g = (const float *)core->data + slice->first * length;
+    tt__slice_rows(w->sweep, slice, 0, slice->depth, g, slice->stride * length, in, out, work);
+    return;
+  }
+  for (ptrdiff_t first = 0; first < slice->depth; first += high) {
+    ptrdiff_t count = tt__min(high, slice->depth - first);
+    for (ptrdiff_t i = 0; i < count; i++)
+      tt__decode_rows(core, slice->first + (first + i) * slice->stride, 1, length,
+                      slab + i * length);
+    tt__slice_rows(w->sweep, slice, first, count, slab, length, in, out, work);
+  }
+}
+
+// Are all row numbers in range?
+static int tt__rows_exist(const tt_matrix *w, const int *index, ptrdiff_t count) {
+  for (ptrdiff_t i = 0; i < count; i++)
+    if (index[i] < 0 || index[i] >= w->rows) return 0;
+  return 1;
+}
+
+TTDEF size_t tt_rows_work_size(const tt_matrix *w) {
+  tt__row_plan plan;
+  return tt__valid(w) && tt__plan_rows(w, &plan) ? (size_t)plan.total : 0;
+}
+
+TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, float *out,
+                        void *work, size_t work_size) {
+  static const float one = 1;
+  tt__row_plan plan;
+  if (count < 0 || !tt__valid(w) || !tt__plan_rows(w, &plan)) return TT_ERROR_INVALID;
+  if (!tt__decodable(w)) return TT_ERROR_UNSUPPORTED;
+  if (count == 0) return TT_OK;
+  if (!index || !out || !work || work_size < (size_t)plan.total || !tt__rows_exist(w, index, count))
+    return TT_ERROR_INVALID;
+  unsigned char *at = tt__align(work);
+  float *buffer[2], *slab;
+  buffer[0] = tt__carve(&at, plan.state);
+  buffer[1] = tt__carve(&at, plan.state);
+  slab = tt__carve(&at, plan.slab);
+  int order = w->shape.order;
+  ptrdiff_t n = tt__leg_product(&w->shape, 0, order, 0, 1);
+  for (ptrdiff_t c = 0; c < count; c++) {
+    const float *in = &one;
+    for (int i = 0; i < order; i++) {
+      tt__slice slice = tt__slice_at(w, index[c], i);
+      float *to = i + 1 < order || n != w->cols ? buffer[i & 1] : out + c * w->cols;
+      tt__run_slice(w, &slice, in, to, slab, at);
+      in = to;
+    }
+    if (n != w->cols) memcpy(out + c * w->cols, in, (size_t)w->cols * sizeof(float));
+  }
   return TT_OK;
 }
 
