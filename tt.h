@@ -4747,7 +4747,7 @@ TTDEF tt_status tt_randomize(tt_matrix *w, unsigned seed) {
   double n = 1;
   for (int k = 0; k < order; k++) n *= w->shape.cols[k];
   double padding = pow(n / (double)w->cols, 0.5 / order);
-  uint64_t counter = 0;
+  uint64_t counter = (uint64_t)1 << 40;                      // far from what a random SVD uses
   for (int k = 0; k < order; k++) {
     void *data = tt_core_data(w, k);
     ptrdiff_t count = tt__core_count(&w->shape, k);
