@@ -37,11 +37,12 @@
 
    WHAT IT DOES NOT DO
      Train whole networks (losses, data and other layers are yours or your framework's),
-     convolutions other than as matrices, complex numbers. It does not promise that a train is the best choice: it reports error, size and
-     multiply-adds, so that you see when plain quantisation or a plain SVD serves you better.
+     convolutions other than as matrices, complex numbers. It does not promise that a train is the
+     best choice: it reports error, size and multiply-adds, so that you see when plain quantisation
+     or a plain SVD serves you better.
 
    CONTENTS                              grep '>>' tt.h is the map
-     (API)       everything public: types, forward pass, compress, formats, algebra, gradients, files
+     (API)       everything public: types, forward pass, compress, formats, gradients, files
      >>config    compiler, allocator, checked sizes
      >>number    16-bit to 2-bit codes, bit for bit
      >>random    counter-based random numbers
@@ -244,8 +245,8 @@ TTDEF ptrdiff_t tt_apply_macs(const tt_matrix *w, ptrdiff_t batch);
 //   index  (count) row numbers, 0 <= index < rows; a number may come twice
 //   out    (count, cols), overwritten
 //   work   at least tt_rows_work_size(w) bytes, any alignment, whatever the count
-// Cost     sum_k r_k n_k r_k+1 (columns before k) multiply-adds a row; left to right: columns after.
-//          Only the needed rows of the GEMM views are decoded.
+// Cost     sum_k r_k n_k r_k+1 (columns before k) multiply-adds a row; columns after k for trains
+//          swept left to right. Only the needed rows of the GEMM views are decoded.
 // Accuracy float sums of length r_k.
 // Returns  TT_OK; INVALID (NULL, count < 0, an index out of range, work too small, not a valid
 //          train); UNSUPPORTED (F64 cores under TT_INFERENCE_ONLY). count 0 is TT_OK. out is
@@ -446,10 +447,10 @@ TTDEF float *tt_bias_data(tt_matrix *w); // NULL if there is no bias
 
 // --------------------------------------------------------------------------------------- gradients
 // To train a train, or to heal one that was cut or quantised. Trains have F32 cores here, anything
-// else is UNSUPPORTED. Gradients and the memory of an optimiser are trains too: F32 cores, shape and
-// sweep as in w, from tt_zeros_like. Gradients are with respect to the data of the cores. What is
-// written must own its memory (tt_core_data gives it). No step allocates. A batch or count of 0 is
-// TT_OK. On error nothing was written.
+// else is UNSUPPORTED. Gradients and the memory of an optimiser are trains too: F32 cores, shape
+// and sweep as in w, from tt_zeros_like. Gradients are with respect to the data of the cores. What
+// is written must own its memory (tt_core_data gives it). No step allocates. A batch or count of 0
+// is TT_OK. On error nothing was written.
 //
 //   for each batch:  tt_apply(&w, x, batch, y, ..)   your loss gives dy = dL/dy
 //                    tt_clear(&grad), tt_backward(&w, x, dy, batch, dx, &grad, ..)
@@ -461,8 +462,8 @@ TTDEF float *tt_bias_data(tt_matrix *w); // NULL if there is no bias
 TTDEF tt_status tt_randomize(tt_matrix *w, unsigned seed);
 
 // A train of zeros with shape, sweep and true size of w, a bias iff w has one; F32 cores unless
-// options say otherwise. options NULL takes the allocator of w. Returns TT_OK, INVALID, MEMORY; *out
-// is zeroed on error.
+// options say otherwise. options NULL takes the allocator of w. Returns TT_OK, INVALID, MEMORY;
+// *out is zeroed on error.
 TTDEF tt_status tt_zeros_like(const tt_matrix *w, const tt_options *options, tt_matrix *out);
 
 // Zeroes cores and bias in place. Returns TT_OK; INVALID (not a valid train, or borrowed memory).
@@ -486,8 +487,8 @@ TTDEF tt_status tt_backward(const tt_matrix *w, const float *x, const float *dy,
 // batch < 0, or the size does not fit.
 TTDEF size_t tt_backward_work_size(const tt_matrix *w, ptrdiff_t batch);
 
-// The gradient of tt_rows, from dy (count, cols) = dL/drows; cores of grad are added to, its bias is
-// not touched. A row that is named twice counts twice. One row costs three times tt_rows.
+// The gradient of tt_rows, from dy (count, cols) = dL/drows; cores of grad are added to, its bias
+// is not touched. A row that is named twice counts twice. Costs three times tt_rows.
 //   work  the larger of tt_backward_work_size(w, count) and tt_rows_work_size(w)
 // Returns TT_OK; INVALID (also an index out of range); UNSUPPORTED.
 TTDEF tt_status tt_rows_backward(const tt_matrix *w, const int *index, ptrdiff_t count,
@@ -532,9 +533,10 @@ TTDEF tt_status tt_turn(const tt_matrix *w, int sweep, const tt_options *options
 
 // Straight-through quantisation: writes to the F32 cores of `out` the very values that the cores of
 // w would have after tt_quantize with this dtype and group, and copies the bias. Run tt_apply and
-// tt_backward on `out`, let the step move w: so w learns to be good when coded. out has shape, sweep
-// and bias as w (tt_zeros_like). Two passes over the numbers. Returns TT_OK; INVALID; UNSUPPORTED
-// (as tt_quantize); NONFINITE (in w). Source [Bengio13] section 4.
+// tt_backward on `out`, let the step move w: so w learns to be good when coded. out has shape,
+// sweep and bias as w (tt_zeros_like). Two passes over the numbers. Returns TT_OK; INVALID;
+// UNSUPPORTED (as tt_quantize); NONFINITE (in w). Source [Bengio13], the straight-through
+// estimator.
 TTDEF tt_status tt_quantize_values(const tt_matrix *w, tt_dtype dtype, int group, tt_matrix *out);
 
 // ----------------------------------------------------------------------------------------- entropy
@@ -1086,7 +1088,8 @@ static void tt__encode_run(tt_dtype dtype, const double *values, ptrdiff_t first
 }
 
 // The scale of elements whose largest magnitude is `largest`, as it will be decoded. Its code goes
-// to `code` unless that is NULL; `whole` is the largest magnitude of the core over the largest code.
+// to `code` unless that is NULL; `whole` is the largest magnitude of the core over the largest
+// code.
 static double tt__encode_scale(const tt_core *core, double largest, double whole,
                                unsigned char *code) {
   double scale = largest / tt__largest_code(core->dtype);
@@ -4377,9 +4380,9 @@ TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, fl
 //
 // Row o of W with digits (o_0, o_1, ..) is the product of the slices G_k[:, o_k, :, :]. A slice is
 // `depth` rows of the GEMM view of core k, each `length` long. In natural layout the state is
-// (columns before k, r_k); times the slice (r_k, n_k r_k+1) it already is the next one. In the other
-// layout the mirror: the state is (r_k+1, columns after k), and the slice (r_k+1, r_k n_k) acts
-// transposed, from the last core to the first.
+// (columns before k, r_k); times the slice (r_k, n_k r_k+1) it already is the next one. In the
+// other layout the mirror: the state is (r_k+1, columns after k), and the slice (r_k+1, r_k n_k)
+// acts transposed, from the last core to the first.
 
 typedef struct tt__slice {
   int core;
@@ -4562,7 +4565,7 @@ static tt_status tt__gradient_enter(const tt_matrix *w, ptrdiff_t batch, const t
 // The states of all steps. State 0 is x, and has memory only where x must be padded.
 typedef struct tt__tape {
   ptrdiff_t state[TT_MAX_ORDER];                             // floats
-  ptrdiff_t result;                                          // floats of dy where it is padded or scaled
+  ptrdiff_t result;                                          // floats of dy, padded or scaled
   ptrdiff_t total;                                           // bytes
 } tt__tape;
 
@@ -4586,18 +4589,18 @@ static int tt__plan_tape(const tt_matrix *w, ptrdiff_t batch, tt__tape *tape) {
 }
 
 // grad (rows, length) += sum over p of back[p] (rows, w) times in[p]^T (w, length)
-static void tt__step_gradient(const tt__step *step, const float *back, const float *in,
-                              float *grad, void *work) {
+static void tt__step_gradient(const tt__step *step, const float *back, const float *in, float *grad,
+                              void *work) {
   ptrdiff_t rows = step->rows, length = step->length, w = step->w;
   if (w == 1) {
-    tt__product fold = {rows,   length, step->p, back,   in, 1, rows,
-                        length, 1,      grad,    length, 1,  work};
+    tt__product fold = {rows, length, step->p, back, in, 1, rows, length, 1, grad, length, 1, work};
     tt__gemm(&fold, 0);
     return;
   }
   for (ptrdiff_t p = 0; p < step->p; p++) {
-    tt__product one = {rows, length, w,    back + p * rows * w, in + p * length * w, w, 1, 1,
-                       w,    grad,   length, 1,                 work};
+    tt__product one = {
+        rows,   length, w,   back + p * rows * w, in + p * length * w, w, 1, 1, w, grad,
+        length, 1,      work};
     tt__gemm(&one, 0);
   }
 }
@@ -4612,8 +4615,8 @@ static void tt__step_back(const tt__step *step, const float *g, const float *bac
     return;
   }
   for (ptrdiff_t p = 0; p < step->p; p++) {
-    tt__product one = {length, w, rows, g, back + p * rows * w, 1, length, w,
-                       1,      out + p * length * w, w, 0, work};
+    tt__product one = {
+        length, w, rows, g, back + p * rows * w, 1, length, w, 1, out + p * length * w, w, 0, work};
     tt__gemm(&one, 0);
   }
 }
@@ -4675,7 +4678,7 @@ static void tt__slice_back(int sweep, const tt__slice *slice, const float *g, co
                            const float *back, float *grad, float *out, void *work) {
   ptrdiff_t outer = slice->outer, depth = slice->depth, length = slice->length,
             step = slice->stride * length;
-  if (sweep == TT_LEFT_TO_RIGHT) {                           // in (depth, outer), back (length, outer)
+  if (sweep == TT_LEFT_TO_RIGHT) {                           // in (depth, outer), back turned too
     tt__product to_core = {depth, length, outer, in, back, outer, 1, 1, outer, grad, step, 1, work};
     tt__product to_state = {depth, outer, length, g, back, step, 1, outer, 1, out, outer, 0, work};
     tt__gemm(&to_core, 0);
@@ -4766,8 +4769,7 @@ TTDEF tt_status tt_zeros_like(const tt_matrix *w, const tt_options *given, tt_ma
   tt_status status = tt__enter(w, given, out, &options);
   if (status) return status;
   if (!given) options.dtype = TT_F32;
-  tt_matrix header =
-      tt__header(&w->shape, w->rows, w->cols, options.dtype, tt__group_of(&options));
+  tt_matrix header = tt__header(&w->shape, w->rows, w->cols, options.dtype, tt__group_of(&options));
   header.sweep = w->sweep;
   return tt__train_allocate(&header, w->bias != NULL, &options.allocator, out);
 }
@@ -4793,7 +4795,9 @@ static float *tt__array(const tt_matrix *w, int index, ptrdiff_t *count) {
 }
 
 // How many arrays of w the gradient moves.
-static int tt__array_count(const tt_matrix *grad) { return grad->shape.order + (grad->bias != NULL); }
+static int tt__array_count(const tt_matrix *grad) {
+  return grad->shape.order + (grad->bias != NULL);
+}
 
 // All floats of the first `arrays` arrays finite?
 static int tt__all_finite(const tt_matrix *w, int arrays) {
@@ -4903,8 +4907,8 @@ static ptrdiff_t tt__nonzero_values(ptrdiff_t count, const double *values) {
   return rank;
 }
 
-// Core k times S^(1/2) of the bond on its right, S^(-1/2) of the bond on its left. Zeros, which only
-// a matrix of zeros has left, stay zeros.
+// Core k times S^(1/2) of the bond on its right, S^(-1/2) of the bond on its left. Zeros, which
+// only a matrix of zeros has left, stay zeros.
 static void tt__share_values(tt__chain *chain, int k, const double *left, const double *right) {
   ptrdiff_t r = chain->shape.ranks[k], s = chain->shape.ranks[k + 1],
             width = tt__core_count(&chain->shape, k) / r;

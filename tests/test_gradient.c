@@ -317,8 +317,8 @@ static void gradient_test_sums(void) {
   }
 }
 
-// The derivative along a direction of one core, <dy, J dG>, is <grad, dG>: y is linear in a core, so
-// J dG is tt_apply with that core replaced by dG. Shapes too large for central differences.
+// The derivative along a direction of one core, <dy, J dG>, is <grad, dG>: y is linear in a core,
+// so J dG is tt_apply with that core replaced by dG. Shapes too large for central differences.
 static void gradient_check_adjoint(tt_matrix *w, ptrdiff_t batch) {
   tt_matrix grad;
   float *x = test_normal_floats(batch * w->cols), *dy = test_normal_floats(batch * w->rows);
@@ -735,8 +735,8 @@ static void gradient_test_balance(void) {
   }
 }
 
-// Zero Schmidt values: a train plus itself has twice the rank and half of it is useless; a matrix of
-// zeros; numbers near the ends of the range.
+// Zero Schmidt values: a train plus itself has twice the rank and half of it is useless; a matrix
+// of zeros; numbers near the ends of the range.
 static void gradient_test_balance_edges(void) {
   for (int s = 1; s < GRADIENT_SHAPES; s++) {
     tt_shape shape = gradient_shape(s);
