@@ -3072,30 +3072,31 @@ static double tt__source_largest(tt__pool *pool, const tt__source *source) {
 }
 
 // Puts the exponent of two where the format can hold it: into core `center` if that stays in range,
-// else evenly over all cores. Nothing is lost either way.
-static void tt__spread_exponent(int order, const tt__source *given, const double *largest,
-                                int center, int exponent, tt_dtype dtype, tt__source *out) {
+// else evenly over all cores. Nothing is lost either way. Core k is to be multiplied by
+// 2^shares[k].
+static void tt__spread_exponent(int order, const double *largest, int center, int exponent,
+                                tt_dtype dtype, int *shares) {
   int high = dtype == TT_F64 ? 1000 : 120, fits = 1, total = exponent, size[TT_MAX_ORDER];
   for (int k = 0; k < order; k++) {
-    out[k] = given[k];
-    if (largest[k] == 0) { size[k] = 0; continue; }
+    size[k] = 0;
+    shares[k] = k == center ? exponent : 0;
+    if (largest[k] == 0) continue;
     (void)frexp(largest[k], &size[k]);
     total += size[k];
-    int wanted = size[k] + (k == center ? exponent : 0);
+    int wanted = size[k] + shares[k];
     if (wanted > high || wanted < -high) fits = 0;
   }
-  if (fits) {
-    out[center].scale *= ldexp(1, exponent);
-    return;
-  }
-  for (int k = 0, left = total; k < order; k++) {
+  for (int k = 0, left = total; k < order && !fits; k++) {
     int share = left / (order - k);
     left -= share;
-    share -= size[k];
-    // two steps: 2^share itself may overflow
-    out[k].scale *= ldexp(1, share / 2);
-    out[k].scale *= ldexp(1, share - share / 2);
+    shares[k] = share - size[k];
   }
+}
+
+// value 2^exponent in two steps: 2^exponent itself may overflow.
+static double tt__times_power(double value, int exponent) {
+  value *= ldexp(1, exponent / 2);
+  return value * ldexp(1, exponent - exponent / 2);
 }
 
 // Encodes one core, given as a source (rows, length) of its GEMM view, a few rows at a time.
@@ -3119,16 +3120,16 @@ static tt_status tt__store_core(tt__pool *pool, const tt__source *source, double
 static tt_status tt__store(tt__pool *pool, const tt_matrix *header, const tt__source *given,
                            int center, int exponent, const float *bias, tt_matrix *out) {
   double largest[TT_MAX_ORDER] = {0};
-  tt__source sources[TT_MAX_ORDER];
-  int order = header->shape.order;
+  int order = header->shape.order, shares[TT_MAX_ORDER] = {0};
   for (int k = 0; k < order; k++) largest[k] = tt__source_largest(pool, &given[k]);
-  tt__spread_exponent(order, given, largest, center, exponent, header->cores[center].dtype,
-                      sources);
+  tt__spread_exponent(order, largest, center, exponent, header->cores[center].dtype, shares);
   tt_status status = pool->status;
   if (!status) status = tt__train_allocate(header, bias != NULL, &pool->allocator, out);
   for (int k = 0; k < order && !status; k++) {
-    largest[k] *= sources[k].scale / given[k].scale;
-    status = tt__store_core(pool, &sources[k], largest[k], &out->cores[k]);
+    tt__source source = given[k];
+    source.scale = tt__times_power(source.scale, shares[k]);
+    largest[k] *= source.scale / given[k].scale;
+    status = tt__store_core(pool, &source, largest[k], &out->cores[k]);
   }
   if (bias && !status) memcpy(tt_bias_data(out), bias, (size_t)header->rows * sizeof(float));
   if (status) tt_free(out);
@@ -5015,11 +5016,9 @@ static void tt__coded_values(const tt_core *core, double factor, ptrdiff_t rows,
 // The formats that tt_quantize would give the cores, and what it would multiply their data by.
 static tt_status tt__coded_formats(const tt_matrix *w, tt_dtype dtype, int group, tt_core *formats,
                                    double *factors) {
-  tt__source whole[TT_MAX_ORDER], spread[TT_MAX_ORDER];
   double largest[TT_MAX_ORDER] = {0};
-  int order = w->shape.order;
+  int order = w->shape.order, shares[TT_MAX_ORDER] = {0};
   tt_status status = TT_OK;
-  memset(whole, 0, sizeof whole);
   for (int k = 0; k < order; k++) {
     ptrdiff_t count;
     const float *values = tt__array(w, k, &count);
@@ -5027,15 +5026,15 @@ static tt_status tt__coded_formats(const tt_matrix *w, tt_dtype dtype, int group
     for (ptrdiff_t i = 0; i < count; i++)
       if (fabs(factors[k] * (double)values[i]) > largest[k])
         largest[k] = fabs(factors[k] * (double)values[i]);
-    whole[k].scale = 1;
   }
-  tt__spread_exponent(order, whole, largest, 0, 0, dtype, spread);
+  tt__spread_exponent(order, largest, 0, 0, dtype, shares);
   for (int k = 0; k < order && !status; k++) {
     memset(&formats[k], 0, sizeof formats[k]);
     formats[k].dtype = dtype;
     formats[k].group = group;
-    factors[k] *= spread[k].scale;
-    status = tt__encode_begin(&formats[k], largest[k] * spread[k].scale);
+    double factor = tt__times_power(1, shares[k]);
+    factors[k] *= factor;
+    status = tt__encode_begin(&formats[k], largest[k] * factor);
   }
   return status;
 }
