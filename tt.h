@@ -6767,7 +6767,8 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path) {
 #endif // TT_IMPLEMENTATION
 
 /* VERSION HISTORY
-     0.1.0  first version: SVD, TT-SVD, algebra, rounding, spectra, formats, forward pass, files
+     0.1.0  first version: SVD, TT-SVD, algebra, rounding, spectra, formats, forward pass, rows,
+            gradients, optimisers, files
 
    LICENCE
    This software is available under two licences: choose whichever you prefer.

@@ -422,31 +422,47 @@ static void print_table(const study *s) {
 
 static double wrong(double percent) { return percent > 98.4 ? 1.6 : 100 - percent; }
 
-// The healed means of one kind in one format, from small to large, with bars of one deviation.
+// One healed mean with a bar of one deviation either way, and a few words where they help.
+static void draw_point(const svg_panel *panel, const line *q) {
+  const kind *k = &kinds[q->kind];
+  const format *f = &formats[q->format];
+  char text[96];
+  double x[2], y[2], middle = svg_y(panel, wrong(q->mean[HEALED]));
+  x[0] = x[1] = (double)q->bytes;
+  y[0] = wrong(q->mean[HEALED] + q->spread[HEALED]);
+  y[1] = wrong(q->mean[HEALED] - q->spread[HEALED]);
+  if (y[1] > panel->y0) y[1] = panel->y0;
+  svg_line(panel, x, y, 2, k->color, 1, "none");
+  sprintf(text, "%s %d %s: %lu bytes, %.1f %% as cut, %.1f %% healed", k->name, q->size, f->name,
+          (unsigned long)q->bytes, q->mean[RAW], q->mean[HEALED]);
+  svg_marker(panel->file, k->marker, svg_x(panel, x[0]), middle, 4.5,
+             f->dtype == TT_F32  ? k->color
+             : f->dtype == TT_I8 ? SVG_PALE
+                                 : "#FFFFFF",
+             k->color, text);
+  if (q->kind == DENSE)
+    svg_text(panel->file, svg_x(panel, x[0]) + 8, middle - 6, "start", 12, k->color, 0, f->name);
+  sprintf(text, q->kind == SMALL ? "%d" : "r=%d", q->size);
+  if (f->dtype == TT_F32 && q->kind != DENSE)
+    svg_text(panel->file, svg_x(panel, x[0]) + 8, middle + 14, "start", 12, k->color, 0, text);
+}
+
+// The healed means of one kind in one format, from small to large.
 static void draw_series(const svg_panel *panel, const study *s, int which, tt_dtype dtype) {
   double x[MAX_LINES], y[MAX_LINES];
   int n = 0;
-  for (int i = 0; i < s->count; i++) {
-    const line *q = &s->lines[i];
-    const format *f = &formats[q->format];
-    char title[96];
-    if (q->kind != which || f->dtype != dtype || wrong(q->mean[HEALED]) > panel->y0) continue;
-    x[n] = (double)q->bytes, y[n++] = wrong(q->mean[HEALED]);
-    double bar_x[2], bar_y[2];
-    bar_x[0] = bar_x[1] = x[n - 1];
-    bar_y[0] = wrong(q->mean[HEALED] + q->spread[HEALED]);
-    bar_y[1] = wrong(q->mean[HEALED] - q->spread[HEALED]);
-    if (bar_y[1] > panel->y0) bar_y[1] = panel->y0;
-    svg_line(panel, bar_x, bar_y, 2, kinds[which].color, 1, "none");
-    sprintf(title, "%s %d %s: %lu bytes, %.1f %% as cut, %.1f %% healed", kinds[which].name,
-            q->size, f->name, (unsigned long)q->bytes, q->mean[RAW], q->mean[HEALED]);
-    svg_marker(panel->file, kinds[which].marker, svg_x(panel, x[n - 1]), svg_y(panel, y[n - 1]), 4.5,
-               dtype == TT_F32 ? kinds[which].color : dtype == TT_I8 ? SVG_PALE : "#FFFFFF",
-               kinds[which].color, title);
+  for (int pass = 0; pass < 2; pass++) {                     // the line below its points
+    for (int i = 0; i < s->count; i++) {
+      const line *q = &s->lines[i];
+      double error = wrong(q->mean[HEALED]);
+      if (q->kind != which || formats[q->format].dtype != dtype || error > panel->y0) continue;
+      if (pass) draw_point(panel, q);
+      else x[n] = (double)q->bytes, y[n++] = error;
+    }
+    if (pass == 0 && which != DENSE)
+      svg_line(panel, x, y, n, kinds[which].color, 1.2,
+               dtype == TT_F32 ? "none" : dtype == TT_I8 ? "6 3" : "2 3");
   }
-  if (n > 1 && which != DENSE)
-    svg_line(panel, x, y, n, kinds[which].color, 1.2,
-             dtype == TT_F32 ? "none" : dtype == TT_I8 ? "6 3" : "2 3");
 }
 
 // The cut but unhealed layers in small pale markers: what healing gains.
@@ -460,7 +476,7 @@ static void draw_unhealed(const svg_panel *panel, const study *s) {
 }
 
 static void draw_key(const svg_panel *panel) {
-  static const char *const texts[] = {"filled: F32", "grey: INT8, dashed", "white: INT4 to INT2",
+  static const char *const texts[] = {"filled: F32", "grey, dashed: INT8", "white: INT4 to INT2",
                                       "small: not healed"};
   double x = panel->left + panel->width - 150, y = panel->top + panel->height - 200;
   for (int which = 0; which < KINDS; which++, y += 20) {
@@ -501,23 +517,30 @@ static int check(const char *what, double got, double least) {
 }
 
 static int run_checks(study *s) {
-  double train = healed_mean(s, PLAIN, 8, 0), matrix = healed_mean(s, MATRIX, 7, 0);
-  double int8 = healed_mean(s, MATRIX, 4, 1), int2 = healed_mean(s, DENSE, HIDDEN, 6);
+  double train = healed_mean(s, PLAIN, 8, 0), svd = healed_mean(s, SVD, 7, 0);
   int good = check("healed plain train of rank 8", train, 96.5);
-  good &= check("healed TT-matrix of rank 7", matrix, 96.5);
-  return good & check("TT-matrix of rank 4 in INT8 against healed INT2 g16", int8, int2 - 0.5);
+  good &= check("healed TT-matrix of rank 7", healed_mean(s, MATRIX, 7, 0), 96.5);
+  return good & check("healed plain train against healed SVD of rank 7", train, svd - 1);
 }
 
 // What the table says where trains lose; nobody should have to search for it.
 static void print_verdict(study *s) {
-  const line *train = line_of(s, MATRIX, 4, 1), *small = line_of(s, SMALL, 16, 4),
-             *control = line_of(s, SMALL, 21, 3), *svd = line_of(s, SVD, 7, 0);
-  printf("\nTT-matrix of rank 4 in INT8: %lu bytes, %.2f %%. A network of 16 neurons with an INT4 "
-         "first\nlayer: %lu bytes, %.2f %%, and a second layer of a quarter of the size: where the "
-         "network may be\nchosen anew, choose a smaller one. 21 neurons in F32 (as many weights as "
-         "TT rank 8 and its\nsecond layer): %.2f %%; healed SVD of rank 7: %.2f %%.\n\n",
-         (unsigned long)train->bytes, train->mean[HEALED], (unsigned long)small->bytes,
-         small->mean[HEALED], control->mean[HEALED], svd->mean[HEALED]);
+  const line *train = line_of(s, MATRIX, 4, 1), *int4 = line_of(s, MATRIX, 7, 2),
+             *int2 = line_of(s, DENSE, HIDDEN, 6), *small = line_of(s, SMALL, 16, 4),
+             *control = line_of(s, SMALL, 21, 3);
+  double behind = int2->mean[HEALED] - train->mean[HEALED];
+  printf("\nTT-matrix of rank 4 in INT8, %lu bytes: %.2f %%; of rank 7 in INT4, %lu bytes: %.2f %%.\n",
+         (unsigned long)train->bytes, train->mean[HEALED], (unsigned long)int4->bytes,
+         int4->mean[HEALED]);
+  printf("Against the dense layer healed in INT2 g16, %lu bytes: %.2f %%: rank 4 is %.2f points "
+         "behind,\n%s.\n",
+         (unsigned long)int2->bytes, int2->mean[HEALED], behind,
+         behind <= 0.5 ? "within half a point at a third of the bytes" : "more than half a point");
+  printf("Against networks that were small from the start: 16 neurons with an INT4 first layer, "
+         "%lu bytes:\n%.2f %%, and a second layer of a quarter of the size; 21 neurons in F32, as "
+         "many weights in\nboth layers as the plain train and its second layer: %.2f %%. Where "
+         "the network may be chosen\nanew, a smaller one is as good as a train.\n\n",
+         (unsigned long)small->bytes, small->mean[HEALED], control->mean[HEALED]);
 }
 
 int main(int argc, char **argv) {

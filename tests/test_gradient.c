@@ -433,7 +433,7 @@ static void gradient_test_randomize(void) {
           square += dense[i] * dense[i];
         }
         count += (double)(rows * cols);
-        if (seed > 40 && variant) break; // only to see that it runs
+        if (seed > 40 && (variant || s >= 6)) break; // only to see that it runs
       }
       // one number of one core, and long products of few numbers, have heavy tails
       if (!variant && s < 6) CHECK_CLOSE(square / count * (double)cols, 1, 0.05);
@@ -623,7 +623,7 @@ static void gradient_test_learning(void) {
       gradient_work forward = gradient_work_of(tt_apply_work_size(&goal, batch));
       gradient_work work = gradient_work_of(tt_backward_work_size(&goal, batch));
       double start = 0, loss = 0;
-      for (int t = 1; t <= 1500; t++) {
+      for (int t = 1; t <= 1000; t++) {
         tt_adam adam = {0.02 / (1 + 0.01 * t), 0, 0, 0, 0};
         for (ptrdiff_t i = 0; i < batch * cols; i++) x[i] = (float)test_normal();
         CHECK_STATUS(tt_apply(&goal, x, batch, y, forward.at, forward.size), TT_OK);
