@@ -32,15 +32,17 @@
    WHAT IT DOES
      TT-SVD to an error or to ranks; dense, low-rank, tensor train and TT-matrix as one object with
      one forward pass; cores in F64 F32 F16 BF16 FP8 and INT8 to INT2; singular values and entropy
-     of every bond; rounding, sums, products and norms of trains; safetensors in and out, .npy in.
+     of every bond; rounding, sums, products and norms of trains; gradients with SGD and Adam, also
+     through quantisation; safetensors in and out, .npy in.
 
    WHAT IT DOES NOT DO
-     Train networks (that stays with your framework), convolutions other than as matrices, complex
-     numbers. It does not promise that a train is the best choice: it reports error, size and
-     multiply-adds, so that you see when plain quantisation or a plain SVD serves you better.
+     Train whole networks (losses, data and other layers are yours or your framework's),
+     convolutions other than as matrices, complex numbers. It does not promise that a train is the
+     best choice: it reports error, size and multiply-adds, so that you see when plain quantisation
+     or a plain SVD serves you better.
 
    CONTENTS                              grep '>>' tt.h is the map
-     (API)       everything public: types, forward pass, compress, formats, algebra, files
+     (API)       everything public: types, forward pass, compress, formats, gradients, files
      >>config    compiler, allocator, checked sizes
      >>number    16-bit to 2-bit codes, bit for bit
      >>random    counter-based random numbers
@@ -57,7 +59,8 @@
      >>refit     fits to the outputs of a layer; sweeps
      >>entropy   spectra and entropies of bonds
      >>quantize  storage formats of cores
-     >>apply     the forward pass
+     >>apply     the forward pass, rows of a matrix
+    >>gradient  gradients, optimisers, the balanced gauge: to train and to heal
      >>file      byte order and streams
      >>json      the one reader of text
      >>open      safetensors and .npy: checking and reading
@@ -102,6 +105,12 @@
      [White92]         Density matrix formulation of renormalization groups. PRL 69 (1992).
      [Chan83]          Algorithms for computing the sample variance. Am. Stat. 37 (1983).
      [SHA2]            FIPS 180-4: Secure hash standard (2015).
+     [Kingma15]        Kingma, Ba: Adam: a method for stochastic optimization. ICLR 2015.
+     [Loshchilov19]    Decoupled weight decay regularization. ICLR 2019.
+     [Bengio13]        Estimating or propagating gradients through stochastic neurons.
+                       arXiv:1308.3432 (2013).
+     [Vidal03]         Efficient classical simulation of slightly entangled quantum computations.
+                       Phys. Rev. Lett. 91 (2003).
      [OFP8]            OCP 8-bit floating point specification, revision 1.0 (2023).
      [Safetensors]     github.com/huggingface/safetensors, README "Format".
      [Npy]             NEP 1 and numpy/lib/format.py.
@@ -238,6 +247,23 @@ TTDEF size_t tt_apply_work_size(const tt_matrix *w, ptrdiff_t batch);
 // Multiply-adds of tt_apply, bias not counted; -1 = w is not a valid train or the count does not
 // fit. Dense: rows*cols*batch.
 TTDEF ptrdiff_t tt_apply_macs(const tt_matrix *w, ptrdiff_t batch);
+
+// Rows of W without the bias, read from the cores alone: an embedding look-up. Allocates nothing.
+//   index  (count) row numbers, 0 <= index < rows; a number may come twice
+//   out    (count, cols), overwritten
+//   work   at least tt_rows_work_size(w) bytes, any alignment, whatever the count
+// Cost     sum_k r_k n_k r_k+1 (columns before k) multiply-adds a row; columns after k for trains
+//          swept left to right. Only the needed rows of the GEMM views are decoded.
+// Accuracy float sums of length r_k.
+// Returns  TT_OK; INVALID (NULL, count < 0, an index out of range, work too small, not a valid
+//          train); UNSUPPORTED (F64 cores under TT_INFERENCE_ONLY). count 0 is TT_OK. out is
+//          untouched on error.
+TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, float *out,
+                        void *work, size_t work_size);
+
+// Bytes of workspace for tt_rows: at least 1, alignment included. 0 = w is not a valid train, or
+// the size does not fit.
+TTDEF size_t tt_rows_work_size(const tt_matrix *w);
 
 // Decodes one code of F16, BF16, E4M3 or E5M2 (0 for any other dtype). Exact. Bits above the code
 // are ignored.
@@ -502,6 +528,100 @@ TTDEF tt_status tt_create(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
 TTDEF void *tt_core_data(tt_matrix *w, int k);
 TTDEF float *tt_bias_data(tt_matrix *w); // NULL if there is no bias
 
+// --------------------------------------------------------------------------------------- gradients
+// To train a train, or to heal one that was cut or quantised. Trains have F32 cores here, anything
+// else is UNSUPPORTED. Gradients and the memory of an optimiser are trains too: F32 cores, shape
+// and sweep as in w, from tt_zeros_like. Gradients are with respect to the data of the cores. What
+// is written must own its memory (tt_core_data gives it). No step allocates. A batch or count of 0
+// is TT_OK. On error nothing was written.
+//
+//   for each batch:  tt_apply(&w, x, batch, y, ..)   your loss gives dy = dL/dy
+//                    tt_clear(&grad), tt_backward(&w, x, dy, batch, dx, &grad, ..)
+//                    tt_adam_step(&w, &grad, &first, &second, ++step, NULL)
+
+// A trainable start: cores are normal numbers of variance 1 / (cols[k] ranks[k]) times what padding
+// needs, so that every element of W has variance 1/cols; bias 0. F32 and F64 cores. Same seed, same
+// numbers. Returns TT_OK; INVALID; UNSUPPORTED (coded cores).
+TTDEF tt_status tt_randomize(tt_matrix *w, unsigned seed);
+
+// A train of zeros with shape, sweep and true size of w, a bias iff w has one; F32 cores unless
+// options say otherwise. options NULL takes the allocator of w. Returns TT_OK, INVALID, MEMORY;
+// *out is zeroed on error.
+TTDEF tt_status tt_zeros_like(const tt_matrix *w, const tt_options *options, tt_matrix *out);
+
+// Zeroes cores and bias in place. Returns TT_OK; INVALID (not a valid train, or borrowed memory).
+TTDEF tt_status tt_clear(tt_matrix *w);
+
+// The gradient of y = x W^T + bias, from dy = dL/dy.
+//   x     (batch, cols), as given to tt_apply     dy (batch, rows)
+//   dx    dL/dx (batch, cols), overwritten, or NULL; must not overlap x or dy
+//   grad  dL/dcore is added to its cores, and dL/dbias to its bias if it has one
+//   work  at least tt_backward_work_size(w, batch) bytes, any alignment
+// Cost     about 3 tt_apply_macs(w, batch): one forward pass and two products a step. Memory: the
+//          states of the forward pass, all at once; they are not kept from tt_apply.
+// Accuracy float sums over batch and legs, in a fixed order.
+// Returns  TT_OK; INVALID; UNSUPPORTED (w has other than F32 cores, aligned as floats).
+// Source   reverse mode on the sweep of [Novikov15] section 4; every state is overwritten by its
+//          gradient.
+TTDEF tt_status tt_backward(const tt_matrix *w, const float *x, const float *dy, ptrdiff_t batch,
+                            float *dx, tt_matrix *grad, void *work, size_t work_size);
+
+// Bytes of workspace for tt_backward: at least 1, alignment included. 0 = w is not a valid train,
+// batch < 0, or the size does not fit.
+TTDEF size_t tt_backward_work_size(const tt_matrix *w, ptrdiff_t batch);
+
+// The gradient of tt_rows, from dy (count, cols) = dL/drows; cores of grad are added to, its bias
+// is not touched. A row that is named twice counts twice. Costs three times tt_rows.
+//   work  the larger of tt_backward_work_size(w, count) and tt_rows_work_size(w)
+// Returns TT_OK; INVALID (also an index out of range); UNSUPPORTED.
+TTDEF tt_status tt_rows_backward(const tt_matrix *w, const int *index, ptrdiff_t count,
+                                 const float *dy, tt_matrix *grad, void *work, size_t work_size);
+
+// Gradient descent with momentum: velocity = momentum velocity + grad, w -= rate velocity.
+//   grad      its bias, if it has one, moves the bias of w; without one the bias of w is frozen
+//   velocity  NULL where momentum is 0
+//   rate      >= 0        momentum  0 <= momentum < 1
+// Returns TT_OK; INVALID; UNSUPPORTED; NONFINITE (in grad; nothing moved).
+TTDEF tt_status tt_sgd_step(tt_matrix *w, const tt_matrix *grad, tt_matrix *velocity, double rate,
+                            double momentum);
+
+typedef struct tt_adam {       // zero fields mean the defaults, so that {0} is the usual optimiser
+  double rate;                 // 1e-3
+  double beta1, beta2;         // decay of the two moments: 0.9, 0.999
+  double epsilon;              // 1e-8
+  // w -= rate weight_decay w before the step, for cores, not for the bias; 0
+  double weight_decay;
+} tt_adam;
+
+// Adam, bias-corrected, on cores and bias. first and second hold the moments and start as zeros.
+//   step   1 for the first step, then one more each time
+//   adam   NULL = all defaults
+// A gauge in which neighbouring cores have the same size suits it: see tt_balance.
+// Returns TT_OK; INVALID; UNSUPPORTED; NONFINITE (in grad; nothing moved).
+// Source  [Kingma15] algorithm 1; decay as in [Loshchilov19] algorithm 2.
+TTDEF tt_status tt_adam_step(tt_matrix *w, const tt_matrix *grad, tt_matrix *first,
+                             tt_matrix *second, int step, const tt_adam *adam);
+
+// The same matrix in the balanced gauge: at every bond the cores on either side, taken together,
+// have the Gram matrix diag(S) with S the Schmidt values. Descent then moves all cores alike. Ranks
+// fall where Schmidt values are zero (below 64 ulp of the largest). Options, form of the result and
+// errors as for the algebra of trains. Cost sum_k m n r^3. Source: the gauge of [Vidal03], with
+// S^(1/2) given to both sides.
+TTDEF tt_status tt_balance(const tt_matrix *w, const tt_options *options, tt_matrix *out);
+
+// The same train for the other direction of the forward pass: cores in the layout of `sweep`, no
+// core merged (tt_prepare merges, which changes what can be trained). Cores whose sweep stays keep
+// their codes. Options and errors as for the algebra of trains; INVALID also if sweep is neither.
+TTDEF tt_status tt_turn(const tt_matrix *w, int sweep, const tt_options *options, tt_matrix *out);
+
+// Straight-through quantisation: writes to the F32 cores of `out` the very values that the cores of
+// w would have after tt_quantize with this dtype and group, and copies the bias. Run tt_apply and
+// tt_backward on `out`, let the step move w: so w learns to be good when coded. out has shape,
+// sweep and bias as w (tt_zeros_like). Two passes over the numbers. Returns TT_OK; INVALID;
+// UNSUPPORTED (as tt_quantize); NONFINITE (in w). Source [Bengio13], the straight-through
+// estimator.
+TTDEF tt_status tt_quantize_values(const tt_matrix *w, tt_dtype dtype, int group, tt_matrix *out);
+
 // ----------------------------------------------------------------------------------------- entropy
 
 // Singular values of the unfolding at `bond` (between core bond and bond+1): the Schmidt spectrum,
@@ -570,6 +690,7 @@ typedef struct tt_sha256 {
   uint64_t size;               // bytes added so far
   unsigned char block[64];     // the last size % 64 of them wait here
 } tt_sha256;
+// Starts a stream.
 TTDEF void tt_sha256_begin(tt_sha256 *hash);
 TTDEF void tt_sha256_add(tt_sha256 *hash, const void *data, size_t size); // NULL if size is 0
 TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]); // ends the stream
@@ -1043,16 +1164,38 @@ static double tt__largest_magnitude(ptrdiff_t count, const double *values) {
   return largest;
 }
 
+// The code nearest to value / scale. An all-zero group keeps code 0, whatever its scale.
+static int tt__integer_for(tt_dtype dtype, double value, double scale) {
+  if (!(scale > 0)) return 0;
+  int limit = tt__largest_code(dtype);
+  double code = value / scale;
+  return tt__nearest(code > limit ? limit : code < -limit ? -limit : code);
+}
+
 // Codes elements first..end-1 of a row of doubles with one scale.
 static void tt__encode_run(tt_dtype dtype, const double *values, ptrdiff_t first, ptrdiff_t end,
                            double scale, unsigned char *row) {
-  int limit = tt__largest_code(dtype), bits = tt__dtype_bits(dtype);
-  // an all-zero group keeps code 0, whatever its scale
-  for (ptrdiff_t t = first; t < end && scale > 0; t++) {
-    double code = values[t] / scale;
-    code = code > limit ? limit : code < -limit ? -limit : code;
-    tt__put_integer(row, t, bits, tt__nearest(code));
+  int bits = tt__dtype_bits(dtype);
+  for (ptrdiff_t t = first; t < end; t++)
+    tt__put_integer(row, t, bits, tt__integer_for(dtype, values[t], scale));
+}
+
+// The scale of elements whose largest magnitude is `largest`, as it will be decoded. Its code goes
+// to `code` unless that is NULL; `whole` is the largest magnitude of the core over the largest
+// code.
+static double tt__encode_scale(const tt_core *core, double largest, double whole,
+                               unsigned char *code) {
+  double scale = largest / tt__largest_code(core->dtype);
+  if (core->group == TT_GROUP_ROW) {
+    float of_row = (float)scale;
+    if (code) memcpy(code, &of_row, sizeof of_row);
+    return (double)of_row;
   }
+  if (core->group == 0) return (double)core->scale;
+  // f16, relative to the core: at most 1
+  uint16_t half = (uint16_t)(whole > 0 ? tt_from_f32(TT_F16, (float)(scale / whole), 1) : 0);
+  if (code) memcpy(code, &half, sizeof half);
+  return (double)tt_to_f32(TT_F16, half) * (double)core->scale;
 }
 
 // Encodes one row of `length` doubles as integer codes; whole is the largest magnitude of the core
@@ -1060,23 +1203,12 @@ static void tt__encode_run(tt_dtype dtype, const double *values, ptrdiff_t first
 static void tt__encode_integers(const tt_core *core, ptrdiff_t index, ptrdiff_t length,
                                 const double *row, unsigned char *codes, unsigned char *scales,
                                 double whole) {
-  int limit = tt__largest_code(core->dtype);
   ptrdiff_t end, step = core->group > 0 ? core->group : length,
                  s = index * tt__row_scales(core->group, length);
   for (ptrdiff_t j = 0; j < length; j = end, s++) {
     end = tt__min(length, j + tt__min(step, length));
-    double scale = tt__largest_magnitude(end - j, row + j) / limit;
-    if (core->group == TT_GROUP_ROW) {
-      float of_row = (float)scale;
-      memcpy(scales + 4 * s, &of_row, sizeof of_row);
-      scale = (double)of_row;
-    } else if (core->group > 0) {                            // f16, relative to the core: at most 1
-      uint16_t code = (uint16_t)(whole > 0 ? tt_from_f32(TT_F16, (float)(scale / whole), 1) : 0);
-      memcpy(scales + 2 * s, &code, sizeof code);
-      scale = (double)tt_to_f32(TT_F16, code) * (double)core->scale;
-    } else {
-      scale = (double)core->scale;
-    }
+    unsigned char *code = core->group ? scales + (core->group > 0 ? 2 : 4) * s : NULL;
+    double scale = tt__encode_scale(core, tt__largest_magnitude(end - j, row + j), whole, code);
     tt__encode_run(core->dtype, row, j, end, scale, codes);
   }
 }
@@ -1171,6 +1303,14 @@ static uint64_t tt__random(unsigned seed, uint64_t counter) {
 // +1 or -1, each half of the time.
 static double tt__random_sign(unsigned seed, uint64_t counter) {
   return (tt__random(seed, counter) >> 63) ? 1 : -1;
+}
+
+// Standard normal (Box, Muller 1958), from numbers 2 counter and 2 counter + 1 of the stream.
+static double tt__random_normal(unsigned seed, uint64_t counter) {
+  double unit = 1.0 / 9007199254740992.0;                    // 2^-53
+  double radius = (double)((tt__random(seed, 2 * counter) >> 11) + 1) * unit;
+  double angle = (double)(tt__random(seed, 2 * counter + 1) >> 11) * unit;
+  return sqrt(-2 * log(radius)) * cos(6.283185307179586 * angle);
 }
 #endif // TT_INFERENCE_ONLY
 
@@ -3100,30 +3240,31 @@ static double tt__source_largest(tt__pool *pool, const tt__source *source) {
 }
 
 // Puts the exponent of two where the format can hold it: into core `center` if that stays in range,
-// else evenly over all cores. Nothing is lost either way.
-static void tt__spread_exponent(int order, const tt__source *given, const double *largest,
-                                int center, int exponent, tt_dtype dtype, tt__source *out) {
+// else evenly over all cores. Nothing is lost either way. Core k is to be multiplied by
+// 2^shares[k].
+static void tt__spread_exponent(int order, const double *largest, int center, int exponent,
+                                tt_dtype dtype, int *shares) {
   int high = dtype == TT_F64 ? 1000 : 120, fits = 1, total = exponent, size[TT_MAX_ORDER];
   for (int k = 0; k < order; k++) {
-    out[k] = given[k];
-    if (largest[k] == 0) { size[k] = 0; continue; }
+    size[k] = 0;
+    shares[k] = k == center ? exponent : 0;
+    if (largest[k] == 0) continue;
     (void)frexp(largest[k], &size[k]);
     total += size[k];
-    int wanted = size[k] + (k == center ? exponent : 0);
+    int wanted = size[k] + shares[k];
     if (wanted > high || wanted < -high) fits = 0;
   }
-  if (fits) {
-    out[center].scale *= ldexp(1, exponent);
-    return;
-  }
-  for (int k = 0, left = total; k < order; k++) {
+  for (int k = 0, left = total; k < order && !fits; k++) {
     int share = left / (order - k);
     left -= share;
-    share -= size[k];
-    // two steps: 2^share itself may overflow
-    out[k].scale *= ldexp(1, share / 2);
-    out[k].scale *= ldexp(1, share - share / 2);
+    shares[k] = share - size[k];
   }
+}
+
+// value 2^exponent in two steps: 2^exponent itself may overflow.
+static double tt__times_power(double value, int exponent) {
+  value *= ldexp(1, exponent / 2);
+  return value * ldexp(1, exponent - exponent / 2);
 }
 
 // Encodes one core, given as a source (rows, length) of its GEMM view, a few rows at a time.
@@ -3146,17 +3287,17 @@ static tt_status tt__store_core(tt__pool *pool, const tt__source *source, double
 // Stores cores given as sources of their GEMM views into a new train described by header.
 static tt_status tt__store(tt__pool *pool, const tt_matrix *header, const tt__source *given,
                            int center, int exponent, const float *bias, tt_matrix *out) {
-  double largest[TT_MAX_ORDER];
-  tt__source sources[TT_MAX_ORDER];
-  int order = header->shape.order;
+  double largest[TT_MAX_ORDER] = {0};
+  int order = header->shape.order, shares[TT_MAX_ORDER] = {0};
   for (int k = 0; k < order; k++) largest[k] = tt__source_largest(pool, &given[k]);
-  tt__spread_exponent(order, given, largest, center, exponent, header->cores[center].dtype,
-                      sources);
+  tt__spread_exponent(order, largest, center, exponent, header->cores[center].dtype, shares);
   tt_status status = pool->status;
   if (!status) status = tt__train_allocate(header, bias != NULL, &pool->allocator, out);
   for (int k = 0; k < order && !status; k++) {
-    largest[k] *= sources[k].scale / given[k].scale;
-    status = tt__store_core(pool, &sources[k], largest[k], &out->cores[k]);
+    tt__source source = given[k];
+    source.scale = tt__times_power(source.scale, shares[k]);
+    largest[k] *= source.scale / given[k].scale;
+    status = tt__store_core(pool, &source, largest[k], &out->cores[k]);
   }
   if (bias && !status) memcpy(tt_bias_data(out), bias, (size_t)header->rows * sizeof(float));
   if (status) tt_free(out);
@@ -4206,23 +4347,17 @@ static tt_status tt__round_plain(tt__pool *pool, const tt_matrix *w, const tt_op
 #ifndef TT_INFERENCE_ONLY
 // ----------------------------------------------------------------------------------------- >>refit
 // Fits in the metric of the outputs. With D = diag(row weights) and C the covariance of the inputs
-// plus a ridge, every fit here minimises
-//     ||E||^2 = tr(D E C E^T),     E = W - W~,
-// and without inputs and weights C and D are the identity and this is the Frobenius norm. Two
-// steps:
+// plus a ridge (identities where not given), every fit minimises tr(D E C E^T), E = W - W~.
 //
-// Start. C is approximated by a Kronecker product of one factor per leg, C ~ K_1 x .. x K_d, K_k
-// its partial trace over all other legs; so is D. W is scaled by the Cholesky factors, decomposed
-// by TT-SVD, and each core divided by the factor of its leg. If one leg carries all columns and one
-// all rows the product is exact: a low-rank train then is the optimum (whitened SVD), whatever C
-// and D. The plain TT-SVD is the other candidate; the better one goes on.
+// Start: C is approximated by a Kronecker product of one factor per leg, its partial traces over
+// all other legs; so is D. W is scaled by their Cholesky factors, decomposed by TT-SVD, and each
+// core divided by the factor of its leg. Where one leg carries all columns and one all rows, C is
+// that factor: a low-rank train is the optimum (whitened SVD). Else the plain TT-SVD may win.
 //
-// Sweeps. The matrix is linear in each core, so one core at a time is a linear least-squares
-// problem, solved by conjugate gradients on A(G) = P(D X(G) C), where X expands a core between its
-// frames to the whole matrix and P is the adjoint of X. The frames are orthonormal, so A is the
-// identity in the Frobenius norm and no worse conditioned than C otherwise; the leg factors are the
-// preconditioner. From a warm start the error cannot rise, however early the iteration stops. With
-// two cores at a time the bond between them is cut anew in every step, as in DMRG [White92].
+// Sweeps: one core G at a time is a linear least-squares problem, solved by conjugate gradients on
+// A(G) = P(D X(G) C): X expands G between its frames, P is the adjoint of X. Frames are orthonormal,
+// so A is conditioned no worse than C; the leg factors are the preconditioner, and from a warm
+// start the error never rises. Two cores at a time cut their bond anew, as in DMRG [White92].
 
 #define TT__RIDGE 1e-3         // added to the variances, relative to their mean
 
@@ -5358,6 +5493,11 @@ enum { TT__SLAB_FLOATS = 1024 };
 enum { TT__SLAB_FLOATS = 65536 / 4 };
 #endif
 
+// Rows of a core that one slab holds.
+static ptrdiff_t tt__slab_rows(ptrdiff_t rows, ptrdiff_t length) {
+  return tt__max(1, tt__min(rows, TT__SLAB_FLOATS / length));
+}
+
 typedef struct tt__step {
   int core;
   ptrdiff_t p, w, rows, length;                              // S (p, length, w) -> C (p, rows, w)
@@ -5378,6 +5518,15 @@ static tt__step tt__step_at(const tt_matrix *w, ptrdiff_t batch, int index) {
 static int tt__plain_core(const tt_core *core) {
   return core->dtype == TT_F32 && (core->scale == 0 || core->scale == 1) &&
          (uintptr_t)core->data % sizeof(float) == 0;
+}
+
+// Can this build read every core? Without double it cannot read F64.
+static int tt__decodable(const tt_matrix *w) {
+#ifdef TT_INFERENCE_ONLY
+  for (int k = 0; k < w->shape.order; k++) if (w->cores[k].dtype == TT_F64) return 0;
+#endif
+  (void)w;
+  return 1;
 }
 
 typedef struct tt__buffers {
@@ -5411,8 +5560,7 @@ static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *pl
     if (i > 0 || padded) made.state = tt__max(made.state, in);
     if (i + 1 < order || padded) made.state = tt__max(made.state, out);
     if (!tt__plain_core(&w->cores[step.core]))
-      made.slab = tt__max(
-          made.slab, step.length * tt__max(1, tt__min(step.rows, TT__SLAB_FLOATS / step.length)));
+      made.slab = tt__max(made.slab, step.length * tt__slab_rows(step.rows, step.length));
   }
   made.total = 64;
   if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
@@ -5449,7 +5597,7 @@ static void tt__run_step(const tt_core *core, const tt__step *step, const float 
     tt__step_rows(step, 0, step->rows, (const float *)core->data, in, out, work);
     return;
   }
-  ptrdiff_t high = tt__max(1, tt__min(step->rows, TT__SLAB_FLOATS / step->length));
+  ptrdiff_t high = tt__slab_rows(step->rows, step->length);
   for (ptrdiff_t first = 0; first < step->rows; first += high) {
     ptrdiff_t count = tt__min(high, step->rows - first);
     tt__decode_rows(core, first, count, step->length, slab);
@@ -5483,10 +5631,7 @@ TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, fl
                          size_t work_size) {
   tt__buffers plan;
   if (batch < 0 || !tt__valid(w) || !tt__plan_buffers(w, batch, &plan)) return TT_ERROR_INVALID;
-#ifdef TT_INFERENCE_ONLY
-  for (int k = 0; k < w->shape.order; k++)
-    if (w->cores[k].dtype == TT_F64) return TT_ERROR_UNSUPPORTED;
-#endif
+  if (!tt__decodable(w)) return TT_ERROR_UNSUPPORTED;
   if (batch == 0) return TT_OK;
   if (!x || !y || !work || work_size < (size_t)plan.total) return TT_ERROR_INVALID;
   int order = w->shape.order, padded = tt__is_padded(w);
@@ -5515,6 +5660,688 @@ TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, fl
     for (ptrdiff_t j = 0; j < w->rows; j++) y[i * w->rows + j] += w->bias[j];
   return TT_OK;
 }
+
+// ---- rows of W
+//
+// Row o of W with digits (o_0, o_1, ..) is the product of the slices G_k[:, o_k, :, :]. A slice is
+// `depth` rows of the GEMM view of core k, each `length` long. In natural layout the state is
+// (columns before k, r_k); times the slice (r_k, n_k r_k+1) it already is the next one. In the
+// other layout the mirror: the state is (r_k+1, columns after k), and the slice (r_k+1, r_k n_k)
+// acts transposed, from the last core to the first.
+
+typedef struct tt__slice {
+  int core;
+  ptrdiff_t outer;                                           // columns already in the state
+  ptrdiff_t depth, length;
+  // the rows of the view are first, first + stride, ..
+  ptrdiff_t first, stride;
+} tt__slice;
+
+// Slice number `index` of the contraction of `row`. Overflow was excluded by tt__plan_rows.
+static tt__slice tt__slice_at(const tt_matrix *w, ptrdiff_t row, int index) {
+  const tt_shape *shape = &w->shape;
+  int order = shape->order, turned = w->sweep == TT_LEFT_TO_RIGHT;
+  int k = turned ? order - 1 - index : index;
+  tt__slice slice = {k, 1, shape->ranks[turned ? k + 1 : k], 0, 0, 1};
+  ptrdiff_t rows, digit = row / tt__leg_product(shape, k + 1, order, 1, 0) % shape->rows[k];
+  tt__view_size(shape, w->sweep, k, &rows, &slice.length);
+  slice.outer = tt__leg_product(shape, turned ? k + 1 : 0, turned ? order : k, 0, 1);
+  slice.first = turned ? digit * slice.depth : digit;
+  slice.stride = turned ? 1 : shape->rows[k];
+  return slice;
+}
+
+typedef struct tt__row_plan {
+  ptrdiff_t state, slab;                                     // floats, as in tt__buffers
+  ptrdiff_t total;                                           // bytes
+} tt__row_plan;
+
+// Sizes of buffers. Returns 0 where anything does not fit.
+static int tt__plan_rows(const tt_matrix *w, tt__row_plan *plan) {
+  tt__row_plan made = {0, 0, 64};
+  int order = w->shape.order;
+  int padded = tt__leg_product(&w->shape, 0, order, 0, 1) != w->cols;
+  for (int i = 0; i < order; i++) {
+    tt__slice slice = tt__slice_at(w, 0, i);
+    ptrdiff_t state = slice.outer;
+    if (!tt__multiply(&state, slice.length)) return 0;
+    if (i + 1 < order || padded) made.state = tt__max(made.state, state);
+    if (!tt__plain_core(&w->cores[slice.core]))
+      made.slab = tt__max(made.slab, slice.length * tt__slab_rows(slice.depth, slice.length));
+  }
+  if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float)) ||
+      !tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float)) ||
+      !tt__add_size(&made.total, made.slab, (ptrdiff_t)sizeof(float)) ||
+      !tt__add_size(&made.total, tt__gemm_work_size(0), 1))
+    return 0;
+  *plan = made;
+  return 1;
+}
+
+// Takes `count` floats off a workspace whose sizes were rounded by tt__add_size.
+static float *tt__carve(unsigned char **at, ptrdiff_t count) {
+  float *buffer = (float *)(void *)*at;
+  *at += (count * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
+  return buffer;
+}
+
+// out (+)= state times rows first .. first+count-1 of a slice, which start at g, `step` floats
+// apart.
+static void tt__slice_rows(int sweep, const tt__slice *slice, ptrdiff_t first, ptrdiff_t count,
+                           const float *g, ptrdiff_t step, const float *in, float *out,
+                           void *work) {
+  ptrdiff_t outer = slice->outer, length = slice->length;
+  tt__product natural = {outer, length, count, in + first, g,         slice->depth, 1,
+                         step,  1,      out,   length,     first > 0, work};
+  tt__product turned = {length, outer, count, g,     in + first * outer, 1,   step,
+                        outer,  1,     out,   outer, first > 0,          work};
+  tt__gemm(sweep == TT_LEFT_TO_RIGHT ? &turned : &natural, 0);
+}
+
+// One slice; coded cores go through the slab.
+static void tt__run_slice(const tt_matrix *w, const tt__slice *slice, const float *in, float *out,
+                          float *slab, void *work) {
+  const tt_core *core = &w->cores[slice->core];
+  ptrdiff_t length = slice->length, high = tt__slab_rows(slice->depth, length);
+  if (tt__plain_core(core)) {
+    const float *g = (const float *)core->data + slice->first * length;
+    tt__slice_rows(w->sweep, slice, 0, slice->depth, g, slice->stride * length, in, out, work);
+    return;
+  }
+  for (ptrdiff_t first = 0; first < slice->depth; first += high) {
+    ptrdiff_t count = tt__min(high, slice->depth - first);
+    for (ptrdiff_t i = 0; i < count; i++)
+      tt__decode_rows(core, slice->first + (first + i) * slice->stride, 1, length,
+                      slab + i * length);
+    tt__slice_rows(w->sweep, slice, first, count, slab, length, in, out, work);
+  }
+}
+
+// Are all row numbers in range?
+static int tt__rows_exist(const tt_matrix *w, const int *index, ptrdiff_t count) {
+  for (ptrdiff_t i = 0; i < count; i++)
+    if (index[i] < 0 || index[i] >= w->rows) return 0;
+  return 1;
+}
+
+TTDEF size_t tt_rows_work_size(const tt_matrix *w) {
+  tt__row_plan plan;
+  return tt__valid(w) && tt__plan_rows(w, &plan) ? (size_t)plan.total : 0;
+}
+
+TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, float *out,
+                        void *work, size_t work_size) {
+  static const float one = 1;
+  tt__row_plan plan;
+  if (count < 0 || !tt__valid(w) || !tt__plan_rows(w, &plan)) return TT_ERROR_INVALID;
+  if (!tt__decodable(w)) return TT_ERROR_UNSUPPORTED;
+  if (count == 0) return TT_OK;
+  if (!index || !out || !work || work_size < (size_t)plan.total || !tt__rows_exist(w, index, count))
+    return TT_ERROR_INVALID;
+  unsigned char *at = tt__align(work);
+  float *buffer[2], *slab;
+  buffer[0] = tt__carve(&at, plan.state);
+  buffer[1] = tt__carve(&at, plan.state);
+  slab = tt__carve(&at, plan.slab);
+  int order = w->shape.order;
+  ptrdiff_t n = tt__leg_product(&w->shape, 0, order, 0, 1);
+  for (ptrdiff_t c = 0; c < count; c++) {
+    const float *in = &one;
+    for (int i = 0; i < order; i++) {
+      tt__slice slice = tt__slice_at(w, index[c], i);
+      float *to = i + 1 < order || n != w->cols ? buffer[i & 1] : out + c * w->cols;
+      tt__run_slice(w, &slice, in, to, slab, at);
+      in = to;
+    }
+    if (n != w->cols) memcpy(out + c * w->cols, in, (size_t)w->cols * sizeof(float));
+  }
+  return TT_OK;
+}
+
+#ifndef TT_INFERENCE_ONLY
+// -------------------------------------------------------------------------------------- >>gradient
+// Gradients, and what uses them. A step of the forward pass, C[p] = G S[p], has two gradients,
+//   dG += sum_p dC[p] S[p]^T     and     dS[p] = G^T dC[p],
+// so the sweep runs once forward, keeping every state, and once back. After dG is known S is not
+// needed any more and dS takes its place: no memory beyond the states. A row of W is a product of
+// slices, with the same two formulas per slice.
+//
+// Optimisers see a train as a list of arrays, its cores and then its bias; their memory is a train
+// of the same shape. Adam is not gauge-invariant: tt_balance gives both sides of a bond the same
+// weight.
+
+// F32 cores, aligned as floats: what can be trained.
+static int tt__has_floats(const tt_matrix *w) {
+  for (int k = 0; k < w->shape.order; k++)
+    if (w->cores[k].dtype != TT_F32 || (uintptr_t)w->cores[k].data % sizeof(float)) return 0;
+  return 1;
+}
+
+// Is this a train of unscaled floats whose cores lie as those of w?
+static int tt__is_like(const tt_matrix *w, const tt_matrix *other) {
+  if (!tt__valid(other) || !tt__has_floats(other) || other->sweep != w->sweep) return 0;
+  if (other->rows != w->rows || other->cols != w->cols || !tt__same_factors(w, other)) return 0;
+  for (int k = 0; k < w->shape.order; k++)
+    if (w->shape.ranks[k] != other->shape.ranks[k] || !tt__plain_core(&other->cores[k])) return 0;
+  return 1;
+}
+
+// The same, and it may be written without changing w.
+static int tt__is_state(const tt_matrix *w, const tt_matrix *other) {
+  return tt__is_like(w, other) && other->block && other->block != w->block;
+}
+
+// value = scale * product of the data of the cores
+static float tt__total_scale(const tt_matrix *w) {
+  float scale = 1;
+  for (int k = 0; k < w->shape.order; k++)
+    if (w->cores[k].scale != 0) scale *= w->cores[k].scale;
+  return scale;
+}
+
+static tt_status tt__gradient_enter(const tt_matrix *w, ptrdiff_t batch, const tt_matrix *grad) {
+  if (batch < 0 || !tt__valid(w)) return TT_ERROR_INVALID;
+  if (!tt__has_floats(w)) return TT_ERROR_UNSUPPORTED;
+  return tt__is_state(w, grad) ? TT_OK : TT_ERROR_INVALID;
+}
+
+// ---- the gradient of the forward pass
+
+// The states of all steps. State 0 is x, and has memory only where x must be padded.
+typedef struct tt__tape {
+  ptrdiff_t state[TT_MAX_ORDER];                             // floats
+  ptrdiff_t result;                                          // floats of dy, padded or scaled
+  ptrdiff_t total;                                           // bytes
+} tt__tape;
+
+// Returns 0 where anything does not fit.
+static int tt__plan_tape(const tt_matrix *w, ptrdiff_t batch, tt__tape *tape) {
+  tt__buffers forward;                                       // checks every product below
+  int order = w->shape.order, padded = tt__is_padded(w), fits = 1;
+  memset(tape, 0, sizeof *tape);
+  if (!tt__plan_buffers(w, batch, &forward)) return 0;
+  for (int i = padded ? 0 : 1; i < order; i++) {
+    tt__step step = tt__step_at(w, batch, i);
+    tape->state[i] = step.p * step.length * step.w;
+  }
+  if (padded || tt__total_scale(w) != 1)
+    tape->result = batch * tt__leg_product(&w->shape, 0, order, 1, 0);
+  tape->total = 64;
+  for (int i = 0; i < order && fits; i++)
+    fits = tt__add_size(&tape->total, tape->state[i], (ptrdiff_t)sizeof(float));
+  return fits && tt__add_size(&tape->total, tape->result, (ptrdiff_t)sizeof(float)) &&
+         tt__add_size(&tape->total, tt__gemm_work_size(0), 1);
+}
+
+// grad (rows, length) += sum over p of back[p] (rows, w) times in[p]^T (w, length)
+static void tt__step_gradient(const tt__step *step, const float *back, const float *in, float *grad,
+                              void *work) {
+  ptrdiff_t rows = step->rows, length = step->length, w = step->w;
+  if (w == 1) {
+    tt__product fold = {rows, length, step->p, back, in, 1, rows, length, 1, grad, length, 1, work};
+    tt__gemm(&fold, 0);
+    return;
+  }
+  for (ptrdiff_t p = 0; p < step->p; p++) {
+    tt__product one = {
+        rows,   length, w,   back + p * rows * w, in + p * length * w, w, 1, 1, w, grad,
+        length, 1,      work};
+    tt__gemm(&one, 0);
+  }
+}
+
+// out[p] (length, w) = G^T (length, rows) times back[p] (rows, w)
+static void tt__step_back(const tt__step *step, const float *g, const float *back, float *out,
+                          void *work) {
+  ptrdiff_t rows = step->rows, length = step->length, w = step->w;
+  if (w == 1) {
+    tt__product fold = {step->p, length, rows, back, g, rows, 1, length, 1, out, length, 0, work};
+    tt__gemm(&fold, 0);
+    return;
+  }
+  for (ptrdiff_t p = 0; p < step->p; p++) {
+    tt__product one = {
+        length, w, rows, g, back + p * rows * w, 1, length, w, 1, out + p * length * w, w, 0, work};
+    tt__gemm(&one, 0);
+  }
+}
+
+// dL/dbias += sum over the batch of dy
+static void tt__bias_gradient(const float *dy, ptrdiff_t batch, tt_matrix *grad) {
+  float *bias = tt_bias_data(grad);
+  for (ptrdiff_t i = 0; bias && i < batch; i++)
+    for (ptrdiff_t j = 0; j < grad->rows; j++) bias[j] += dy[i * grad->rows + j];
+}
+
+TTDEF size_t tt_backward_work_size(const tt_matrix *w, ptrdiff_t batch) {
+  tt__tape tape;
+  return batch >= 0 && tt__valid(w) && tt__plan_tape(w, batch, &tape) ? (size_t)tape.total : 0;
+}
+
+TTDEF tt_status tt_backward(const tt_matrix *w, const float *x, const float *dy, ptrdiff_t batch,
+                            float *dx, tt_matrix *grad, void *work, size_t work_size) {
+  tt__tape tape;
+  tt_status status = tt__gradient_enter(w, batch, grad);
+  if (status) return status;
+  if (!tt__plan_tape(w, batch, &tape)) return TT_ERROR_INVALID;
+  if (batch == 0) return TT_OK;
+  if (!x || !dy || !work || work_size < (size_t)tape.total) return TT_ERROR_INVALID;
+  unsigned char *at = tt__align(work);
+  int order = w->shape.order, padded = tt__is_padded(w);
+  ptrdiff_t m = tt__leg_product(&w->shape, 0, order, 1, 0),
+            n = tt__leg_product(&w->shape, 0, order, 0, 1);
+  float *state[TT_MAX_ORDER], *result, scale = tt__total_scale(w);
+  for (int i = 0; i < order; i++) state[i] = tt__carve(&at, tape.state[i]);
+  result = tt__carve(&at, tape.result);
+  if (padded) tt__resize_rows(batch, x, w->cols, state[0], n);
+  const float *first = padded ? state[0] : x, *back = tape.result ? result : dy;
+  for (int i = 0; i + 1 < order; i++) {
+    tt__step step = tt__step_at(w, batch, i);
+    tt__step_rows(&step, 0, step.rows, (const float *)w->cores[step.core].data,
+                  i ? state[i] : first, state[i + 1], at);
+  }
+  if (tape.result) tt__resize_rows(batch, dy, w->rows, result, m);
+  for (ptrdiff_t i = 0; i < tape.result; i++) result[i] *= scale;
+  for (int i = order - 1; i >= 0; i--) {
+    tt__step step = tt__step_at(w, batch, i);
+    tt__step_gradient(&step, back, i ? state[i] : first, (float *)tt_core_data(grad, step.core),
+                      at);
+    float *to = i || padded ? state[i] : dx;
+    if (i || dx) tt__step_back(&step, (const float *)w->cores[step.core].data, back, to, at);
+    back = to;
+  }
+  if (dx && padded) tt__resize_rows(batch, back, n, dx, w->cols);
+  tt__bias_gradient(dy, batch, grad);
+  return TT_OK;
+}
+
+// ---- the gradient of rows
+
+// Gradient of one slice: rows of grad gain in^T back, and `out` becomes back G^T; both start at
+// their first row of the slice.
+static void tt__slice_back(int sweep, const tt__slice *slice, const float *g, const float *in,
+                           const float *back, float *grad, float *out, void *work) {
+  ptrdiff_t outer = slice->outer, depth = slice->depth, length = slice->length,
+            step = slice->stride * length;
+  if (sweep == TT_LEFT_TO_RIGHT) {                           // in (depth, outer), back turned too
+    tt__product to_core = {depth, length, outer, in, back, outer, 1, 1, outer, grad, step, 1, work};
+    tt__product to_state = {depth, outer, length, g, back, step, 1, outer, 1, out, outer, 0, work};
+    tt__gemm(&to_core, 0);
+    if (out) tt__gemm(&to_state, 0);
+    return;
+  }
+  tt__product to_core = {depth, length, outer, in, back, 1, depth, length, 1, grad, step, 1, work};
+  tt__product to_state = {outer, depth, length, back, g, length, 1, 1, step, out, depth, 0, work};
+  tt__gemm(&to_core, 0);
+  if (out) tt__gemm(&to_state, 0);
+}
+
+// One row: its states from the first slice on (the first is `scale`), then back from dy, which has
+// as many elements as the padded row. state[i] is the input of slice i.
+static void tt__row_backward(const tt_matrix *w, ptrdiff_t row, const float *dy, float scale,
+                             float *const *state, tt_matrix *grad, void *work) {
+  int order = w->shape.order;
+  for (int i = 0; i + 1 < order; i++) {
+    tt__slice slice = tt__slice_at(w, row, i);
+    const float *g = (const float *)w->cores[slice.core].data + slice.first * slice.length;
+    tt__slice_rows(w->sweep, &slice, 0, slice.depth, g, slice.stride * slice.length,
+                   i ? state[i] : &scale, state[i + 1], work);
+  }
+  for (int i = order - 1; i >= 0; i--) {
+    tt__slice slice = tt__slice_at(w, row, i);
+    ptrdiff_t first = slice.first * slice.length;
+    tt__slice_back(w->sweep, &slice, (const float *)w->cores[slice.core].data + first,
+                   i ? state[i] : &scale, dy, (float *)tt_core_data(grad, slice.core) + first,
+                   i ? state[i] : NULL, work);
+    dy = state[i];
+  }
+}
+
+TTDEF tt_status tt_rows_backward(const tt_matrix *w, const int *index, ptrdiff_t count,
+                                 const float *dy, tt_matrix *grad, void *work, size_t work_size) {
+  tt_status status = tt__gradient_enter(w, count, grad);
+  if (status) return status;
+  size_t batched = tt_backward_work_size(w, count), single = tt_rows_work_size(w);
+  if (!batched || !single) return TT_ERROR_INVALID;
+  if (count == 0) return TT_OK;
+  if (!index || !dy || !work || work_size < (batched > single ? batched : single) ||
+      !tt__rows_exist(w, index, count))
+    return TT_ERROR_INVALID;
+  // A row needs no more than the tape of one element of a batch: its states lack the rows' legs.
+  unsigned char *at = tt__align(work);
+  int order = w->shape.order;
+  ptrdiff_t n = tt__leg_product(&w->shape, 0, order, 0, 1);
+  float *state[TT_MAX_ORDER] = {NULL}, *padded = n != w->cols ? tt__carve(&at, n) : NULL;
+  for (int i = 1; i < order; i++) {
+    tt__slice slice = tt__slice_at(w, 0, i);
+    state[i] = tt__carve(&at, slice.outer * slice.depth);
+  }
+  for (ptrdiff_t c = 0; c < count; c++) {
+    const float *back = dy + c * w->cols;
+    if (padded) tt__resize_rows(1, back, w->cols, padded, n);
+    tt__row_backward(w, index[c], padded ? padded : back, tt__total_scale(w), state, grad, at);
+  }
+  return TT_OK;
+}
+
+// ---- trains to start from
+
+TTDEF tt_status tt_randomize(tt_matrix *w, unsigned seed) {
+  if (!tt__valid(w) || !w->block) return TT_ERROR_INVALID;
+  int order = w->shape.order;
+  for (int k = 0; k < order; k++)
+    if (w->cores[k].dtype > TT_F64) return TT_ERROR_UNSUPPORTED;
+  // padded columns are never used: W is a part of a wider matrix, whose variance would be 1/n
+  double n = 1;
+  for (int k = 0; k < order; k++) n *= w->shape.cols[k];
+  double padding = pow(n / (double)w->cols, 0.5 / order);
+  uint64_t counter = (uint64_t)1 << 40;                      // far from what a random SVD uses
+  for (int k = 0; k < order; k++) {
+    void *data = tt_core_data(w, k);
+    ptrdiff_t count = tt__core_count(&w->shape, k);
+    double factor = padding / sqrt((double)w->shape.cols[k] * w->shape.ranks[k]);
+    for (ptrdiff_t i = 0; i < count; i++)
+      tt__put_element(data, w->cores[k].dtype == TT_F64, i,
+                      factor * tt__random_normal(seed, counter++));
+    w->cores[k].scale = 1;
+  }
+  if (w->bias) memset(tt_bias_data(w), 0, (size_t)w->rows * sizeof(float));
+  return TT_OK;
+}
+
+TTDEF tt_status tt_zeros_like(const tt_matrix *w, const tt_options *given, tt_matrix *out) {
+  tt_options options;
+  tt_status status = tt__enter(w, given, out, &options);
+  if (status) return status;
+  if (!given) options.dtype = TT_F32;
+  tt_matrix header = tt__header(&w->shape, w->rows, w->cols, options.dtype, tt__group_of(&options));
+  header.sweep = w->sweep;
+  return tt__train_allocate(&header, w->bias != NULL, &options.allocator, out);
+}
+
+TTDEF tt_status tt_clear(tt_matrix *w) {
+  ptrdiff_t data, scales;
+  if (!tt__valid(w) || !w->block) return TT_ERROR_INVALID;
+  for (int k = 0; k < w->shape.order; k++) {
+    tt__core_sizes(w, k, &data, &scales);
+    memset(tt_core_data(w, k), 0, (size_t)data);
+  }
+  if (w->bias) memset(tt_bias_data(w), 0, (size_t)w->rows * sizeof(float));
+  return TT_OK;
+}
+
+// ---- optimisers
+
+// Array `index` of a train: a core, or behind the cores the bias.
+static float *tt__array(const tt_matrix *w, int index, ptrdiff_t *count) {
+  int is_bias = index == w->shape.order;
+  *count = is_bias ? w->rows : tt__core_count(&w->shape, index);
+  return (float *)(is_bias ? (const void *)w->bias : w->cores[index].data);
+}
+
+// How many arrays of w the gradient moves.
+static int tt__array_count(const tt_matrix *grad) {
+  return grad->shape.order + (grad->bias != NULL);
+}
+
+// All floats of the first `arrays` arrays finite?
+static int tt__all_finite(const tt_matrix *w, int arrays) {
+  for (int a = 0; a < arrays; a++) {
+    ptrdiff_t count;
+    const float *values = tt__array(w, a, &count);
+    for (ptrdiff_t i = 0; i < count; i++)
+      if (!tt__is_finite((double)values[i])) return 0;
+  }
+  return 1;
+}
+
+// May this train be the memory of an optimiser? It holds a bias where one is moved.
+static int tt__is_memory(const tt_matrix *w, const tt_matrix *grad, const tt_matrix *memory) {
+  return tt__is_state(w, memory) && memory->block != grad->block && (!grad->bias || memory->bias);
+}
+
+static tt_status tt__optimiser_enter(tt_matrix *w, const tt_matrix *grad) {
+  if (!tt__valid(w) || !w->block) return TT_ERROR_INVALID;
+  if (!tt__has_floats(w)) return TT_ERROR_UNSUPPORTED;
+  if (!tt__is_like(w, grad) || grad->block == w->block || (grad->bias && !w->bias))
+    return TT_ERROR_INVALID;
+  return TT_OK;
+}
+
+TTDEF tt_status tt_sgd_step(tt_matrix *w, const tt_matrix *grad, tt_matrix *velocity, double rate,
+                            double momentum) {
+  tt_status status = tt__optimiser_enter(w, grad);
+  if (status) return status;
+  if (!(rate >= 0) || !tt__is_finite(rate) || !(momentum >= 0 && momentum < 1))
+    return TT_ERROR_INVALID;
+  if (velocity ? !tt__is_memory(w, grad, velocity) : momentum != 0) return TT_ERROR_INVALID;
+  int arrays = tt__array_count(grad);
+  if (!tt__all_finite(grad, arrays)) return TT_ERROR_NONFINITE;
+  for (int a = 0; a < arrays; a++) {
+    ptrdiff_t count;
+    const float *g = tt__array(grad, a, &count);
+    float *v = velocity ? tt__array(velocity, a, &count) : NULL, *to = tt__array(w, a, &count);
+    for (ptrdiff_t i = 0; i < count; i++) {
+      double speed = (double)g[i] + (v ? momentum * (double)v[i] : 0);
+      if (v) v[i] = (float)speed;
+      to[i] = (float)((double)to[i] - rate * speed);
+    }
+    if (a < w->shape.order) w->cores[a].packed = NULL;
+  }
+  return TT_OK;
+}
+
+// The given options with defaults for what is zero. Returns 0 if they make no sense.
+static int tt__adam_options(const tt_adam *given, tt_adam *adam) {
+  memset(adam, 0, sizeof *adam);
+  if (given) *adam = *given;
+  if (adam->rate == 0) adam->rate = 1e-3;
+  if (adam->beta1 == 0) adam->beta1 = 0.9;
+  if (adam->beta2 == 0) adam->beta2 = 0.999;
+  if (adam->epsilon == 0) adam->epsilon = 1e-8;
+  return adam->rate > 0 && tt__is_finite(adam->rate) && adam->beta1 > 0 && adam->beta1 < 1 &&
+         adam->beta2 > 0 && adam->beta2 < 1 && adam->epsilon > 0 && tt__is_finite(adam->epsilon) &&
+         adam->weight_decay >= 0 && tt__is_finite(adam->weight_decay);
+}
+
+// One array. correct1 and correct2 undo the start of the moments at zero.
+static void tt__adam_array(const tt_adam *adam, double correct1, double correct2, double decay,
+                           ptrdiff_t count, const float *g, float *first, float *second,
+                           float *to) {
+  for (ptrdiff_t i = 0; i < count; i++) {
+    double slope = (double)g[i], value = (double)to[i];
+    double m = adam->beta1 * (double)first[i] + (1 - adam->beta1) * slope;
+    double v = adam->beta2 * (double)second[i] + (1 - adam->beta2) * slope * slope;
+    // the square of a huge gradient must not become an Inf that stays for ever
+    first[i] = (float)m;
+    second[i] = v < (double)FLT_MAX ? (float)v : FLT_MAX;
+    value -= adam->rate * decay * value;
+    to[i] = (float)(value - adam->rate * (m * correct1) / (sqrt(v * correct2) + adam->epsilon));
+  }
+}
+
+TTDEF tt_status tt_adam_step(tt_matrix *w, const tt_matrix *grad, tt_matrix *first,
+                             tt_matrix *second, int step, const tt_adam *given) {
+  tt_adam adam;
+  tt_status status = tt__optimiser_enter(w, grad);
+  if (status) return status;
+  if (step < 1 || !tt__adam_options(given, &adam) || !tt__is_memory(w, grad, first) ||
+      !tt__is_memory(w, grad, second) || first->block == second->block)
+    return TT_ERROR_INVALID;
+  int arrays = tt__array_count(grad);
+  if (!tt__all_finite(grad, arrays)) return TT_ERROR_NONFINITE;
+  double correct1 = 1 / (1 - pow(adam.beta1, step)), correct2 = 1 / (1 - pow(adam.beta2, step));
+  for (int a = 0; a < arrays; a++) {
+    ptrdiff_t count;
+    int is_core = a < w->shape.order;
+    const float *g = tt__array(grad, a, &count);
+    float *m = tt__array(first, a, &count), *v = tt__array(second, a, &count);
+    tt__adam_array(&adam, correct1, correct2, is_core ? adam.weight_decay : 0, count, g, m, v,
+                   tt__array(w, a, &count));
+    if (is_core) w->cores[a].packed = NULL;
+  }
+  return TT_OK;
+}
+
+// ---- the balanced gauge
+
+// How many of the values, which descend, are more than rounding of the first; at least one.
+static ptrdiff_t tt__nonzero_values(ptrdiff_t count, const double *values) {
+  ptrdiff_t rank = 1;
+  while (rank < count && values[rank] > 64 * DBL_EPSILON * values[0]) rank++;
+  return rank;
+}
+
+// Core k times S^(1/2) of the bond on its right, S^(-1/2) of the bond on its left. Zeros, which
+// only a matrix of zeros has left, stay zeros.
+static void tt__share_values(tt__chain *chain, int k, const double *left, const double *right) {
+  ptrdiff_t r = chain->shape.ranks[k], s = chain->shape.ranks[k + 1],
+            width = tt__core_count(&chain->shape, k) / r;
+  for (ptrdiff_t a = 0; a < r; a++) {
+    double before = left ? (left[a] > 0 ? 1 / sqrt(left[a]) : 0) : 1;
+    for (ptrdiff_t i = 0; i < width; i++)
+      chain->cores[k][a * width + i] *= before * (right ? sqrt(right[i % s]) : 1);
+  }
+}
+
+// Half of the chain's exponent goes to either end: S^(1/2) of the true values at every bond.
+static void tt__share_exponent(tt__chain *chain) {
+  int last = chain->shape.order - 1, half = chain->exponent / 2, odd = chain->exponent % 2;
+  // out of range: tt__store spreads what is left
+  if (last == 0 || half > 400 || half < -400) return;
+  double factor = ldexp(odd > 0 ? sqrt(2.0) : odd < 0 ? sqrt(0.5) : 1, half);
+  tt__scale_row(tt__core_count(&chain->shape, 0), factor, chain->cores[0]);
+  tt__scale_row(tt__core_count(&chain->shape, last), factor, chain->cores[last]);
+  chain->exponent = 0;
+}
+
+// SVD of bond after bond, from left to right on a chain centred on core 0, leaves cores U and the
+// right bases scaled by S at every bond at once; then S^(1/2) moves over each bond.
+static tt_status tt__chain_balance(tt__pool *pool, tt__chain *chain) {
+  double *values[TT_MAX_ORDER] = {NULL};
+  int order = chain->shape.order;
+  tt_status status = tt__chain_center(pool, chain, 0);
+  for (int k = 0; k + 1 < order && !status; k++) {
+    values[k] = tt__take_f64(pool, chain->shape.ranks[k + 1], 1);
+    void *mark = pool->blocks;
+    tt__factor left;
+    double *right;
+    status = tt__core_svd(pool, chain, k, &left, &right);
+    if (!status) {
+      ptrdiff_t rank = tt__nonzero_values(left.count, left.values);
+      memcpy(values[k], left.values, (size_t)rank * sizeof(double));
+      status = tt__cut_bond(pool, chain, k, &left, right, rank);
+    }
+    tt__pool_rewind(pool, mark);
+  }
+  for (int k = 0; k < order && !status; k++)
+    tt__share_values(chain, k, k ? values[k - 1] : NULL, values[k]);
+  if (!status) tt__share_exponent(chain);
+  return status;
+}
+
+TTDEF tt_status tt_balance(const tt_matrix *w, const tt_options *given, tt_matrix *out) {
+  tt_options options;
+  tt_status status = tt__enter(w, given, out, &options);
+  if (status) return status;
+  tt__pool pool = tt__pool_open(&options.allocator);
+  tt__chain chain;
+  status = tt__chain_read(&pool, w, &chain);
+  if (!status) status = tt__chain_balance(&pool, &chain);
+  if (!status) status = tt__chain_store(&pool, &chain, 0, w, &options, out);
+  tt__pool_close(&pool);
+  return status;
+}
+
+TTDEF tt_status tt_turn(const tt_matrix *w, int sweep, const tt_options *given, tt_matrix *out) {
+  tt_options options;
+  int starts[TT_MAX_ORDER + 1];
+  tt_status status = tt__enter(w, given, out, &options);
+  if (status) return status;
+  if (sweep != TT_RIGHT_TO_LEFT && sweep != TT_LEFT_TO_RIGHT) return TT_ERROR_INVALID;
+  for (int k = 0; k <= w->shape.order; k++) starts[k] = k;
+  return tt__regroup(w, w->shape.order, starts, sweep, &options, out);
+}
+
+// ---- straight-through values
+
+// What becomes of `count` values, each times factor, that share one scale.
+static void tt__coded_run(const tt_core *core, double factor, ptrdiff_t count, const float *values,
+                          float *out) {
+  double largest = 0, scale = (double)core->scale;
+  float unit = core->scale == 0 ? 1 : core->scale;
+  if (tt__is_integer(core->dtype)) {
+    for (ptrdiff_t i = 0; i < count; i++)
+      if (fabs(factor * (double)values[i]) > largest) largest = fabs(factor * (double)values[i]);
+    scale = tt__encode_scale(core, largest, (double)core->scale, NULL);
+    unit = (float)scale;
+  }
+  for (ptrdiff_t i = 0; i < count; i++) {
+    double value = factor * (double)values[i];
+    if (tt__is_integer(core->dtype))
+      out[i] = unit * (float)tt__integer_for(core->dtype, value, scale);
+    else if (tt__is_minifloat(core->dtype))
+      out[i] = unit * tt_to_f32(core->dtype, tt_from_f32(core->dtype, (float)(value / scale), 1));
+    else
+      out[i] = (float)value;
+  }
+}
+
+// A whole core in the format of `core`, whose scale is set: run after run of its GEMM view.
+static void tt__coded_values(const tt_core *core, double factor, ptrdiff_t rows, ptrdiff_t length,
+                             const float *values, float *out) {
+  ptrdiff_t step = core->group > 0 ? tt__min(core->group, length) : length;
+  for (ptrdiff_t i = 0; i < rows; i++)
+    for (ptrdiff_t j = 0; j < length; j += step)
+      tt__coded_run(core, factor, tt__min(step, length - j), values + i * length + j,
+                    out + i * length + j);
+}
+
+// The formats that tt_quantize would give the cores, and what it would multiply their data by.
+static tt_status tt__coded_formats(const tt_matrix *w, tt_dtype dtype, int group, tt_core *formats,
+                                   double *factors) {
+  double largest[TT_MAX_ORDER] = {0};
+  int order = w->shape.order, shares[TT_MAX_ORDER] = {0};
+  tt_status status = TT_OK;
+  for (int k = 0; k < order; k++) {
+    ptrdiff_t count;
+    const float *values = tt__array(w, k, &count);
+    factors[k] = w->cores[k].scale == 0 ? 1 : (double)w->cores[k].scale;
+    for (ptrdiff_t i = 0; i < count; i++)
+      if (fabs(factors[k] * (double)values[i]) > largest[k])
+        largest[k] = fabs(factors[k] * (double)values[i]);
+  }
+  tt__spread_exponent(order, largest, 0, 0, dtype, shares);
+  for (int k = 0; k < order && !status; k++) {
+    memset(&formats[k], 0, sizeof formats[k]);
+    formats[k].dtype = dtype;
+    formats[k].group = group;
+    double factor = tt__times_power(1, shares[k]);
+    factors[k] *= factor;
+    status = tt__encode_begin(&formats[k], largest[k] * factor);
+  }
+  return status;
+}
+
+TTDEF tt_status tt_quantize_values(const tt_matrix *w, tt_dtype dtype, int group, tt_matrix *out) {
+  tt_core formats[TT_MAX_ORDER];
+  double factors[TT_MAX_ORDER];
+  ptrdiff_t rows, length;
+  if (!tt__valid(w) || dtype < TT_F32 || dtype > TT_I2 || group < TT_GROUP_ROW)
+    return TT_ERROR_INVALID;
+  if (!tt__has_floats(w) || (group && !tt__is_integer(dtype))) return TT_ERROR_UNSUPPORTED;
+  if (!tt__is_state(w, out) || !w->bias != !out->bias) return TT_ERROR_INVALID;
+  if (!tt__all_finite(w, w->shape.order)) return TT_ERROR_NONFINITE;
+  tt_status status = tt__coded_formats(w, dtype, group, formats, factors);
+  for (int k = 0; k < w->shape.order && !status; k++) {
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    tt__coded_values(&formats[k], factors[k], rows, length, (const float *)w->cores[k].data,
+                     (float *)tt_core_data(out, k));
+  }
+  if (w->bias && !status) memcpy(tt_bias_data(out), w->bias, (size_t)w->rows * sizeof(float));
+  return status;
+}
+#endif // TT_INFERENCE_ONLY
 
 // ------------------------------------------------------------------------------------------ >>file
 // safetensors [Safetensors] in and out, .npy [Npy] in.
@@ -7224,7 +8051,8 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path) {
 #endif // TT_IMPLEMENTATION
 
 /* VERSION HISTORY
-     0.1.0  first version: SVD, TT-SVD, algebra, rounding, spectra, formats, forward pass, files
+     0.1.0  first version: SVD, TT-SVD, algebra, rounding, spectra, formats, forward pass, rows,
+            gradients, optimisers, files
 
    LICENCE
    This software is available under two licences: choose whichever you prefer.

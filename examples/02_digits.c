@@ -11,11 +11,10 @@
 #define TT_IMPLEMENTATION
 #include "tt.h"
 #include "svg.h"
-#include <stdlib.h>
-#include <string.h>
+#include "digits.h"
 #include <time.h>
 
-enum { PIXELS = 64, HIDDEN = 64, CLASSES = 10, TESTS = 540, DRAWS = 20, MAX_POINTS = 128 };
+enum { DRAWS = 20, MAX_POINTS = 128 };
 
 // ------------------------------------------------------------------------------------- the problem
 
@@ -27,32 +26,6 @@ typedef struct problem {          // y = fc2 relu(fc1 x + b), x = pixels / 16
   float exact[TESTS * HIDDEN]; // X W^T of the dense layer
   unsigned char labels[TESTS];
 } problem;
-
-static void must(tt_status status, const char *what) {
-  if (status == TT_OK) return;
-  fprintf(stderr, "%s: %s\n", what, tt_status_string(status));
-  exit(1);
-}
-
-static void *get_memory(size_t size) {
-  void *block = malloc(size ? size : 1);
-  if (!block) must(TT_ERROR_MEMORY, "malloc");
-  return block;
-}
-
-static int find(const tt_file *file, const char *name) {
-  int index;
-  must(tt_file_find(file, name, &index), name);
-  return index;
-}
-
-// y = x W^T for a whole batch.
-static void run(const tt_matrix *w, const float *x, ptrdiff_t batch, float *y) {
-  size_t size = tt_apply_work_size(w, batch);
-  void *work = get_memory(size);
-  must(tt_apply(w, x, batch, y, work, size), "tt_apply");
-  free(work);
-}
 
 static void read_problem(const char *path, problem *p) {
   tt_file *file;
@@ -457,15 +430,6 @@ static void label_points(const svg_panel *panel, const point *points, int count)
   }
 }
 
-static void draw_accuracies(const svg_panel *panel) {
-  static const double ticks[] = {20, 50, 70, 80, 90, 95, 97, 98};
-  for (int i = 0; i < (int)(sizeof ticks / sizeof *ticks); i++) {
-    char label[16];
-    sprintf(label, "%.0f", ticks[i]);
-    svg_tick(panel, 0, 100 - ticks[i], label);
-  }
-}
-
 static int write_pareto(const char *path, const point *points, int count) {
   svg_panel panel = {NULL, 70, 56, 700, 430, 64, 25600, 95, 1.5, 1, 1};
   panel.file =
@@ -761,19 +725,6 @@ static int check(const char *what, long got, long expected) {
   printf("check: %s, %s: %ld, expected %ld\n", got == expected ? "ok" : "FAILED", what, got,
          expected);
   return got == expected;
-}
-
-// data/digits.safetensors next to this source file.
-static void default_data(char *path, size_t room) {
-  const char *source = __FILE__, *end = strrchr(source, '/');
-  int length = end ? (int)(end + 1 - source) : 0;
-  snprintf(path, room, "%.*sdata/digits.safetensors", length, source);
-}
-
-static const char *result(const char *folder, const char *name) {
-  static char path[1024];
-  snprintf(path, sizeof path, "%s/%s", folder, name);
-  return path;
 }
 
 int main(int argc, char **argv) {

@@ -157,7 +157,7 @@ static void svg_frame(const svg_panel *p, const char *title, const char *name_x,
 }
 
 // Ticks of both axes with their grid.
-static void svg_ticks(const svg_panel *p) {
+static inline void svg_ticks(const svg_panel *p) {
   if (p->log_x) svg_ticks_log(p, 1, p->x0, p->x1);
   else svg_ticks_linear(p, 1, p->x0, p->x1);
   if (p->log_y) svg_ticks_log(p, 0, p->y0, p->y1);

@@ -19,6 +19,7 @@
 #include "test_file.c"
 #include "test_inputs.c"
 #include "test_refit.c"
+#include "test_gradient.c"
 
 static const struct { const char *name; void (*run)(void);
 } test_sections[] = {
@@ -39,6 +40,7 @@ static const struct { const char *name; void (*run)(void);
     {"file", test_file},
     {"inputs", test_inputs},
     {"refit", test_refit},
+    {"gradient", test_gradient},
 };
 
 int main(int argc, char **argv) {

@@ -81,16 +81,36 @@ static void check_train(const tt_matrix *w, const char *what) {
   check(good, what);
 }
 
+// Row i of W, which is what W makes of the unit vectors.
+static void check_rows(const tt_matrix *w, const char *what) {
+  static const int index[4] = {5, 0, 3, 0};
+  float out[24], unit[6];
+  int good = tt_rows_work_size(w) > 0 && tt_rows_work_size(w) <= sizeof work;
+  good = good && tt_rows(w, index, 4, out, work, sizeof work) == TT_OK;
+  for (int i = 0; i < 24; i++) {
+    for (int j = 0; j < 6; j++) unit[j] = j == i % 6;
+    good = good && out[i] == expected(index[i / 6], unit) - bias[index[i / 6]];
+  }
+  check(good, what);
+}
+
 int main(void) {
   float x[6] = {1, 2, 3, 4, 5, 6}, y[6] = {7, 7, 7, 7, 7, 7};
+  const int index = 0;
   check_train(&floats, "float cores");
   check_train(&left, "float cores from left to right");
   check_train(&codes, "4-bit cores with groups, 8-bit cores with rows");
   check_train(&halves, "float16 and float8 cores");
+  check_rows(&floats, "rows of float cores");
+  check_rows(&left, "rows of float cores from left to right");
+  check_rows(&codes, "rows of 4-bit and 8-bit cores");
+  check_rows(&halves, "rows of float16 and float8 cores");
   check(tt_apply_macs(&floats, 1) == 72 && tt_apply_macs(&left, 5) == 5 * (12 * 2 + 12 * 2),
         "multiply-adds");
   check(tt_apply(&wide, x, 1, y, work, sizeof work) == TT_ERROR_UNSUPPORTED && y[0] == 7,
         "no double for inference");
+  check(tt_rows(&wide, &index, 1, y, work, sizeof work) == TT_ERROR_UNSUPPORTED && y[0] == 7,
+        "no rows of doubles for inference");
   check(tt_apply(&floats, x, 1, y, work, 0) == TT_ERROR_INVALID && y[5] == 7,
         "too little work memory");
   check(tt_apply(0, x, 1, y, work, sizeof work) == TT_ERROR_INVALID, "no train");
