@@ -103,6 +103,7 @@
      [Rutishauser66]   The Jacobi method for real symmetric matrices. Numer. Math. 9 (1966).
      [Musco15]         Randomized block Krylov methods for approximate SVD. NIPS 2015.
      [White92]         Density matrix formulation of renormalization groups. PRL 69 (1992).
+     [Frantar23]       GPTQ: accurate post-training quantization. ICLR 2023.
      [Chan83]          Algorithms for computing the sample variance. Am. Stat. 37 (1983).
      [SHA2]            FIPS 180-4: Secure hash standard (2015).
      [Kingma15]        Kingma, Ba: Adam: a method for stochastic optimization. ICLR 2015.
@@ -461,6 +462,11 @@ TTDEF ptrdiff_t tt_shape_params(const tt_shape *shape);
 //            per g elements of a
 //            row. FP8 and F16 cores take a power of two as scale of the core where that avoids
 //            overflow or underflow.
+//   options  inputs or row_weights: scales and codes are chosen for the outputs. Clipping with the
+//            smallest squared error; for order 1 the error of each column is passed on to those
+//            behind it [Frantar23], for longer trains the cores behind a coded one are fitted again;
+//            the bias makes up for the mean. Cost of order 1: 2 rows cols^2 + cols^3 flops. Entries
+//            beyond 1e90 or all below 1e-90 are then UNSUPPORTED.
 //   report   relative_error is measured: the norm of the difference of the two trains
 // Returns    TT_OK; INVALID; UNSUPPORTED (groups for a float format, values outside its range);
 // MEMORY; NONFINITE.
@@ -5432,32 +5438,216 @@ static tt_status tt__measure(tt__pool *pool, const tt_matrix *a, const tt_matrix
   return TT_OK;
 }
 
+// The magnitude that the largest code should stand for: the clipping of a run of values that gives
+// the smallest squared error, at most their largest magnitude.
+static double tt__clipped(tt_dtype dtype, ptrdiff_t count, const double *values) {
+  enum { TRIES = 36 };         // down to 0.3 of the largest
+  double largest = tt__largest_magnitude(count, values), best = largest, least = -1;
+  for (int t = 0; t < TRIES && largest > 0; t++) {
+    double top = largest * (1 - 0.02 * t), scale = top / tt__largest_code(dtype), error = 0;
+    if (!(scale > 0)) break;
+    for (ptrdiff_t i = 0; i < count && (least < 0 || error < least); i++) {
+      double lost = values[i] - scale * tt__integer_for(dtype, values[i], scale);
+      error += lost * lost;
+    }
+    if (least >= 0 && error >= least) continue;
+    least = error;
+    best = top;
+  }
+  return best;
+}
+
+// A matrix that is being coded column by column.
+typedef struct tt__coding {
+  tt_core *core;               // format, and where codes and scales go
+  ptrdiff_t rows, length;
+  double *values;              // (rows, length): what is not coded yet, errors added
+  // (length, length) upper: C^-1 = spread^T spread; NULL = errors are not passed on
+  const double *spread;
+  double *scales;              // (rows) of the columns at work
+  double *errors;              // (rows, block) of them, divided by the diagonal of spread, negative
+} tt__coding;
+
+// The scales of the runs that begin at column `first`: one per row or group; that of a core once.
+static void tt__coding_scales(tt__coding *c, ptrdiff_t first, ptrdiff_t count) {
+  tt_core *core = c->core;
+  double whole = (double)core->scale;
+  ptrdiff_t per_row = tt__row_scales(core->group, c->length);
+  for (ptrdiff_t i = 0; i < c->rows; i++) {
+    ptrdiff_t at = i * per_row + (core->group > 0 ? first / core->group : 0);
+    unsigned char *code = (unsigned char *)core->scales + (core->group > 0 ? 2 : 4) * at;
+    double top =
+        core->group ? tt__clipped(core->dtype, count, c->values + i * c->length + first) : 0;
+    c->scales[i] = tt__encode_scale(core, top, whole, core->group ? code : NULL);
+  }
+}
+
+// Codes columns first .. first+count-1 and passes each column's error on to the rest of them.
+static void tt__coding_columns(tt__coding *c, ptrdiff_t first, ptrdiff_t count) {
+  int bits = tt__dtype_bits(c->core->dtype);
+  ptrdiff_t row_size = tt__row_size(c->core->dtype, c->length);
+  for (ptrdiff_t i = 0; i < c->rows; i++) {
+    double *v = c->values + i * c->length;
+    unsigned char *row = (unsigned char *)c->core->data + i * row_size;
+    for (ptrdiff_t j = first; j < first + count; j++) {
+      int code = c->scales[i] > 0 ? tt__integer_for(c->core->dtype, v[j], c->scales[i]) : 0;
+      tt__put_integer(row, j, bits, code);
+      if (!c->spread) continue;
+      double error = (c->scales[i] * code - v[j]) / c->spread[j * c->length + j];
+      c->errors[i * count + j - first] = error;
+      tt__axpy(first + count - j - 1, error, c->spread + j * c->length + j + 1, v + j + 1);
+    }
+  }
+}
+
+// Codes a whole matrix with error propagation [Frantar23]: the error of a column is made up for by
+// the columns behind it, as the inverse covariance says, and is passed on block by block.
+static tt_status tt__coding_run(tt__pool *pool, tt__coding *c) {
+  void *mark = pool->blocks;
+  tt_core *core = c->core;
+  ptrdiff_t n = c->length, block = core->group > 0 ? tt__min(core->group, n) : tt__min(32, n);
+  double top = tt__largest_magnitude(c->rows * n, c->values);
+  c->scales = tt__take_f64(pool, c->rows, 1);
+  c->errors = tt__take_f64(pool, c->rows, block);
+  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  if (core->group == 0) top = tt__clipped(core->dtype, c->rows * n, c->values);
+  tt_status status = pool->status ? pool->status : tt__encode_begin(core, top);
+  for (ptrdiff_t first = 0; first < n && !status; first += block) {
+    ptrdiff_t count = tt__min(block, n - first), end = first + count;
+    if (core->group > 0) tt__coding_scales(c, first, count);
+    else if (first == 0) tt__coding_scales(c, 0, n);
+    tt__coding_columns(c, first, count);
+    if (c->spread && end < n)
+      tt__matmul(c->rows, n - end, count, c->errors, count, c->spread + first * n + end, n,
+                 c->values + end, n, TT_ACCUMULATE, work);
+  }
+  tt__pool_rewind(pool, mark);
+  return status;
+}
+
+// spread with C^-1 = spread^T spread, upper triangular: the Cholesky factor of C with rows and
+// columns in reverse order, inverted and turned back.
+static double *tt__spread_of(tt__pool *pool, ptrdiff_t n, const double *c) {
+  double *l = tt__take_f64(pool, n, n), *spread = tt__take_f64(pool, n, n);
+  double *turned = tt__identity(pool, n);
+  if (pool->status) return NULL;
+  for (ptrdiff_t i = 0; i < n; i++)
+    for (ptrdiff_t j = 0; j < n; j++) l[i * n + j] = c[(n - 1 - i) * n + n - 1 - j];
+  if (!tt__cholesky(n, l)) pool->status = TT_ERROR_CONVERGENCE;
+  if (!pool->status) tt__leg_rows(n, n, l, TT__LEG_BACK, turned);
+  for (ptrdiff_t i = 0; i < n; i++)
+    for (ptrdiff_t j = i; j < n; j++) spread[i * n + j] = turned[(n - 1 - j) * n + n - 1 - i];
+  return spread;
+}
+
+// Codes core k of a chain into `out` and reads back what the codes say.
+static tt_status tt__code_core(tt__fit *fit, tt__chain *chain, int k, tt_matrix *out) {
+  tt__pool *pool = fit->pool;
+  void *mark = pool->blocks;
+  ptrdiff_t count = tt__core_count(&chain->shape, k);
+  double *values = tt__take_f64(pool, count, 1);
+  tt__coding coding;
+  memset(&coding, 0, sizeof coding);
+  coding.core = &out->cores[k];
+  coding.values = values;
+  tt__view_size(&out->shape, out->sweep, k, &coding.rows, &coding.length);
+  if (chain->shape.order == 1 && fit->metric.covariance)
+    coding.spread = tt__spread_of(pool, coding.length, fit->metric.covariance);
+  tt_status status = pool->status;
+  if (!status) {
+    if (out->sweep == TT_LEFT_TO_RIGHT) tt__turn_core(&out->shape, k, 0, chain->cores[k], values);
+    else memcpy(values, chain->cores[k], (size_t)count * sizeof(double));
+    tt_core *core = coding.core;
+    if (tt__is_integer(core->dtype)) {
+      status = tt__coding_run(pool, &coding);
+    } else {
+      status = tt__encode_begin(core, tt__largest_magnitude(count, values));
+      if (!status) tt__encode_rows(core, 0, coding.rows, coding.length, values);
+    }
+  }
+  if (!status) tt__read_core(pool, out, k, chain->cores[k]);
+  tt__pool_rewind(pool, mark);
+  return status ? status : pool->status;
+}
+
+// Codes core after core from the left; those behind it are fitted again to what it became.
+static tt_status tt__code_chain(tt__fit *fit, tt__chain *chain, tt_matrix *out) {
+  enum { SWEEPS = 4 };
+  int order = chain->shape.order;
+  tt_status status = TT_OK;
+  double error = DBL_MAX;
+  for (int k = 0; k < order && !status; k++) {
+    if (k > 0) status = tt__settle(fit, chain, k, SWEEPS, 1e-3, &error);
+    if (!status && k + 1 < order) tt__move_center(fit->pool, chain, k, 1);
+    if (!status) status = tt__code_core(fit, chain, k, out);
+  }
+  return status;
+}
+
+// Quantisation in the metric of the outputs.
+static tt_status tt__quantize_calibrated(tt__pool *pool, const tt_matrix *w, tt_matrix *header,
+                                         const tt_options *options, tt_matrix *out,
+                                         tt_report *report) {
+  tt__source source;
+  tt__fit fit;
+  tt__chain chain;
+  memset(&fit, 0, sizeof fit);
+  tt_status status = tt__dense_source(pool, w, 1, &source);
+  // codes cannot carry the scale that would keep squares in the range of double
+  if (!status && fabs((double)tt__log2_exact(source.scale)) > 300) status = TT_ERROR_UNSUPPORTED;
+  source.scale = 1;
+  if (!status) status = tt__fit_open(&fit, pool, &source, w->rows, w->cols, &w->shape, options);
+  if (!status) status = tt__chain_read(&fit.home, w, &chain);
+  if (!status) status = tt__chain_center(pool, &chain, 0);
+  if (!status) {
+    tt__untame(&chain, 0);
+    header->shape = chain.shape;                             // useful ranks
+    status = tt__train_allocate(header, w->bias || options->bias || options->inputs,
+                                &pool->allocator, out);
+  }
+  if (!status) status = tt__code_chain(&fit, &chain, out);
+  double *base = tt__base_bias(pool, options, w->bias, w->rows);
+  if (!status) status = pool->status;
+  if (!status) status = tt__finish_fit(&fit, options, base, 1, out, report);
+  tt__pool_close(&fit.home);
+  return status;
+}
+
+// Quantisation of every core by itself.
+static tt_status tt__quantize_plain(tt__pool *pool, const tt_matrix *w, const tt_matrix *header,
+                                    tt_matrix *out) {
+  tt__source sources[TT_MAX_ORDER];
+  tt__chain chain;
+  tt_status status = tt__chain_read(pool, w, &chain);        // for its check of every value
+  for (int k = 0; k < w->shape.order && !status; k++) {
+    ptrdiff_t rows, length;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    double *values = tt__take_f64(pool, rows, length);
+    if (values) tt__decode_f64(&w->cores[k], rows, length, values);
+    sources[k] = tt__plain_source(values, 1, rows, length);
+    status = pool->status;
+  }
+  return status ? status : tt__store(pool, header, sources, 0, 0, w->bias, out);
+}
+
 TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group, const tt_options *given,
                             tt_matrix *out, tt_report *report) {
   tt_options options;
   tt_report own = tt__new_report();
-  tt__chain chain;
   if (report) *report = own;
   tt_status status = tt__enter(w, given, out, &options);
   if (status) return status;
   if (dtype < TT_F32 || dtype > TT_I2 || group < TT_GROUP_ROW) return TT_ERROR_INVALID;
   if (group && !tt__is_integer(dtype)) return TT_ERROR_UNSUPPORTED;
-  if (!given) options.allocator = w->allocator;
+  status = tt__calibration_check(&options, w->rows, w->cols);
+  if (status) return status;
   tt__pool pool = tt__pool_open(&options.allocator);
-  tt__source sources[TT_MAX_ORDER];
   tt_matrix header = tt__header(&w->shape, w->rows, w->cols, dtype, group);
   header.sweep = w->sweep;
-  status = tt__chain_read(&pool, w, &chain);                 // for its check of every value
-  for (int k = 0; k < w->shape.order && !status; k++) {
-    ptrdiff_t rows, length;
-    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
-    double *values = tt__take_f64(&pool, rows, length);
-    if (values) tt__decode_f64(&w->cores[k], rows, length, values);
-    sources[k] = tt__plain_source(values, 1, rows, length);
-    status = pool.status;
-  }
-  if (!status) status = tt__store(&pool, &header, sources, 0, 0, w->bias, out);
-  if (!status && report) status = tt__measure(&pool, w, out, &own);
+  int calibrated = tt__is_calibrated(&options);
+  status = calibrated ? tt__quantize_calibrated(&pool, w, &header, &options, out, &own)
+                      : tt__quantize_plain(&pool, w, &header, out);
+  if (!status && report && !calibrated) status = tt__measure(&pool, w, out, &own);
   if (status) tt_free(out);
   tt__pool_close(&pool);
   if (report && !status) *report = own;

@@ -494,6 +494,218 @@ static void refit_test_two_sites(void) {
   free(w);
 }
 
+// ---- quantisation for the outputs
+
+// Codes of row i as the decoded core says them, divided by the scale of each run.
+static double refit_scale(const tt_core *core, ptrdiff_t row, ptrdiff_t length, ptrdiff_t j) {
+  ptrdiff_t end;
+  return (double)tt__scale_at(core, row, length, j, &end);
+}
+
+// Error propagation as it is defined: the inverse covariance is downdated column by column, each
+// error is spread over the columns that are left. Scales are those that the library chose.
+static void refit_check_propagation(const float *w, ptrdiff_t m, ptrdiff_t n, const double *c,
+                                    const tt_matrix *coded) {
+  const tt_core *core = &coded->cores[0];
+  double *inverse = test_doubles(n * n), *v = test_doubles(m * n), *dense = test_doubles(m * n);
+  ptrdiff_t differ = 0;
+  for (ptrdiff_t j = 0; j < n; j++) {                        // inverse by Gauss-Jordan
+    for (ptrdiff_t i = 0; i < n; i++) inverse[i * n + j] = c[i * n + j];
+  }
+  for (ptrdiff_t p = 0; p < n; p++) {
+    double pivot = inverse[p * n + p];
+    inverse[p * n + p] = 1;
+    for (ptrdiff_t j = 0; j < n; j++) inverse[p * n + j] /= pivot;
+    for (ptrdiff_t i = 0; i < n; i++) {
+      double factor = inverse[i * n + p];
+      if (i == p) continue;
+      inverse[i * n + p] = 0;
+      for (ptrdiff_t j = 0; j < n; j++) inverse[i * n + j] -= factor * inverse[p * n + j];
+    }
+  }
+  for (ptrdiff_t i = 0; i < m * n; i++) v[i] = (double)w[i];
+  CHECK_STATUS(tt_expand_f64(coded, dense), TT_OK);
+  for (ptrdiff_t p = 0; p < n; p++) {
+    for (ptrdiff_t i = 0; i < m; i++) {
+      double scale = refit_scale(core, i, n, p);
+      int limit = tt__largest_code(core->dtype),
+          code = scale > 0 ? tt__nearest(v[i * n + p] / scale) : 0;
+      code = code > limit ? limit : code < -limit ? -limit : code;
+      differ += fabs(scale * code - dense[i * n + p]) > 1e-9 * scale;
+      double error = (v[i * n + p] - dense[i * n + p]) / inverse[p * n + p];
+      for (ptrdiff_t j = p + 1; j < n; j++) v[i * n + j] -= error * inverse[p * n + j];
+    }
+    for (ptrdiff_t i = p + 1; i < n; i++)
+      for (ptrdiff_t j = p + 1; j < n; j++)
+        inverse[i * n + j] -= inverse[i * n + p] * inverse[p * n + j] / inverse[p * n + p];
+  }
+  CHECK_AT_MOST((double)differ, 0.01 * (double)(m * n));     // ties may fall either way
+  free(inverse);
+  free(v);
+  free(dense);
+}
+
+static void refit_check_coded(tt_dtype dtype, int group, ptrdiff_t m, ptrdiff_t n, int kind) {
+  float *w = test_normal_floats(m * n);
+  tt_inputs *inputs = refit_inputs(n, kind ? 5 : 200, 6, 0);
+  tt_options options = refit_options(inputs, NULL);
+  tt_matrix view = tt_dense_view(w, m, n), plain, coded;
+  tt_report report;
+  double of_plain;
+  CHECK_STATUS(tt_quantize(&view, dtype, group, NULL, &plain, NULL), TT_OK);
+  CHECK_STATUS(tt_functional_error(&plain, w, NULL, inputs, &of_plain), TT_OK);
+  CHECK_STATUS(tt_quantize(&view, dtype, group, &options, &coded, &report), TT_OK);
+  CHECK(tt_stored_size(&coded) == tt_stored_size(&plain) + 4 * (size_t)m && coded.bias != NULL);
+  CHECK_AT_MOST(report.functional_error, 1.02 * of_plain);
+  double *c = refit_covariance(inputs), measured;
+  refit_check_propagation(w, m, n, c, &coded);
+  CHECK_STATUS(tt_functional_error(&coded, w, NULL, inputs, &measured), TT_OK);
+  CHECK_CLOSE(measured, report.functional_error, 1e-5 * measured);
+  free(c);
+  tt_free(&plain);
+  tt_free(&coded);
+  tt_inputs_free(inputs);
+  free(w);
+}
+
+static void refit_test_quantize_dense(void) {
+  static const tt_dtype dtypes[4] = {TT_I8, TT_I4, TT_I3, TT_I2};
+  static const int groups[5] = {0, TT_GROUP_ROW, 8, 32, 100};
+  for (int t = 0; t < 4; t++)
+    for (int g = 0; g < 5; g++) {
+      refit_check_coded(dtypes[t], groups[g], 20, 40, 0);
+      refit_check_coded(dtypes[t], groups[g], 24, 37, 1);    // fewer samples than columns
+    }
+  refit_check_coded(TT_I4, 4, 1, 1, 0);
+  refit_check_coded(TT_I8, TT_GROUP_ROW, 3, 2, 0);
+}
+
+// Clipping alone (no statistics, equal weights) never loses against the largest magnitude.
+static void refit_test_clipping(void) {
+  float *w = test_normal_floats(40 * 64), weights[40];
+  for (int i = 0; i < 40; i++) weights[i] = 1;
+  tt_options options = refit_options(NULL, weights);
+  tt_matrix view = tt_dense_view(w, 40, 64), plain, clipped;
+  tt_report before, after;
+  for (int dtype = TT_I8; dtype <= TT_I2; dtype++)
+    for (int group = -1; group < 33; group += 11) {
+      CHECK_STATUS(tt_quantize(&view, (tt_dtype)dtype, group, NULL, &plain, &before), TT_OK);
+      CHECK_STATUS(tt_quantize(&view, (tt_dtype)dtype, group, &options, &clipped, &after), TT_OK);
+      CHECK_AT_MOST(after.relative_error, before.relative_error * (1 + 1e-3));
+      if (dtype == TT_I2) CHECK_AT_MOST(after.relative_error, 0.9 * before.relative_error);
+      CHECK(clipped.bias == NULL && after.functional_error == 0);
+      tt_free(&plain);
+      tt_free(&clipped);
+    }
+  free(w);
+}
+
+// Trains: the cores behind a coded core make up for it. Every shape, both sweeps, padded or not.
+static void refit_test_quantize_trains(void) {
+  static const tt_dtype dtypes[4] = {TT_I8, TT_I4, TT_I3, TT_F16};
+  double sums[2] = {0, 0};
+  for (int index = 0; index < SHAPE_TABLE_SIZE; index++)
+    for (int variant = 0; variant < 16; variant++) {
+      tt_shape shape = train_shape(index, 3);
+      tt_dtype dtype = dtypes[variant / 4];
+      int padded = variant & 1, sweep = variant >> 1 & 1;
+      train_built built = train_build(&shape, padded, TT_F32, 0, sweep, 1);
+      ptrdiff_t m = built.w.rows, n = built.w.cols;
+      tt_inputs *inputs = refit_inputs(n, 100, 5, 0);
+      tt_options options = refit_options(inputs, NULL);
+      float *dense = test_floats(m * n);
+      tt_matrix plain, coded;
+      tt_report report;
+      double of_plain, measured;
+      CHECK_STATUS(tt_expand(&built.w, dense), TT_OK);
+      CHECK_STATUS(
+          tt_quantize(&built.w, dtype, dtype == TT_F16 ? 0 : TT_GROUP_ROW, NULL, &plain, NULL),
+          TT_OK);
+      CHECK_STATUS(tt_functional_error(&plain, dense, built.w.bias, inputs, &of_plain), TT_OK);
+      CHECK_STATUS(tt_quantize(&built.w, dtype, dtype == TT_F16 ? 0 : TT_GROUP_ROW, &options,
+                               &coded, &report),
+                   TT_OK);
+      CHECK(coded.sweep == sweep && coded.rows == m && coded.cols == n && tt__valid(&coded));
+      for (int k = 0; k < shape.order; k++) CHECK(coded.cores[k].dtype == dtype);
+      CHECK_STATUS(tt_functional_error(&coded, dense, built.w.bias, inputs, &measured), TT_OK);
+      CHECK_CLOSE(measured, report.functional_error, 1e-4 * measured + 1e-6);
+      if (n > 1) sums[0] += of_plain;
+      if (n > 1) sums[1] += measured;
+      tt_free(&plain);
+      tt_free(&coded);
+      tt_inputs_free(inputs);
+      free(dense);
+      free(built.memory);
+    }
+  CHECK_AT_MOST(sums[1], 0.8 * sums[0]);
+}
+
+// On average over many trains the refit halves what coding loses or better.
+static void refit_test_refit_gain(void) {
+  double before = 0, after = 0;
+  for (int trial = 0; trial < 20; trial++) {
+    static const int legs[2] = {6, 6}, ranks[3] = {1, 8, 1};
+    tt_shape shape = test_shape(2, legs, legs, ranks);
+    tt_matrix w = test_train(&shape), plain, coded;
+    float *dense = test_floats(36 * 36);
+    tt_inputs *inputs = refit_inputs(36, 300, 12, 0);
+    tt_options options = refit_options(inputs, NULL);
+    tt_report report;
+    double error;
+    CHECK_STATUS(tt_expand(&w, dense), TT_OK);
+    CHECK_STATUS(tt_quantize(&w, TT_I3, 32, NULL, &plain, NULL), TT_OK);
+    CHECK_STATUS(tt_functional_error(&plain, dense, NULL, inputs, &error), TT_OK);
+    before += error;
+    CHECK_STATUS(tt_quantize(&w, TT_I3, 32, &options, &coded, &report), TT_OK);
+    after += report.functional_error;
+    tt_free(&w);
+    tt_free(&plain);
+    tt_free(&coded);
+    tt_inputs_free(inputs);
+    free(dense);
+  }
+  CHECK_AT_MOST(after, 0.75 * before);
+}
+
+static void refit_test_quantize_edges(void) {
+  float *zero = test_floats(6 * 5);
+  double huge[4] = {1e200, -2e200, 3e200, 4e199}, dense[4];
+  tt_inputs *inputs = refit_inputs(5, 20, 3, 0), *two = refit_inputs(2, 20, 2, 0);
+  tt_options options = refit_options(inputs, NULL);
+  tt_matrix view = tt_dense_view(zero, 6, 5), coded, wide;
+  tt_report report;
+  CHECK_STATUS(tt_quantize(&view, TT_I4, 32, &options, &coded, &report), TT_OK);
+  CHECK(report.relative_error == 0 && report.functional_error == 0);
+  tt_free(&coded);
+  options.inputs = two;
+  CHECK_STATUS(tt_quantize(&view, TT_I4, 32, &options, &coded, &report), TT_ERROR_INVALID);
+  CHECK(coded.block == NULL);
+  wide = tt_dense_view(zero, 2, 2);
+  wide.cores[0].dtype = TT_F64;
+  wide.cores[0].data = huge;
+  CHECK_STATUS(tt_quantize(&wide, TT_F64, 0, &options, &coded, &report), TT_ERROR_UNSUPPORTED);
+  CHECK(coded.block == NULL);
+  for (int i = 0; i < 4; i++) huge[i] *= 1e-120;             // 1e80: squares fit
+  CHECK_STATUS(tt_quantize(&wide, TT_F64, 0, &options, &coded, &report), TT_OK);
+  CHECK_STATUS(tt_expand_f64(&coded, dense), TT_OK);
+  for (int i = 0; i < 4; i++) CHECK_CLOSE(dense[i] / huge[i], 1, 1e-12);
+  tt_free(&coded);
+  for (long fail = 1, done = 0; !done; fail++) {
+    test_heap heap;
+    options.allocator = test_allocator(&heap);
+    options.inputs = inputs;
+    heap.fail_at = fail;
+    tt_status status = tt_quantize(&view, TT_I4, 32, &options, &coded, NULL);
+    CHECK(status == TT_OK || status == TT_ERROR_MEMORY);
+    done = !status;
+    tt_free(&coded);
+    CHECK(heap.live_blocks == 0);
+  }
+  tt_inputs_free(inputs);
+  tt_inputs_free(two);
+  free(zero);
+}
+
 // ---- hostile arguments and failing memory
 
 static void refit_test_errors(void) {
@@ -639,6 +851,11 @@ static void test_refit(void) {
   refit_test_monotone();
   refit_test_quasi_optimal();
   refit_test_two_sites();
+  refit_test_quantize_dense();
+  refit_test_clipping();
+  refit_test_quantize_trains();
+  refit_test_refit_gain();
+  refit_test_quantize_edges();
   refit_test_errors();
   refit_test_constant_inputs();
   refit_test_memory();
