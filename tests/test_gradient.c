@@ -272,7 +272,7 @@ static void gradient_test_differences(void) {
     for (int variant = 0; variant < 8; variant++) {
       tt_matrix w = gradient_train(s, variant >> 1 & 1, variant & 1, variant >> 2);
       ptrdiff_t large = shape_rows(&w.shape) * shape_cols(&w.shape) > 4000;
-      gradient_check(&w, 1 + 2 * (variant % 3), large ? 6 : 40);
+      gradient_check(&w, 1 + 2 * (variant % 3), large ? 6 : 20);
       tt_free(&w);
     }
 }
@@ -635,7 +635,7 @@ static void gradient_test_learning(void) {
       gradient_work forward = gradient_work_of(tt_apply_work_size(&goal, batch));
       gradient_work work = gradient_work_of(tt_backward_work_size(&goal, batch));
       double start = 0, loss = 0;
-      for (int t = 1; t <= 1000; t++) {
+      for (int t = 1; t <= 600; t++) {
         tt_adam adam = {0.02 / (1 + 0.01 * t), 0, 0, 0, 0};
         for (ptrdiff_t i = 0; i < batch * cols; i++) x[i] = (float)test_normal();
         CHECK_STATUS(tt_apply(&goal, x, batch, y, forward.at, forward.size), TT_OK);
@@ -654,7 +654,7 @@ static void gradient_test_learning(void) {
         else
           CHECK_STATUS(tt_sgd_step(&g.w, &g.grad, &g.first, 0.03 / (double)rows * 4, 0.9), TT_OK);
       }
-      CHECK_AT_MOST(loss / start, s < 2 ? 0.01 : 0.2); // a few starts end in a plateau
+      CHECK_AT_MOST(loss / start, s < 2 ? 0.05 : 0.2); // a few starts end in a plateau
       gradient_work_done(&forward);
       gradient_work_done(&work);
       gradient_group_free(&g);
