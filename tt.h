@@ -464,8 +464,8 @@ TTDEF ptrdiff_t tt_shape_params(const tt_shape *shape);
 //            overflow or underflow.
 //   options  inputs or row_weights: scales and codes are chosen for the outputs. Clipping with the
 //            smallest squared error; for order 1 the error of each column is passed on to those
-//            behind it [Frantar23], for longer trains the cores behind a coded one are fitted again;
-//            the bias makes up for the mean. Cost of order 1: 2 rows cols^2 + cols^3 flops. Entries
+//            behind it [Frantar23], for longer trains the cores behind a coded one are fitted
+//            again; the bias makes up for the mean. Cost of order 1: 2 rows cols^2 + cols^3 flops. Entries
 //            beyond 1e90 or all below 1e-90 are then UNSUPPORTED.
 //   report   relative_error is measured: the norm of the difference of the two trains
 // Returns    TT_OK; INVALID; UNSUPPORTED (groups for a float format, values outside its range);
@@ -4361,8 +4361,8 @@ static tt_status tt__round_plain(tt__pool *pool, const tt_matrix *w, const tt_op
 // that factor: a low-rank train is the optimum (whitened SVD). Else the plain TT-SVD may win.
 //
 // Sweeps: one core G at a time is a linear least-squares problem, solved by conjugate gradients on
-// A(G) = P(D X(G) C): X expands G between its frames, P is the adjoint of X. Frames are orthonormal,
-// so A is conditioned no worse than C; the leg factors are the preconditioner, and from a warm
+// A(G) = P(D X(G) C): X expands G between its frames, P is its adjoint. Frames are orthonormal, so
+// A is conditioned no worse than C; the leg factors are the preconditioner, and from a warm
 // start the error never rises. Two cores at a time cut their bond anew, as in DMRG [White92].
 
 #define TT__RIDGE 1e-3         // added to the variances, relative to their mean
