@@ -350,6 +350,23 @@ TTDEF tt_status tt_shape_clip(tt_shape *shape, int max_rank);
 // Numbers in all cores; ranks 0 count as 1. -1 = invalid shape or overflow.
 TTDEF ptrdiff_t tt_shape_params(const tt_shape *shape);
 
+// Multiply-adds of the right-to-left forward pass over one input: sum over k of the numbers in core k
+// times the columns before and the rows after it. Ranks 0 count as 1. -1 = invalid or overflow.
+TTDEF ptrdiff_t tt_shape_macs(const tt_shape *shape);
+
+// The useful ways to factor rows x cols into `order` cores at a rank: the Pareto set of parameters
+// and multiply-adds (right to left, where large rows[k]/cols[k] first is cheap), fewest parameters
+// first. A size without useful factors is padded by at most 1/16. rows/cols of a core stay within a
+// factor of 4 of (rows/cols)^(1/order) where that is possible: beyond it lies the low-rank
+// factorisation, which needs no search.
+//   rank     of every bond, lowered to the useful maximum; the shapes carry these ranks
+//   shapes   room for *count of them; *count becomes their number
+// Cost     at most 100,000 pairs of factorisations; of more, the most balanced are tried.
+// Returns  TT_OK; INVALID (arguments, or too little room: *count is then what is needed); MEMORY;
+//          UNSUPPORTED (no shape: more cores than factors; *count is 0).
+TTDEF tt_status tt_shape_search(ptrdiff_t rows, ptrdiff_t cols, int order, int rank,
+                                const tt_options *options, tt_shape *shapes, int *count);
+
 // --------------------------------------------------------------------------------- storage formats
 
 // The same train with cores in another format. Cores keep their sweep; ranks and bias are
@@ -2669,9 +2686,8 @@ static double tt__split(ptrdiff_t size, int order, int *out) {
   for (int left = order; left > 0; left--) {
     double root = pow((double)size, 1.0 / left);
     ptrdiff_t best = size;
-    for (ptrdiff_t f = 1; f <= size && (double)f < 2 * root + 2; f++)
+    for (ptrdiff_t f = 1; left > 1 && f <= size && (double)f < 2 * root + 2; f++)
       if (size % f == 0 && fabs(log((double)f / root)) < fabs(log((double)best / root))) best = f;
-    if (left == 1) best = size;
     spread += fabs(log((double)best / root));
     out[order - left] = (int)best;
     size /= best;
@@ -2711,6 +2727,169 @@ TTDEF tt_status tt_shape_factor(ptrdiff_t rows, ptrdiff_t cols, int order, tt_sh
   tt__balanced(cols, order, out->cols);
   return TT_OK;
 }
+
+TTDEF ptrdiff_t tt_shape_macs(const tt_shape *shape) {
+  if (!shape || !tt__factors_valid(shape)) return -1;
+  tt_shape counted = *shape;
+  ptrdiff_t total = 0;
+  for (int k = 0; k <= shape->order; k++) if (counted.ranks[k] == 0) counted.ranks[k] = 1;
+  for (int k = 0; k < shape->order; k++) {
+    ptrdiff_t macs = tt__core_count(&counted, k), before = tt__leg_product(shape, 0, k, 0, 1),
+              after = tt__leg_product(shape, k + 1, shape->order, 1, 0);
+    if (macs < 0 || before < 0 || after < 0 || !tt__multiply(&macs, before) ||
+        !tt__multiply(&macs, after) || !tt__increase(&total, macs))
+      return -1;
+  }
+  return total;
+}
+
+// ---- the search for factors
+
+// 316 factorisations of either side make 1e5 pairs; an int has at most 1536 divisors.
+enum { TT__MAX_FACTORINGS = 316, TT__MAX_DIVISORS = 1536 };
+static const long tt__search_steps = 200000;
+
+// All divisors, ascending, by trial division up to the root. Returns their number.
+static int tt__divisors(int size, int *out) {
+  int count = 0, small;
+  for (int f = 1; f <= size / f; f++) if (size % f == 0) out[count++] = f;
+  small = count;
+  for (int i = small - 1; i >= 0; i--)
+    if (size / out[i] != out[i]) out[count++] = size / out[i];
+  return count;
+}
+
+// Could `left` factors of at most `largest` make up `rest`?
+static int tt__can_split(int rest, int left, int largest) {
+  double most = 1;
+  for (int i = 0; i < left && most < rest; i++) most *= largest;
+  return most >= rest;
+}
+
+// Ordered factorisations of the last divisor into factors of at most `largest`, the first `room` of
+// them: depth first, one choice per level, with the levels on a stack of our own. Returns how many.
+static int tt__factorizations(const int *divisors, int num, int order, int largest, int room,
+                              int *out) {
+  int rest[TT_MAX_ORDER], next[TT_MAX_ORDER], chosen[TT_MAX_ORDER], level = 0, count = 0;
+  rest[0] = divisors[num - 1];
+  next[0] = 0;
+  for (long step = 0; level >= 0 && count < room && step < tt__search_steps; step++) {
+    int i = next[level], last = level == order - 1;
+    while (!last && i < num && divisors[i] <= largest && rest[level] % divisors[i]) i++;
+    if (last) {
+      chosen[level] = rest[level];                           // what is left
+      if (rest[level] <= largest)
+        memcpy(out + count++ * order, chosen, (size_t)order * sizeof(int));
+    }
+    if (last || i == num || divisors[i] > largest) {
+      level--;
+      continue;
+    }
+    next[level] = i + 1;
+    chosen[level] = divisors[i];
+    if (!tt__can_split(rest[level] / divisors[i], order - 1 - level, largest)) continue;
+    rest[level + 1] = rest[level] / divisors[i];
+    next[++level] = 0;
+  }
+  return count;
+}
+
+// Factorisations of one side, the most balanced if there are too many: the bound on the largest
+// factor rises while the list fits. A list whose best largest factor is over four times the root is
+// useless; the size is then padded, if that helps. out: 316 times order. Returns their number.
+static int tt__side_factorings(ptrdiff_t size, int order, int *out) {
+  int divisors[TT__MAX_DIVISORS], padded[TT_MAX_ORDER], extra[TT_MAX_ORDER], count = 0, best = 0;
+  int num = tt__divisors((int)size, divisors), first = 0;
+  ptrdiff_t product = 1;
+  while (!tt__factorizations(divisors, num, order, divisors[first], 1, extra)) first++;
+  if (divisors[first] > 4 * pow((double)size, 1.0 / order)) {
+    tt__balanced(size, order, padded);
+    for (int k = 0; k < order; k++) product *= padded[k];
+    if (product > size && product <= INT_MAX) {
+      num = tt__divisors((int)product, divisors);
+      for (first = 0; divisors[first] < padded[order - 1];) first++;
+    }
+  }
+  for (int i = first; i < num; i++) {
+    count = tt__factorizations(divisors, num, order, divisors[i], TT__MAX_FACTORINGS, out);
+    if (count == TT__MAX_FACTORINGS) break;
+    best = i;
+  }
+  if (count < TT__MAX_FACTORINGS || best < first) return count;
+  return tt__factorizations(divisors, num, order, divisors[best], TT__MAX_FACTORINGS, out);
+}
+
+// Puts a shape into a Pareto list (params rise, multiply-adds fall), which has room for one more.
+static void tt__pareto_insert(tt_shape *list, int *count, const tt_shape *shape) {
+  ptrdiff_t params = tt_shape_params(shape), macs = tt_shape_macs(shape);
+  int at = 0, end;
+  if (params < 0 || macs < 0) return;
+  while (at < *count && tt_shape_params(&list[at]) < params) at++;
+  if (at > 0 && tt_shape_macs(&list[at - 1]) <= macs) return;
+  if (at < *count && tt_shape_params(&list[at]) == params && tt_shape_macs(&list[at]) <= macs)
+    return;
+  for (end = at; end < *count && tt_shape_macs(&list[end]) >= macs;) end++;
+  memmove(list + at + 1, list + end, (size_t)(*count - end) * sizeof *list);
+  list[at] = *shape;
+  *count += at + 1 - end;
+}
+
+// Are the legs of every core alike? rows/cols of a core may differ from the mean (M/N)^(1/order) by
+// the factor `skew`, and no core has both legs 1. Without this bound the cheapest train of any rank
+// is the low-rank factorisation, rows first and columns last: that one needs no search.
+static int tt__legs_alike(const tt_shape *shape, double mean, double skew) {
+  for (int k = 0; k < shape->order; k++) {
+    double ratio = (double)shape->rows[k] / (double)shape->cols[k] / mean;
+    if (shape->rows[k] == 1 && shape->cols[k] == 1) return 0;
+    if (ratio > skew || ratio * skew < 1) return 0;
+  }
+  return 1;
+}
+
+// The Pareto set of all pairs of factorisations, in memory of the pool. The bound on the legs is
+// loosened where no pair meets it (a vector has no row legs).
+static tt_status tt__pareto_shapes(tt__pool *pool, ptrdiff_t rows, ptrdiff_t cols, int order,
+                                   int rank, tt_shape **list, int *count) {
+  int *of_rows = (int *)tt__take(pool, TT__MAX_FACTORINGS * order, (ptrdiff_t)sizeof(int));
+  int *of_cols = (int *)tt__take(pool, TT__MAX_FACTORINGS * order, (ptrdiff_t)sizeof(int));
+  *count = 0;
+  if (pool->status) return pool->status;
+  int num_rows = tt__side_factorings(rows, order, of_rows);
+  int num_cols = tt__side_factorings(cols, order, of_cols);
+  *list = (tt_shape *)tt__take(pool, num_rows * num_cols + 1, (ptrdiff_t)sizeof(tt_shape));
+  if (pool->status) return pool->status;
+  double mean = pow((double)rows / (double)cols, 1.0 / order);
+  for (double skew = 4; *count == 0 && skew < 1e20; skew *= skew)
+    for (int i = 0; i < num_rows * num_cols; i++) {
+      tt_shape shape;
+      memset(&shape, 0, sizeof shape);
+      shape.order = order;
+      memcpy(shape.rows, of_rows + i / num_cols * order, (size_t)order * sizeof(int));
+      memcpy(shape.cols, of_cols + i % num_cols * order, (size_t)order * sizeof(int));
+      if (tt__legs_alike(&shape, mean, skew) && !tt_shape_clip(&shape, rank))
+        tt__pareto_insert(*list, count, &shape);
+    }
+  // the dense matrix has fewer parameters and multiply-adds than these
+  while (*count > 1 && tt_shape_params(&(*list)[*count - 1]) / rows >= cols) --*count;
+  return *count ? TT_OK : TT_ERROR_UNSUPPORTED;
+}
+
+TTDEF tt_status tt_shape_search(ptrdiff_t rows, ptrdiff_t cols, int order, int rank,
+                                const tt_options *given, tt_shape *shapes, int *count) {
+  tt_options options = tt__options(given);
+  tt_shape *list;
+  if (!count || *count < 0 || rows < 1 || cols < 1 || rows > INT_MAX || cols > INT_MAX ||
+      order < 1 || order > TT_MAX_ORDER || rank < 1 || !tt__options_valid(given))
+    return TT_ERROR_INVALID;
+  tt__pool pool = tt__pool_open(&options.allocator);
+  int room = *count;
+  tt_status status = tt__pareto_shapes(&pool, rows, cols, order, rank, &list, count);
+  if (!status && (!shapes || room < *count)) status = TT_ERROR_INVALID;
+  if (!status) memcpy(shapes, list, (size_t)*count * sizeof *shapes);
+  tt__pool_close(&pool);
+  return status;
+}
+
 // Estimated nanoseconds of one step of the forward pass: multiply-adds at 10 per ns, core and state
 // traffic.
 static double tt__step_cost(const tt_shape *shape, int sweep, int first, int end, ptrdiff_t batch) {

@@ -17,6 +17,7 @@
 #include "test_quantize.c"
 #include "test_apply.c"
 #include "test_file.c"
+#include "test_plan.c"
 
 static const struct { const char *name; void (*run)(void);
 } test_sections[] = {
@@ -35,6 +36,7 @@ static const struct { const char *name; void (*run)(void);
     {"quantize", test_quantize},
     {"apply", test_apply},
     {"file", test_file},
+    {"plan", test_plan},
 };
 
 int main(int argc, char **argv) {
