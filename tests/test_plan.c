@@ -480,6 +480,697 @@ static void plan_test_smallest_rank(void) {
   plan_free_layer(&layer);
 }
 
+// ---- budgets
+
+enum { PLAN_LAYERS = 4, PLAN_POINTS = 6 };
+
+// Random layers; some points are dominated, some have equal bytes or equal losses.
+static void plan_random_layers(tt_plan_point points[PLAN_LAYERS][PLAN_POINTS],
+                               tt_plan_layer *layers) {
+  for (int l = 0; l < PLAN_LAYERS; l++) {
+    layers[l].points = points[l];
+    layers[l].count = 1 + test_below(PLAN_POINTS);
+    layers[l].weight = test_below(4) ? test_uniform() * 3 : 1;
+    for (int i = 0; i < PLAN_POINTS; i++) {
+      points[l][i].bytes = (uint64_t)test_below(40) + 1;
+      points[l][i].loss = test_below(5) ? test_uniform() : 0.5;
+    }
+  }
+}
+
+static uint64_t plan_bytes(const tt_plan_layer *layers, const int *choice, double *loss) {
+  uint64_t bytes = 0;
+  *loss = 0;
+  for (int l = 0; l < PLAN_LAYERS; l++) {
+    bytes += layers[l].points[choice[l]].bytes;
+    *loss += layers[l].weight * layers[l].points[choice[l]].loss;
+  }
+  return bytes;
+}
+
+// Least loss of all choices within the budget; HUGE_VAL if there is none.
+static double plan_brute_force(const tt_plan_layer *layers, uint64_t budget) {
+  double best = HUGE_VAL, loss;
+  for (int all = 0; all < PLAN_POINTS * PLAN_POINTS * PLAN_POINTS * PLAN_POINTS; all++) {
+    int choice[PLAN_LAYERS], rest = all, valid = 1;
+    for (int l = 0; l < PLAN_LAYERS; l++, rest /= PLAN_POINTS) {
+      choice[l] = rest % PLAN_POINTS;
+      valid &= choice[l] < layers[l].count;
+    }
+    if (valid && plan_bytes(layers, choice, &loss) <= budget && loss < best) best = loss;
+  }
+  return best;
+}
+
+// Largest weighted loss of one hull step: what the greedy walk may miss at its end.
+static double plan_largest_step(const tt_plan_layer *layers) {
+  double largest = 0;
+  for (int l = 0; l < PLAN_LAYERS; l++) {
+    int hull[PLAN_POINTS], count;
+    CHECK_STATUS(tt_plan_hull(layers[l].points, layers[l].count, hull, &count), TT_OK);
+    for (int i = 1; i < count; i++) {
+      double step = layers[l].points[hull[i - 1]].loss - layers[l].points[hull[i]].loss;
+      if (layers[l].weight * step > largest) largest = layers[l].weight * step;
+    }
+  }
+  return largest;
+}
+
+static void plan_test_knapsack(void) {
+  tt_plan_point points[PLAN_LAYERS][PLAN_POINTS];
+  tt_plan_layer layers[PLAN_LAYERS];
+  int same = 0, trials = 0;
+  for (int round = 0; round < 60; round++) {
+    plan_random_layers(points, layers);
+    for (uint64_t budget = 1; budget < 170; budget += 8) {
+      int greedy[PLAN_LAYERS], exact[PLAN_LAYERS], layer = -7;
+      double best = plan_brute_force(layers, budget), by_greed, by_table;
+      tt_status wanted = best < HUGE_VAL ? TT_OK : TT_ERROR_UNSUPPORTED;
+      CHECK_STATUS(tt_plan_exact(layers, PLAN_LAYERS, budget, 200, NULL, exact, &layer), wanted);
+      CHECK(wanted ? layer >= 0 && layer < PLAN_LAYERS : layer == -1);
+      CHECK_STATUS(tt_plan_budget(layers, PLAN_LAYERS, budget, greedy, &layer), wanted);
+      CHECK(wanted ? layer >= 0 && layer < PLAN_LAYERS : layer == -1);
+      uint64_t used = plan_bytes(layers, greedy, &by_greed);
+      uint64_t used_exact = plan_bytes(layers, exact, &by_table);
+      if (wanted) {
+        CHECK(used == used_exact && used > budget);          // the fewest bytes
+        continue;
+      }
+      CHECK(used <= budget && used_exact <= budget);
+      CHECK_CLOSE(by_table, best, 1e-12);
+      CHECK(by_greed >= best - 1e-12);
+      CHECK_AT_MOST(by_greed, best + plan_largest_step(layers) + 1e-12); // one item
+      same += by_greed <= best + 1e-12;
+      trials++;
+      // coarse parts: never above the budget, never better than the best
+      CHECK_STATUS(tt_plan_exact(layers, PLAN_LAYERS, budget, 7, NULL, exact, NULL), TT_OK);
+      CHECK(plan_bytes(layers, exact, &by_table) <= budget && by_table >= best - 1e-12);
+    }
+  }
+  CHECK(trials > 600 && same > trials / 2);
+}
+
+static void plan_test_hull(void) {
+  for (int round = 0; round < 200; round++) {
+    tt_plan_point points[12];
+    int count = 1 + test_below(12), hull[12], num = 0;
+    for (int i = 0; i < count; i++) {
+      points[i].bytes = (uint64_t)test_below(round % 2 ? 6 : 1000);
+      points[i].loss = round % 3 ? test_uniform() : test_below(4);
+    }
+    CHECK_STATUS(tt_plan_hull(points, count, hull, &num), TT_OK);
+    CHECK(num >= 1 && num <= count);
+    for (int i = 1; i < num; i++) {                          // falls, ever less steeply
+      const tt_plan_point *a = &points[hull[i - 1]], *b = &points[hull[i]];
+      CHECK(a->bytes < b->bytes && a->loss > b->loss);
+      if (i + 1 == num) continue;
+      const tt_plan_point *c = &points[hull[i + 1]];
+      CHECK((a->loss - b->loss) * (double)(c->bytes - b->bytes) >
+            (b->loss - c->loss) * (double)(b->bytes - a->bytes) - 1e-12);
+    }
+    for (int i = 0; i < count; i++) {                        // nothing lies below
+      const tt_plan_point *p = &points[i], *first = &points[hull[0]], *last = &points[hull[num - 1]];
+      CHECK(p->bytes >= first->bytes && p->loss >= last->loss);
+      for (int j = 1; j < num; j++) {
+        const tt_plan_point *a = &points[hull[j - 1]], *b = &points[hull[j]];
+        if (p->bytes < a->bytes || p->bytes > b->bytes) continue;
+        double t = (double)(p->bytes - a->bytes) / (double)(b->bytes - a->bytes);
+        CHECK(p->loss >= a->loss + t * (b->loss - a->loss) - 1e-12);
+      }
+    }
+  }
+}
+
+static void plan_test_budget_errors(void) {
+  tt_plan_point points[2] = {{10, 1}, {20, 0}}, huge[1] = {{UINT64_MAX, 0}};
+  tt_plan_layer layers[2] = {{points, 2, 1}, {points, 2, 1}}, bad[2];
+  int choice[2], layer = 5, hull[2], count;
+  double wrong[3] = {-1, (double)NAN, (double)INFINITY};
+  CHECK_STATUS(tt_plan_budget(layers, 2, 19, choice, &layer), TT_ERROR_UNSUPPORTED);
+  CHECK(layer == 0 && choice[0] == 0 && choice[1] == 0);
+  CHECK_STATUS(tt_plan_budget(layers, 2, 20, choice, &layer), TT_OK);
+  CHECK(layer == -1 && choice[0] == 0 && choice[1] == 0);
+  CHECK_STATUS(tt_plan_budget(layers, 2, 29, choice, NULL), TT_OK);
+  CHECK(choice[0] == 0 && choice[1] == 0);
+  CHECK_STATUS(tt_plan_budget(layers, 2, 30, choice, NULL), TT_OK);
+  CHECK(choice[0] == 1 && choice[1] == 0);
+  layers[1].weight = 1.5;                                    // the weight decides who goes first
+  CHECK_STATUS(tt_plan_budget(layers, 2, 30, choice, NULL), TT_OK);
+  CHECK(choice[0] == 0 && choice[1] == 1);
+  CHECK_STATUS(tt_plan_budget(layers, 2, UINT64_MAX, choice, NULL), TT_OK);
+  CHECK(choice[0] == 1 && choice[1] == 1);
+  CHECK_STATUS(tt_plan_budget(layers, 0, 0, choice, NULL), TT_OK);
+  CHECK_STATUS(tt_plan_exact(layers, 0, 0, 0, NULL, choice, NULL), TT_OK);
+  CHECK_STATUS(tt_plan_exact(layers, 2, UINT64_MAX, 0, NULL, choice, NULL), TT_OK);
+  CHECK(choice[0] == 1 && choice[1] == 1);
+  CHECK_STATUS(tt_plan_budget(layers, -1, 30, choice, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_budget(NULL, 2, 30, choice, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_budget(layers, 2, 30, NULL, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_exact(layers, 2, 30, -1, NULL, choice, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_exact(layers, 2, 30, INT_MAX, NULL, choice, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_hull(points, 0, hull, &count), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_hull(NULL, 2, hull, &count), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_hull(points, 2, NULL, &count), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_hull(points, 2, hull, NULL), TT_ERROR_INVALID);
+  for (int i = 0; i < 3; i++) {
+    memcpy(bad, layers, sizeof bad);
+    bad[1].weight = wrong[i];
+    CHECK_STATUS(tt_plan_budget(bad, 2, 30, choice, NULL), TT_ERROR_INVALID);
+    points[1].loss = wrong[i];
+    CHECK_STATUS(tt_plan_exact(layers, 2, 30, 0, NULL, choice, NULL), TT_ERROR_INVALID);
+    CHECK_STATUS(tt_plan_hull(points, 2, hull, &count), TT_ERROR_INVALID);
+    points[1].loss = 0;
+  }
+  layers[1].points = huge;                                   // the sum of bytes overflows
+  layers[1].count = 1;
+  CHECK_STATUS(tt_plan_budget(layers, 2, UINT64_MAX, choice, NULL), TT_ERROR_MEMORY);
+  layers[1].count = 0;
+  CHECK_STATUS(tt_plan_budget(layers, 2, 30, choice, NULL), TT_ERROR_INVALID);
+  layers[1] = layers[0];
+  test_heap heap;
+  tt_options options = test_options();
+  for (long n = 0; n <= 2; n++) {
+    options.allocator = test_allocator(&heap);
+    heap.fail_at = n;
+    CHECK_STATUS(tt_plan_exact(layers, 2, 30, 0, &options, choice, NULL),
+                 n ? TT_ERROR_MEMORY : TT_OK);
+    CHECK(heap.live_blocks == 0 && (n || heap.calls == 2));
+  }
+}
+
+// ---- selection
+
+// A planted model: the score is 1 minus the drops of all layers, minus 0.5 if the two layers of
+// `pair` are both compressed; call number `fail_at` gives `failure`.
+typedef struct plan_model {
+  double drop[8][4];
+  int pair[2];
+  long calls, fail_at;
+  double failure;
+} plan_model;
+
+static double plan_score(const plan_model *model, const int *choice, int num_layers) {
+  double score = 1;
+  for (int l = 0; l < num_layers; l++) score -= model->drop[l][choice[l]];
+  if (model->pair[0] >= 0 && choice[model->pair[0]] && choice[model->pair[1]]) score -= 0.5;
+  return score;
+}
+
+static double plan_eval(void *user, const int *choice, int num_layers) {
+  plan_model *model = (plan_model *)user;
+  if (++model->calls == model->fail_at) return model->failure;
+  return plan_score(model, choice, num_layers);
+}
+
+// Eight layers with points of 100, 50, 25 and 10 bytes; drops grow with the layer and the squeeze.
+static tt_plan_point plan_sizes[4] = {{100, 0}, {50, 0}, {25, 0}, {10, 0}};
+static plan_model plan_new_model(tt_plan_layer *layers) {
+  plan_model model;
+  memset(&model, 0, sizeof model);
+  model.pair[0] = -1;
+  for (int l = 0; l < 8; l++) {
+    layers[l].points = plan_sizes;
+    layers[l].count = 4;
+    layers[l].weight = 1;
+    for (int i = 1; i < 4; i++) model.drop[l][i] = 0.001 * (l + 1) * i * i;
+  }
+  return model;
+}
+
+static tt_selection plan_selection(plan_model *model) {
+  tt_selection selection;
+  memset(&selection, 0, sizeof selection);
+  selection.eval = plan_eval;
+  selection.user = model;
+  selection.max_drop = 0.3;
+  return selection;
+}
+
+static void plan_test_select(void) {
+  tt_plan_layer layers[8];
+  plan_model model = plan_new_model(layers);
+  tt_selection selection = plan_selection(&model);
+  int choice[8];
+  selection.max_drop = 1;                                    // everything is allowed
+  CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
+  CHECK(selection.baseline == 1 && selection.bytes == 80 && !selection.stopped);
+  CHECK(selection.layer == -1 && selection.num_evals == 1 + 24 + 8 && !selection.num_refused);
+  for (int l = 0; l < 8; l++) CHECK(choice[l] == 3);
+  CHECK_CLOSE(selection.score, plan_score(&model, choice, 8), 1e-15);
+  selection.budget = 200;                                    // the budget spares the sensitive ones
+  CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
+  CHECK(selection.bytes <= 200 && selection.bytes > 150 && choice[0] == 3);
+  for (int l = 1; l < 8; l++) CHECK(choice[l] <= choice[l - 1]);
+  selection.budget = 800;                                    // nothing to do
+  CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
+  CHECK(selection.bytes == 800 && selection.score == 1 && selection.num_evals == 25);
+  selection.budget = 79;
+  CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_ERROR_UNSUPPORTED);
+  CHECK(selection.layer == 0 && selection.bytes == 800);
+  CHECK_STATUS(tt_plan_select(layers, 0, &selection, NULL, choice), TT_OK);
+}
+
+// The bound stops in the middle of a batch: the state is the longest good beginning, whatever the
+// size of the batches.
+static void plan_test_select_stops(void) {
+  tt_plan_layer layers[8];
+  plan_model model = plan_new_model(layers);
+  int choice[8];
+  for (int batch = 1; batch <= 9; batch++)
+    for (int kept = 0; kept < 8; kept++) {
+      tt_selection selection = plan_selection(&model);
+      selection.batch = batch;
+      selection.max_drop = 0.0001;
+      for (int l = 0; l < kept; l++) selection.max_drop += model.drop[l][3];
+      CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
+      CHECK(selection.stopped && selection.layer == kept);
+      for (int l = 0; l < 8; l++) CHECK(choice[l] == (l < kept ? 3 : 0));
+      CHECK_CLOSE(selection.score, plan_score(&model, choice, 8), 1e-15);
+      CHECK(selection.bytes == (uint64_t)(800 - 90 * kept));
+      CHECK_AT_MOST(selection.num_evals, 25 + 8 + 4);
+    }
+  model.pair[0] = 2;                                         // errors that do not add up
+  model.pair[1] = 5;
+  for (int batch = 1; batch <= 9; batch++) {
+    tt_selection selection = plan_selection(&model);
+    selection.batch = batch;
+    CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
+    CHECK(selection.stopped && selection.layer == 5 && choice[4] == 3 && choice[5] == 0);
+    CHECK(selection.score >= selection.baseline - 0.3);
+  }
+}
+
+static void plan_test_select_floor(void) {
+  tt_plan_layer layers[8];
+  plan_model model = plan_new_model(layers);
+  tt_selection selection = plan_selection(&model);
+  int choice[8];
+  double floor_score = 0.6;
+  selection.floor = &floor_score;
+  selection.max_drop = 10;
+  model.drop[3][3] = 0.5;                                    // alone below the floor: refused
+  CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
+  CHECK(selection.num_refused == 1 && choice[3] == 2 && !selection.stopped);
+  CHECK(selection.bytes == 7 * 10 + 25 && selection.score >= floor_score);
+  floor_score = 0.85;                                        // all together below the floor
+  CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
+  CHECK(selection.stopped && selection.score >= floor_score);
+  floor_score = 1.01;                                        // so is the model as it is
+  CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_ERROR_UNSUPPORTED);
+  CHECK(selection.num_evals == 1 && selection.layer == -1);
+}
+
+// A score that fails, at every call: the last good state is left, and a layer is named.
+static void plan_test_select_failures(void) {
+  static const double failures[3] = {(double)NAN, (double)INFINITY, -(double)INFINITY};
+  tt_plan_layer layers[8];
+  plan_model model = plan_new_model(layers);
+  int choice[8];
+  for (int batch = 1; batch <= 5; batch += 4)
+    for (long n = 1; n <= 60; n++) {
+      tt_selection selection = plan_selection(&model);
+      selection.batch = batch;
+      selection.max_drop = 0.1;
+      model.calls = 0;
+      model.fail_at = n;
+      model.failure = failures[n % 3];
+      tt_status status = tt_plan_select(layers, 8, &selection, NULL, choice);
+      if (model.calls < n) {
+        CHECK(status == TT_OK);
+        break;
+      }
+      CHECK_STATUS(status, TT_ERROR_NONFINITE);
+      CHECK(selection.num_evals == n);
+      CHECK(n == 1 ? selection.layer == -1
+                   : n <= 25 ? selection.layer == (n - 2) / 3
+                             : selection.layer >= 0 && selection.layer < 8);
+      CHECK(plan_score(&model, choice, 8) >= 1 - 0.1 - 1e-12);
+      if (n <= 26) for (int l = 0; l < 8; l++) CHECK(choice[l] == 0);
+      if (n > 26 && batch == 1) CHECK(choice[0] == 3);       // the first batch was good
+      if (n > 1) CHECK_CLOSE(selection.score, plan_score(&model, choice, 8), 1e-15);
+    }
+}
+
+static void plan_test_select_errors(void) {
+  tt_plan_layer layers[8];
+  plan_model model = plan_new_model(layers);
+  tt_selection good = plan_selection(&model), bad;
+  int choice[8];
+  double wrong = (double)NAN;
+  CHECK_STATUS(tt_plan_select(layers, 8, NULL, NULL, choice), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_select(NULL, 8, &good, NULL, choice), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_select(layers, 8, &good, NULL, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_plan_select(layers, -8, &good, NULL, choice), TT_ERROR_INVALID);
+  bad = good;
+  bad.eval = NULL;
+  CHECK_STATUS(tt_plan_select(layers, 8, &bad, NULL, choice), TT_ERROR_INVALID);
+  bad = good;
+  bad.max_drop = -0.1;
+  CHECK_STATUS(tt_plan_select(layers, 8, &bad, NULL, choice), TT_ERROR_INVALID);
+  bad.max_drop = wrong;
+  CHECK_STATUS(tt_plan_select(layers, 8, &bad, NULL, choice), TT_ERROR_INVALID);
+  bad = good;
+  bad.floor = &wrong;
+  CHECK_STATUS(tt_plan_select(layers, 8, &bad, NULL, choice), TT_ERROR_INVALID);
+  bad = good;
+  bad.batch = -1;
+  CHECK_STATUS(tt_plan_select(layers, 8, &bad, NULL, choice), TT_ERROR_INVALID);
+  test_heap heap;
+  tt_options options = test_options();
+  long calls = 0;
+  for (long n = 0; n <= calls; n++) {
+    options.allocator = test_allocator(&heap);
+    heap.fail_at = n;
+    CHECK_STATUS(tt_plan_select(layers, 8, &good, &options, choice), n ? TT_ERROR_MEMORY : TT_OK);
+    if (n == 0) calls = heap.calls;
+    CHECK(heap.live_blocks == 0);
+    for (int l = 0; l < 8; l++) CHECK(n == 0 || choice[l] == 0);
+  }
+}
+
+// ---- decisions
+
+static tt_kv plan_kv(void) {                                 // the 7B example of the article
+  tt_kv kv = {32, 128000, 8, 32, 128, 16, 0, 1};
+  return kv;
+}
+
+static void plan_test_kv_bytes(void) {
+  tt_kv kv = plan_kv(), bad;
+  uint64_t bytes;
+  CHECK_STATUS(tt_kv_bytes(&kv, &bytes), TT_OK);
+  CHECK(bytes == UINT64_C(536870912000) && bytes == UINT64_C(500) << 30);
+  kv.tokens = 131072;
+  CHECK_STATUS(tt_kv_bytes(&kv, &bytes), TT_OK);
+  CHECK(bytes == UINT64_C(512) << 30);
+  kv = plan_kv();
+  kv.keep = 0.1;
+  kv.bits = 8;
+  CHECK_STATUS(tt_kv_bytes(&kv, &bytes), TT_OK);
+  CHECK(bytes == UINT64_C(25) << 30);                        // 26.84 GB
+  kv.scale_bytes = 2;                                        // one F16 scale per (token, head)
+  CHECK_STATUS(tt_kv_bytes(&kv, &bytes), TT_OK);
+  CHECK_CLOSE((double)bytes / (double)(UINT64_C(25) << 30), 1.016, 0.0005);
+  kv = plan_kv();
+  kv.heads = 8;
+  CHECK_STATUS(tt_kv_bytes(&kv, &bytes), TT_OK);
+  CHECK(bytes == UINT64_C(134217728000));                    // 134.2 GB
+  kv.bits = 3;
+  kv.head_dim = 3;                                           // 9 bits take two bytes
+  CHECK_STATUS(tt_kv_bytes(&kv, &bytes), TT_OK);
+  CHECK(bytes == UINT64_C(2) * 32 * 128000 * 8 * 8 * 2);
+  for (int zero = 0; zero < 4; zero++) {
+    kv = plan_kv();
+    int64_t *counts[4] = {&kv.layers, &kv.tokens, &kv.batch, &kv.heads};
+    *counts[zero] = 0;
+    if (zero) kv.layers = INT64_MAX;                         // zero, however large the others
+    bytes = 7;
+    CHECK_STATUS(tt_kv_bytes(&kv, &bytes), TT_OK);
+    CHECK(bytes == 0);
+    *counts[zero] = -1;
+    CHECK_STATUS(tt_kv_bytes(&kv, &bytes), TT_ERROR_INVALID);
+  }
+  tt_kv edge = {1, (int64_t)1 << 62, 1, 1, 1, 8, 0, 1};      // 2^63 fits, 2^64 does not
+  CHECK_STATUS(tt_kv_bytes(&edge, &bytes), TT_OK);
+  CHECK(bytes == UINT64_C(1) << 63);
+  edge.batch = 2;
+  CHECK_STATUS(tt_kv_bytes(&edge, &bytes), TT_ERROR_MEMORY);
+  CHECK(bytes == 0);
+  edge.keep = 0.5;
+  CHECK_STATUS(tt_kv_bytes(&edge, &bytes), TT_OK);
+  CHECK(bytes == UINT64_C(1) << 63);
+  edge.head_dim = INT64_MAX;
+  CHECK_STATUS(tt_kv_bytes(&edge, &bytes), TT_ERROR_MEMORY);
+  static const double keeps[4] = {0, -0.1, 1.01, (double)NAN};
+  for (int i = 0; i < 4; i++) {
+    bad = plan_kv();
+    bad.keep = keeps[i];
+    CHECK_STATUS(tt_kv_bytes(&bad, &bytes), TT_ERROR_INVALID);
+  }
+  static const int bits[3] = {0, -8, 65};
+  for (int i = 0; i < 3; i++) {
+    bad = plan_kv();
+    bad.bits = bits[i];
+    CHECK_STATUS(tt_kv_bytes(&bad, &bytes), TT_ERROR_INVALID);
+  }
+  bad = plan_kv();
+  bad.head_dim = -1;
+  CHECK_STATUS(tt_kv_bytes(&bad, &bytes), TT_ERROR_INVALID);
+  bad = plan_kv();
+  bad.scale_bytes = -1;
+  CHECK_STATUS(tt_kv_bytes(&bad, &bytes), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_kv_bytes(NULL, &bytes), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_kv_bytes(&bad, NULL), TT_ERROR_INVALID);
+}
+
+static void plan_test_formats(void) {
+  static const struct { int sm; tt_dtype dtype, alternative; int benchmark, fp4; } cases[] = {
+      {1, TT_F16, TT_F16, 0, 0},      {70, TT_F16, TT_F16, 0, 0},     {79, TT_F16, TT_F16, 0, 0},
+      {80, TT_I8, TT_I8, 0, 0},       {86, TT_I8, TT_I8, 0, 0},       {88, TT_I8, TT_I8, 0, 0},
+      {89, TT_I8, TT_E4M3, 1, 0},     {90, TT_E4M3, TT_E4M3, 0, 0},   {99, TT_E4M3, TT_E4M3, 0, 0},
+      {100, TT_E4M3, TT_E4M3, 0, 1},  {120, TT_E4M3, TT_E4M3, 0, 1}};
+  tt_format_advice advice;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    CHECK_STATUS(tt_recommend_format(cases[i].sm, &advice), TT_OK);
+    CHECK(advice.dtype == cases[i].dtype && advice.alternative == cases[i].alternative);
+    CHECK(advice.benchmark == cases[i].benchmark && advice.fp4 == cases[i].fp4);
+  }
+  CHECK_STATUS(tt_recommend_format(0, &advice), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_recommend_format(-90, &advice), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_recommend_format(90, NULL), TT_ERROR_INVALID);
+}
+
+// The candidates of one layer: errors and bytes vary around the thresholds.
+static void plan_test_decide_layer(void) {
+  enum { F32, F16, I8, I4, I3, LOW, TRAIN, CODED, COUNT };
+  static const struct {
+    double error[COUNT];                                     // F32 has 0
+    size_t train, coded;                                     // bytes of two factorised candidates
+    double bound;
+    int wanted;
+  } cases[] = {
+      // a factorised candidate wins only below dense INT4 (141 bytes) and within the bound
+      {{0, .001, .01, .1, .3, .5, .2, .2}, 140, 150, .2, TRAIN},
+      {{0, .001, .01, .1, .3, .5, .2, .2}, 141, 150, .2, I4},      // not fewer than INT4
+      {{0, .001, .01, .1, .3, .5, .2, .2}, 140, 150, .1999, I4},   // above the bound
+      {{0, .001, .01, .1, .3, .5, .2, .2}, 140, 60, .2, CODED},    // fewest bytes
+      {{0, .001, .01, .1, .3, .5, .2, .21}, 140, 60, .2, TRAIN},
+      {{0, .001, .01, .1, .3, .5, .2, .21}, 140, 60, .21, CODED},
+      {{0, .001, .01, .1, .2, .5, .2, .2}, 140, 130, .2, I3},      // INT3 (109) is smaller still
+      {{0, .001, .01, .1, .2, .5, .2, .2}, 108, 130, .2, TRAIN},
+      {{0, .001, .01, .3, .4, .5, .1, .2}, 140, 150, .2, TRAIN},   // INT4 itself may fail
+      // nothing below INT4: quantise only, with the fewest bytes that hold the bound
+      {{0, .001, .01, .1, .3, .5, .4, .4}, 140, 60, .1, I4},
+      {{0, .001, .01, .1, .3, .5, .4, .4}, 140, 60, .0999, I8},
+      {{0, .001, .01, .1, .3, .5, .4, .4}, 140, 60, .01, I8},
+      // even INT8 breaks the bound: dense
+      {{0, .001, .01, .1, .3, .5, .4, .4}, 140, 60, .0099, F16},
+      {{0, .001, .01, .1, .3, .5, .4, .4}, 140, 60, .001, F16},
+      {{0, .001, .01, .1, .3, .5, .4, .4}, 140, 60, .00099, F32},
+      {{0, .001, .01, .1, .3, .5, .4, .4}, 140, 60, 0, F32}};
+  tt_candidate list[COUNT];
+  memset(list, 0, sizeof list);
+  static const int actions[COUNT] = {TT_KEEP_DENSE, TT_KEEP_DENSE, TT_QUANT_ONLY, TT_QUANT_ONLY,
+                                     TT_QUANT_ONLY, TT_SVD,        TT_TT,         TT_TT_QUANT};
+  static const size_t bytes[COUNT] = {1000, 500, 252, 141, 109, 90, 0, 0};
+  static const tt_dtype dtypes[COUNT] = {TT_F32, TT_F16, TT_I8, TT_I4, TT_I3, TT_F32, TT_F32, TT_I8};
+  tt_policy policy;
+  memset(&policy, 0, sizeof policy);
+  int index;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (int c = 0; c < COUNT; c++) {
+      list[c].action = actions[c];
+      list[c].dtype = dtypes[c];
+      list[c].bytes = bytes[c];
+      list[c].error = cases[i].error[c];
+    }
+    list[TRAIN].bytes = cases[i].train;
+    list[CODED].bytes = cases[i].coded;
+    policy.max_func_err = cases[i].bound;
+    CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_OK);
+    CHECK(index == cases[i].wanted);
+  }
+  list[F32].error = 0.5;
+  CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_ERROR_UNSUPPORTED);
+  CHECK(index == -1);
+  policy.max_func_err = 1;
+  list[I4].action = TT_KEEP_DENSE;                           // no yardstick: nothing factorised
+  CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_OK);
+  CHECK(index == I3);
+  CHECK_STATUS(tt_decide_layer(list, 0, &policy, &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_layer(NULL, COUNT, &policy, &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_layer(list, COUNT, NULL, &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, NULL), TT_ERROR_INVALID);
+  static const double wrong[3] = {-1, (double)NAN, (double)INFINITY};
+  for (int i = 0; i < 3; i++) {
+    policy.max_func_err = wrong[i];
+    CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_ERROR_INVALID);
+    policy.max_func_err = 1;
+    list[LOW].error = wrong[i];
+    CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_ERROR_INVALID);
+    list[LOW].error = 1;
+  }
+  list[LOW].action = TT_TT_QUANT + 1;
+  CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_ERROR_INVALID);
+}
+
+static tt_hw plan_hw(void) {
+  tt_hw hw = {80e9, 3e12, 1e15, 64e9, 100e9, 90};
+  return hw;
+}
+
+static void plan_test_decide_kv(void) {
+  tt_kv kv = {1, 1000, 1, 1, 500, 8, 0, 0.5};                // 1,000,000 bytes if dense
+  static const struct {
+    int sparse;
+    double hbm, pcie, cxl;
+    tt_status status;
+    int place;
+    uint64_t bytes;
+  } cases[] = {{0, 1000100, 1, 1, TT_OK, TT_KV_HBM, 1000000}, // 100 bytes of weights beside
+               {0, 1000099, 1, 0, TT_OK, TT_KV_PCIE, 1000000},
+               {0, 1000099, 0, 1, TT_OK, TT_KV_CXL, 1000000},
+               {0, 1000099, 2, 1, TT_OK, TT_KV_PCIE, 1000000},
+               {0, 1000099, 1, 2, TT_OK, TT_KV_CXL, 1000000},
+               {0, 1000099, 1, 1, TT_OK, TT_KV_PCIE, 1000000},
+               {0, 1000099, 0, 0, TT_ERROR_UNSUPPORTED, TT_KV_PCIE, 1000000},
+               {0, 1000100, 0, 0, TT_OK, TT_KV_HBM, 1000000},
+               {1, 1000100, 1, 0, TT_OK, TT_KV_SELECTIVE, 250000},
+               {1, 0, 0, 1, TT_OK, TT_KV_SELECTIVE, 250000},
+               {1, 1000100, 0, 0, TT_ERROR_UNSUPPORTED, TT_KV_SELECTIVE, 250000}};
+  tt_policy policy;
+  memset(&policy, 0, sizeof policy);
+  policy.kv_keep = 0.25;
+  int place;
+  uint64_t bytes;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    tt_hw hw = plan_hw();
+    hw.hbm_bytes = cases[i].hbm;
+    hw.pcie_bw = cases[i].pcie;
+    hw.cxl_bw = cases[i].cxl;
+    policy.sparse_attention = cases[i].sparse;
+    CHECK_STATUS(tt_decide_kv(&kv, 100, &hw, &policy, &place, &bytes), cases[i].status);
+    CHECK(place == cases[i].place && bytes == cases[i].bytes);
+  }
+  tt_hw hw = plan_hw(), bad;
+  policy.sparse_attention = 0;
+  CHECK_STATUS(tt_decide_kv(&kv, UINT64_MAX, &hw, &policy, &place, &bytes), TT_OK);
+  CHECK(place == TT_KV_CXL);                                 // the sum overflows: does not fit
+  CHECK_STATUS(tt_decide_kv(NULL, 1, &hw, &policy, &place, &bytes), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_kv(&kv, 1, NULL, &policy, &place, &bytes), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_kv(&kv, 1, &hw, NULL, &place, &bytes), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_kv(&kv, 1, &hw, &policy, NULL, &bytes), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_kv(&kv, 1, &hw, &policy, &place, NULL), TT_ERROR_INVALID);
+  double *fields[5] = {&bad.hbm_bytes, &bad.hbm_bw, &bad.peak_flops, &bad.pcie_bw, &bad.cxl_bw};
+  static const double wrong[3] = {-1, (double)NAN, (double)INFINITY};
+  for (int f = 0; f < 5; f++)
+    for (int i = 0; i < 3; i++) {
+      bad = hw;
+      *fields[f] = wrong[i];
+      CHECK_STATUS(tt_decide_kv(&kv, 1, &bad, &policy, &place, &bytes), TT_ERROR_INVALID);
+    }
+  bad = hw;
+  bad.sm = -1;
+  CHECK_STATUS(tt_decide_kv(&kv, 1, &bad, &policy, &place, &bytes), TT_ERROR_INVALID);
+  bad = hw;
+  bad.hbm_bw = 0;
+  CHECK_STATUS(tt_decide_kv(&kv, 1, &bad, &policy, &place, &bytes), TT_ERROR_INVALID);
+  policy.sparse_attention = 1;
+  policy.kv_keep = 0;
+  CHECK_STATUS(tt_decide_kv(&kv, 1, &hw, &policy, &place, &bytes), TT_ERROR_INVALID);
+  kv.tokens = kv.layers = INT64_MAX;
+  policy.kv_keep = 1;
+  CHECK_STATUS(tt_decide_kv(&kv, 1, &hw, &policy, &place, &bytes), TT_ERROR_MEMORY);
+}
+
+static void plan_test_latency(void) {
+  tt_layer_cost layers[2] = {{3e9, 1e9}, {3e6, 5e12}};       // the first reads, the second computes
+  tt_hw hw = plan_hw();
+  double seconds;
+  static const double bandwidths[4] = {3e12, 64e9, 100e9, 64e9};
+  for (int place = TT_KV_HBM; place <= TT_KV_SELECTIVE; place++) {
+    CHECK_STATUS(tt_token_latency(layers, 2, 1e9, place, &hw, &seconds), TT_OK);
+    CHECK_CLOSE(seconds, 1e-3 + 5e-3 + 1e9 / bandwidths[place], 1e-15);
+  }
+  hw.pcie_bw = 0;
+  CHECK_STATUS(tt_token_latency(layers, 2, 1e9, TT_KV_PCIE, &hw, &seconds), TT_ERROR_UNSUPPORTED);
+  CHECK_STATUS(tt_token_latency(NULL, 0, 1e9, TT_KV_SELECTIVE, &hw, &seconds), TT_OK);
+  CHECK_CLOSE(seconds, 1e-2, 1e-15);
+  CHECK_STATUS(tt_token_latency(layers, 2, -1, TT_KV_HBM, &hw, &seconds), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_token_latency(layers, 2, (double)NAN, TT_KV_HBM, &hw, &seconds),
+               TT_ERROR_INVALID);
+  CHECK_STATUS(tt_token_latency(layers, -1, 1, TT_KV_HBM, &hw, &seconds), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_token_latency(NULL, 2, 1, TT_KV_HBM, &hw, &seconds), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_token_latency(layers, 2, 1, 4, &hw, &seconds), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_token_latency(layers, 2, 1, -1, &hw, &seconds), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_token_latency(layers, 2, 1, TT_KV_HBM, NULL, &seconds), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_token_latency(layers, 2, 1, TT_KV_HBM, &hw, NULL), TT_ERROR_INVALID);
+  layers[1].flops = (double)NAN;
+  CHECK_STATUS(tt_token_latency(layers, 2, 1, TT_KV_HBM, &hw, &seconds), TT_ERROR_INVALID);
+  layers[1].flops = 1;
+  layers[0].bytes = -1;
+  CHECK_STATUS(tt_token_latency(layers, 2, 1, TT_KV_HBM, &hw, &seconds), TT_ERROR_INVALID);
+}
+
+static void plan_test_decide_budget(void) {
+  // the bounds: 1000 bytes of memory, 2 s, a drop of 0.5
+  enum { HBM = TT_KV_HBM, CXL = TT_KV_CXL };
+  static const struct { tt_demand plan, other; int verdict, index; } cases[] = {
+      {{500, 400, 100, HBM, 2, .5, 1}, {9999, 0, 0, HBM, 1, 0, 1}, TT_DEPLOY, 0},
+      {{500, 400, 101, HBM, 2, .5, 1}, {9999, 0, 0, HBM, 1, 0, 1}, TT_USE_SMALLER_MODEL, -1},
+      {{500, 400, 101, CXL, 2, .5, 1}, {9999, 0, 0, HBM, 1, 0, 1}, TT_DEPLOY, 0},
+      {{900, 400, 101, CXL, 2, .5, 1}, {9999, 0, 0, HBM, 1, 0, 1}, TT_USE_SMALLER_MODEL, -1},
+      {{500, 400, 100, HBM, 2.01, .5, 1}, {9999, 0, 0, HBM, 1, 0, 1}, TT_USE_SMALLER_MODEL, -1},
+      {{500, 400, 100, HBM, 2, .51, 1}, {9999, 0, 0, HBM, 1, 0, 1}, TT_USE_SMALLER_MODEL, -1},
+      {{500, 400, 100, HBM, 2, -.5, 1}, {9999, 0, 0, HBM, 1, 0, 1}, TT_DEPLOY, 0},
+      {{500, 400, 100, HBM, 2, 9, 0}, {9999, 0, 0, HBM, 1, 0, 1}, TT_RETUNE, 0}, // evaluate it
+      {{500, 400, 101, HBM, 2, .5, 1}, {500, 400, 100, HBM, 2, .5, 1}, TT_RETUNE, 1},
+      {{500, 400, 101, HBM, 2, .5, 1}, {500, 400, 100, HBM, 2, 9, 0}, TT_RETUNE, 1},
+      {{500, 400, 100, HBM, 2, .51, 1}, {500, 400, 100, HBM, 2, .51, 1}, TT_USE_SMALLER_MODEL, -1},
+      {{UINT64_MAX, 1, 1, HBM, 2, .5, 1}, {1, UINT64_MAX, 0, HBM, 1, 0, 1},
+       TT_USE_SMALLER_MODEL, -1}};
+  tt_hw hw = plan_hw();
+  tt_policy policy;
+  memset(&policy, 0, sizeof policy);
+  hw.hbm_bytes = 1000;
+  policy.max_latency = 2;
+  policy.max_quality_drop = 0.5;
+  int verdict, index;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    tt_demand plans[2] = {cases[i].plan, cases[i].other};
+    CHECK_STATUS(tt_decide_budget(plans, 2, &hw, &policy, &verdict, &index), TT_OK);
+    CHECK(verdict == cases[i].verdict && index == cases[i].index);
+  }
+  tt_demand plan = cases[4].plan, bad;                       // too slow, until any latency will do
+  CHECK_STATUS(tt_decide_budget(&plan, 1, &hw, &policy, &verdict, &index), TT_OK);
+  CHECK(verdict == TT_USE_SMALLER_MODEL);
+  policy.max_latency = 0;
+  CHECK_STATUS(tt_decide_budget(&plan, 1, &hw, &policy, &verdict, &index), TT_OK);
+  CHECK(verdict == TT_DEPLOY);
+  CHECK_STATUS(tt_decide_budget(NULL, 1, &hw, &policy, &verdict, &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_budget(&plan, 0, &hw, &policy, &verdict, &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_budget(&plan, 1, NULL, &policy, &verdict, &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_budget(&plan, 1, &hw, NULL, &verdict, &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_budget(&plan, 1, &hw, &policy, NULL, &index), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_decide_budget(&plan, 1, &hw, &policy, &verdict, NULL), TT_ERROR_INVALID);
+  bad = plan;
+  bad.latency = -1;
+  CHECK_STATUS(tt_decide_budget(&bad, 1, &hw, &policy, &verdict, &index), TT_ERROR_INVALID);
+  bad = plan;
+  bad.quality_drop = (double)NAN;
+  CHECK_STATUS(tt_decide_budget(&bad, 1, &hw, &policy, &verdict, &index), TT_ERROR_INVALID);
+  bad.evaluated = 0;                                         // then nobody looks at it
+  CHECK_STATUS(tt_decide_budget(&bad, 1, &hw, &policy, &verdict, &index), TT_OK);
+  bad = plan;
+  bad.place = 4;
+  CHECK_STATUS(tt_decide_budget(&bad, 1, &hw, &policy, &verdict, &index), TT_ERROR_INVALID);
+  policy.max_latency = -1;
+  CHECK_STATUS(tt_decide_budget(&plan, 1, &hw, &policy, &verdict, &index), TT_ERROR_INVALID);
+  policy.max_latency = 0;
+  policy.max_quality_drop = (double)NAN;
+  CHECK_STATUS(tt_decide_budget(&plan, 1, &hw, &policy, &verdict, &index), TT_ERROR_INVALID);
+}
+
 static void test_plan(void) {
   plan_test_macs();
   plan_test_macs_of_trains();
@@ -492,4 +1183,18 @@ static void test_plan(void) {
   plan_test_svd_tail();
   plan_test_profile_errors();
   plan_test_smallest_rank();
+  plan_test_knapsack();
+  plan_test_hull();
+  plan_test_budget_errors();
+  plan_test_select();
+  plan_test_select_stops();
+  plan_test_select_floor();
+  plan_test_select_failures();
+  plan_test_select_errors();
+  plan_test_kv_bytes();
+  plan_test_formats();
+  plan_test_decide_layer();
+  plan_test_decide_kv();
+  plan_test_latency();
+  plan_test_decide_budget();
 }
