@@ -61,7 +61,8 @@
      >>open      safetensors and .npy: checking and reading
      >>layer     trains in files
      >>writer    safetensors: writing
-     >>plan      profiles of layers, byte budgets, selection, decisions
+     >>profile   candidates of one layer, built and measured
+     >>plan      byte budgets over many layers, selection, decisions
 
    CONFIGURATION                         define before including, the same in every unit
      TT_IMPLEMENTATION   this unit holds the code (one unit only)
@@ -352,8 +353,8 @@ TTDEF tt_status tt_shape_clip(tt_shape *shape, int max_rank);
 // Numbers in all cores; ranks 0 count as 1. -1 = invalid shape or overflow.
 TTDEF ptrdiff_t tt_shape_params(const tt_shape *shape);
 
-// Multiply-adds of the right-to-left forward pass over one input: sum over k of the numbers in core k
-// times the columns before and the rows after it. Ranks 0 count as 1. -1 = invalid or overflow.
+// Multiply-adds of the right-to-left forward pass over one input: sum over k of the numbers in core
+// k times the columns before and the rows after it. Ranks 0 count as 1. -1 = invalid or overflow.
 TTDEF ptrdiff_t tt_shape_macs(const tt_shape *shape);
 
 // The useful ways to factor rows x cols into `order` cores at a rank: the Pareto set of parameters
@@ -6438,13 +6439,14 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path) {
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ----------------------------------------------------------------------------------------- >>plan
-// Profiles of layers, byte budgets, selection, decisions. A profile builds every candidate and
-// measures it; nothing is estimated. Its (bytes, loss) points go into a multiple-choice knapsack:
-// one point per layer, least total loss within a budget. The greedy walk over the lower convex
-// hulls is the linear relaxation of that problem and off by at most its last step; dynamic
-// programming checks it. Losses of single layers do not add up in a network, so a selection lets
-// the caller's end-to-end score decide batch by batch.
+// -------------------------------------------------------------------------------------- >>profile
+// The profile of a layer: every way to store it that is worth a look, each built and measured;
+// nothing is estimated. Bonds are compared with those of a Gaussian matrix of the same shape: a
+// spectrum that does not differ from it has nothing for a train to find. The dense formats and the
+// SVD are in every profile, because a train that does not beat them at equal bytes is not needed.
+//
+// Spectra are those of the uncut unfoldings, which are read in place through their legs (see
+// >>compress). Candidates of one shape share its F32 train, so that the fit is paid once.
 
 // Not negative and finite?
 static int tt__amount(double value) { return tt__is_finite(value) && value >= 0; }
@@ -6671,18 +6673,19 @@ static tt_status tt__coded_train(const tt__layer_study *study, const tt_candidat
   return tt_quantize(base, candidate->dtype, candidate->group, &options, out, NULL);
 }
 
-// ||W - W^|| / ||W||, from the expanded train.
+// ||W - W^|| / ||W||, from the expanded train. Divided by the largest element, so that no square
+// over- or underflows; the difference comes first, so that an exact train has error 0.
 static tt_status tt__weight_error(tt__pool *pool, const tt__layer_study *study,
                                   const tt_matrix *train, double *error) {
   void *mark = pool->blocks;
   ptrdiff_t count = study->rows * study->cols;
-  double *dense = tt__take_f64(pool, study->rows, study->cols), lost = 0, all = 0;
+  double *dense = tt__take_f64(pool, study->rows, study->cols), lost = 0, all = 0, largest = 0;
   tt_status status = dense ? tt_expand_f64(train, dense) : pool->status;
-  double largest = 0;                                        // squares must not over- or underflow
   for (ptrdiff_t i = 0; i < count; i++)
     if (fabs((double)study->w[i]) > largest) largest = fabs((double)study->w[i]);
   for (ptrdiff_t i = 0; i < count && !status && largest > 0; i++) {
-    double value = (double)study->w[i] / largest, gap = value - dense[i] / largest;
+    double exact = (double)study->w[i], value = exact / largest;
+    double gap = (exact - dense[i]) / largest;
     all += value * value;
     lost += gap * gap;
   }
@@ -6873,6 +6876,18 @@ TTDEF tt_status tt_smallest_rank(const float *w, ptrdiff_t rows, ptrdiff_t cols,
   *error = best;
   return best <= bound ? TT_OK : TT_ERROR_UNSUPPORTED;
 }
+#endif // TT_INFERENCE_ONLY
+
+#ifndef TT_INFERENCE_ONLY
+// ----------------------------------------------------------------------------------------- >>plan
+// Byte budgets over many layers, selection, decisions. Candidates are (bytes, loss) points; to take
+// one per layer with the least total loss within a budget is the multiple-choice knapsack problem.
+// The greedy walk over the lower convex hulls solves its linear relaxation and misses the best
+// choice by at most its last step; dynamic programming checks that.
+//
+// Losses of single layers do not add up in a network. A selection therefore measures the drop that
+// each candidate causes alone, uses that only to order the work, and lets the caller's end-to-end
+// score decide after every batch. The decisions at the end are rules with thresholds, nothing more.
 
 // ---- budgets
 
@@ -7046,7 +7061,7 @@ typedef struct tt__search {
   const tt_plan_layer *layers;
   int num_layers;
   tt_selection *io;
-  tt_plan_layer *probed;                                     // what may be chosen, with measured losses
+  tt_plan_layer *probed;                                     // the points left, losses measured
   int *origin;                                               // of a probed point: its given index
   int *first;                                                // of a layer: its first probed point
   int *trial, *target, *order;                               // (num_layers)
@@ -7113,7 +7128,8 @@ static double tt__target_price(const tt__search *search, int l) {
   return target->loss / (double)(points[0].bytes - target->bytes);
 }
 
-// The targets of all layers, and the layers that change, most compressible first. Returns how many.
+// The targets of all layers, and the layers that change, most compressible first (insertion sort;
+// equal prices keep the order of the layers). No budget asks for the fewest bytes that are left.
 static tt_status tt__find_targets(tt__search *search, int *num_changed) {
   uint64_t budget = search->io->budget, used;
   tt_status status = tt__plan_start(search->probed, search->num_layers, UINT64_MAX, search->target,
@@ -7123,15 +7139,13 @@ static tt_status tt__find_targets(tt__search *search, int *num_changed) {
                             search->target, &search->io->layer);
   *num_changed = 0;
   for (int l = 0; l < search->num_layers && !status; l++) {
+    const tt_plan_point *points = search->probed[l].points;
+    if (points[search->target[l]].bytes >= points[0].bytes) continue; // stays as it is
+    double price = tt__target_price(search, l);
     int at = (*num_changed)++;
-    if (search->probed[l].points[search->target[l]].bytes >= search->probed[l].points[0].bytes)
-      (*num_changed)--;                                      // saves nothing: stays as it is
-    else {
-      for (; at > 0 && tt__target_price(search, search->order[at - 1]) > tt__target_price(search, l);
-           at--)
-        search->order[at] = search->order[at - 1];
-      search->order[at] = l;
-    }
+    for (; at > 0 && price < tt__target_price(search, search->order[at - 1]); at--)
+      search->order[at] = search->order[at - 1];
+    search->order[at] = l;
   }
   return status;
 }

@@ -429,12 +429,11 @@ static void plan_test_smallest_rank(void) {
   for (int i = 0; i < 16; i++) w[i * 17] = (float)(1.0 / (1 << i)), total += pow(0.25, i);
   for (int r = 15; r >= 1; r--) {                            // just above and just below each tail
     tail += pow(0.25, r);
-    CHECK_STATUS(
-        tt_smallest_rank(w, 16, 16, &shape, sqrt(tail / total) * 1.001, NULL, &rank, &error), TT_OK);
+    double cut = sqrt(tail / total);
+    CHECK_STATUS(tt_smallest_rank(w, 16, 16, &shape, cut * 1.001, NULL, &rank, &error), TT_OK);
     CHECK(rank == r);
-    CHECK_CLOSE(error, sqrt(tail / total), 1e-6);
-    CHECK_STATUS(
-        tt_smallest_rank(w, 16, 16, &shape, sqrt(tail / total) * 0.999, NULL, &rank, &error), TT_OK);
+    CHECK_CLOSE(error, cut, 1e-6);
+    CHECK_STATUS(tt_smallest_rank(w, 16, 16, &shape, cut * 0.999, NULL, &rank, &error), TT_OK);
     CHECK(rank == r + 1);
   }
   shape.ranks[1] = 3;
@@ -448,7 +447,7 @@ static void plan_test_smallest_rank(void) {
   CHECK_STATUS(tt_smallest_rank(w, 16, 16, &shape, 1, NULL, &rank, NULL), TT_ERROR_INVALID);
   CHECK_STATUS(tt_smallest_rank(NULL, 16, 16, &shape, 1, NULL, &rank, &error), TT_ERROR_INVALID);
   CHECK_STATUS(tt_smallest_rank(w, 16, 17, &shape, 1, NULL, &rank, &error), TT_ERROR_SHAPE);
-  plan_layer layer = plan_new_layer(12, 16);                 // with inputs: functional, bias included
+  plan_layer layer = plan_new_layer(12, 16);                 // with inputs: functional
   tt_options options = test_options();
   options.inputs = layer.inputs;
   options.bias = layer.bias;
@@ -462,7 +461,8 @@ static void plan_test_smallest_rank(void) {
       tt_matrix train;
       capped.max_rank = rank - lower;
       CHECK_STATUS(tt_compress(layer.w, 12, 16, &shape, &capped, &train, NULL), TT_OK);
-      CHECK_STATUS(tt_functional_error(&train, layer.w, layer.bias, layer.inputs, &measured), TT_OK);
+      CHECK_STATUS(tt_functional_error(&train, layer.w, layer.bias, layer.inputs, &measured),
+                   TT_OK);
       CHECK(lower ? measured > bound : measured <= bound);
       tt_free(&train);
     }
@@ -589,8 +589,8 @@ static void plan_test_hull(void) {
             (b->loss - c->loss) * (double)(b->bytes - a->bytes) - 1e-12);
     }
     for (int i = 0; i < count; i++) {                        // nothing lies below
-      const tt_plan_point *p = &points[i], *first = &points[hull[0]], *last = &points[hull[num - 1]];
-      CHECK(p->bytes >= first->bytes && p->loss >= last->loss);
+      const tt_plan_point *p = &points[i];
+      CHECK(p->bytes >= points[hull[0]].bytes && p->loss >= points[hull[num - 1]].loss);
       for (int j = 1; j < num; j++) {
         const tt_plan_point *a = &points[hull[j - 1]], *b = &points[hull[j]];
         if (p->bytes < a->bytes || p->bytes > b->bytes) continue;
@@ -973,7 +973,8 @@ static void plan_test_decide_layer(void) {
   static const int actions[COUNT] = {TT_KEEP_DENSE, TT_KEEP_DENSE, TT_QUANT_ONLY, TT_QUANT_ONLY,
                                      TT_QUANT_ONLY, TT_SVD,        TT_TT,         TT_TT_QUANT};
   static const size_t bytes[COUNT] = {1000, 500, 252, 141, 109, 90, 0, 0};
-  static const tt_dtype dtypes[COUNT] = {TT_F32, TT_F16, TT_I8, TT_I4, TT_I3, TT_F32, TT_F32, TT_I8};
+  static const tt_dtype dtypes[COUNT] = {TT_F32, TT_F16, TT_I8,  TT_I4,
+                                         TT_I3,  TT_F32, TT_F32, TT_I8};
   tt_policy policy;
   memset(&policy, 0, sizeof policy);
   int index;
