@@ -7383,7 +7383,8 @@ TTDEF tt_status tt_decide_budget(const tt_demand *plans, int count, const tt_hw 
 #endif // TT_IMPLEMENTATION
 
 /* VERSION HISTORY
-     0.1.0  first version: SVD, TT-SVD, algebra, rounding, spectra, formats, forward pass, files
+     0.1.0  first version: SVD, TT-SVD, algebra, rounding, spectra, formats, forward pass, files,
+            planning
 
    LICENCE
    This software is available under two licences: choose whichever you prefer.
