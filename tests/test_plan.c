@@ -25,8 +25,14 @@ static void plan_test_macs(void) {
   CHECK(tt_shape_macs(NULL) == -1);
   shape.rows[0] = shape.rows[1] = shape.rows[2] = shape.cols[0] = INT_MAX;
   CHECK(tt_shape_macs(&shape) == -1);
+  shape.cols[0] = shape.cols[1] = shape.cols[2] = 1;         // the rows alone
+  shape.ranks[1] = shape.ranks[2] = 1;
+  CHECK(tt_shape_macs(&shape) == -1);
   shape.order = 0;
   CHECK(tt_shape_macs(&shape) == -1);
+  int one[2] = {5, 2}, two[2] = {3, 7};
+  shape = test_shape(2, one, two, NULL);                     // ranks 0 count as 1
+  CHECK(tt_shape_macs(&shape) == 15 * 2 + 14 * 3);
 }
 
 // What the forward pass counts is what the shape says, for every shape of the table.
@@ -130,6 +136,9 @@ static void plan_test_search_errors(void) {
   test_heap heap;
   tt_options options = test_options();
   long calls = 0;
+  options.max_rank = -1;
+  CHECK_STATUS(tt_shape_search(384, 1536, 3, 8, &options, found, &count), TT_ERROR_INVALID);
+  options.max_rank = 0;
   for (long n = 0; n <= calls; n++) {
     options.allocator = test_allocator(&heap);
     heap.fail_at = n;
@@ -252,6 +261,19 @@ static void plan_test_bonds(void) {
   CHECK_STATUS(tt_bonds(decayed, 97, 64, &low, NULL, &bond), TT_ERROR_SHAPE);
   decayed[7] = NAN;
   CHECK_STATUS(tt_bonds(decayed, 96, 64, &low, NULL, &bond), TT_ERROR_NONFINITE);
+  tt_options options = test_options();
+  test_heap heap;
+  options.epsilon = -1;
+  CHECK_STATUS(tt_bonds(gauss, 96, 64, &low, &options, &bond), TT_ERROR_INVALID);
+  options.epsilon = 0;
+  long calls = 0;
+  for (long n = 0; n <= calls; n++) {
+    options.allocator = test_allocator(&heap);
+    heap.fail_at = n;
+    CHECK_STATUS(tt_bonds(gauss, 96, 64, &low, &options, &bond), n ? TT_ERROR_MEMORY : TT_OK);
+    if (n == 0) calls = heap.calls;
+    CHECK(heap.live_blocks == 0);
+  }
   free(gauss);
   free(decayed);
 }
@@ -331,6 +353,27 @@ static void plan_test_profiles(void) {
   tt_profile_free(profile);
   CHECK_STATUS(tt_profile_create(vector, 1, 1, NULL, NULL, 0, NULL, &profile), TT_OK);
   tt_profile_free(profile);
+}
+
+// Zero, huge and tiny weights. What a format cannot hold is left out; nothing over- or underflows.
+static void plan_test_extreme_weights(void) {
+  static const float scales[4] = {0, 1e37F, 1e-30F, 1e5F};
+  float w[9 * 8];
+  for (int s = 0; s < 4; s++) {
+    tt_profile *profile;
+    for (int i = 0; i < 72; i++) w[i] = scales[s] * (float)(i * i % 17 - 8);
+    CHECK_STATUS(tt_profile_create(w, 9, 8, NULL, NULL, 0, NULL, &profile), TT_OK);
+    for (int i = 0; i < profile->count; i++) {
+      const tt_candidate *c = &profile->candidates[i];
+      tt_matrix train;
+      CHECK(c->error >= 0 && c->error <= 1.5 && c->bytes > 0);
+      CHECK(s > 0 || c->error == 0);
+      CHECK_STATUS(tt_profile_train(profile, i, w, NULL, &train), TT_OK);
+      CHECK(tt_stored_size(&train) == c->bytes);
+      tt_free(&train);
+    }
+    tt_profile_free(profile);
+  }
 }
 
 // The error of a truncated SVD is its discarded tail.
@@ -644,11 +687,21 @@ static void plan_test_budget_errors(void) {
   layers[1].points = huge;                                   // the sum of bytes overflows
   layers[1].count = 1;
   CHECK_STATUS(tt_plan_budget(layers, 2, UINT64_MAX, choice, NULL), TT_ERROR_MEMORY);
+  CHECK_STATUS(tt_plan_budget(layers, 1, 9, choice, NULL), TT_ERROR_UNSUPPORTED);
+  tt_plan_point free_points[2] = {{0, 1}, {0, 0.5}};         // a budget of nothing
+  tt_plan_layer nothing = {free_points, 2, 1};
+  CHECK_STATUS(tt_plan_exact(&nothing, 1, 0, 0, NULL, choice, NULL), TT_OK);
+  CHECK(choice[0] == 1);
+  CHECK_STATUS(tt_plan_budget(&nothing, 1, 0, choice, NULL), TT_OK);
+  CHECK(choice[0] == 1);
   layers[1].count = 0;
   CHECK_STATUS(tt_plan_budget(layers, 2, 30, choice, NULL), TT_ERROR_INVALID);
   layers[1] = layers[0];
   test_heap heap;
   tt_options options = test_options();
+  options.max_rank = -1;
+  CHECK_STATUS(tt_plan_exact(layers, 2, 30, 0, &options, choice, NULL), TT_ERROR_INVALID);
+  options.max_rank = 0;
   for (long n = 0; n <= 2; n++) {
     options.allocator = test_allocator(&heap);
     heap.fail_at = n;
@@ -778,6 +831,28 @@ static void plan_test_select_floor(void) {
   floor_score = 1.01;                                        // so is the model as it is
   CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_ERROR_UNSUPPORTED);
   CHECK(selection.num_evals == 1 && selection.layer == -1);
+  floor_score = 0.5;                                         // the drop is the stricter bound
+  selection.max_drop = 0.1;
+  CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
+  CHECK(selection.stopped && selection.score >= 0.9);
+}
+
+// Bytes beyond 64 bits: of the smallest points, and of the final state.
+static void plan_test_select_overflow(void) {
+  tt_plan_point points[2] = {{UINT64_MAX, 0}, {UINT64_MAX / 2 + 2, 0}};
+  tt_plan_layer layers[8];
+  plan_model model = plan_new_model(layers);
+  tt_selection selection = plan_selection(&model);
+  int choice[8];
+  layers[0].points = layers[1].points = points;
+  layers[0].count = layers[1].count = 2;
+  CHECK_STATUS(tt_plan_select(layers, 2, &selection, NULL, choice), TT_ERROR_MEMORY);
+  points[1].bytes = 1;
+  CHECK_STATUS(tt_plan_select(layers, 2, &selection, NULL, choice), TT_OK);
+  CHECK(selection.bytes == 2);
+  selection.max_drop = 0;                                    // nothing may change
+  CHECK_STATUS(tt_plan_select(layers, 2, &selection, NULL, choice), TT_ERROR_MEMORY);
+  CHECK(choice[0] == 0 && choice[1] == 0);
 }
 
 // A score that fails, at every call: the last good state is left, and a layer is named.
@@ -838,6 +913,9 @@ static void plan_test_select_errors(void) {
   test_heap heap;
   tt_options options = test_options();
   long calls = 0;
+  options.max_rank = -1;
+  CHECK_STATUS(tt_plan_select(layers, 8, &good, &options, choice), TT_ERROR_INVALID);
+  options.max_rank = 0;
   for (long n = 0; n <= calls; n++) {
     options.allocator = test_allocator(&heap);
     heap.fail_at = n;
@@ -901,6 +979,17 @@ static void plan_test_kv_bytes(void) {
   CHECK(bytes == UINT64_C(1) << 63);
   edge.head_dim = INT64_MAX;
   CHECK_STATUS(tt_kv_bytes(&edge, &bytes), TT_ERROR_MEMORY);
+  for (int large = 0; large < 5; large++) {                  // any one factor may be too much
+    tt_kv one = {3, 3, 3, 3, 3, 64, 0, 1};
+    int64_t *counts[5] = {&one.layers, &one.tokens, &one.batch, &one.heads, &one.head_dim};
+    *counts[large] = INT64_MAX;
+    CHECK_STATUS(tt_kv_bytes(&one, &bytes), TT_ERROR_MEMORY);
+    *counts[large] = INT64_MAX / (3 * 3 * 3 * 24);
+    if (large < 4) CHECK_STATUS(tt_kv_bytes(&one, &bytes), TT_OK);
+  }
+  tt_kv rounded = {1, INT64_MAX, 1, 1, 1, 1, 0, 1 - 1e-16};  // never more tokens than there are
+  CHECK_STATUS(tt_kv_bytes(&rounded, &bytes), TT_OK);
+  CHECK(bytes <= 2 * (uint64_t)INT64_MAX);
   static const double keeps[4] = {0, -0.1, 1.01, (double)NAN};
   for (int i = 0; i < 4; i++) {
     bad = plan_kv();
@@ -991,7 +1080,17 @@ static void plan_test_decide_layer(void) {
     CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_OK);
     CHECK(index == cases[i].wanted);
   }
-  list[F32].error = 0.5;
+  list[TRAIN].error = 0;                                     // the smaller INT4 is the yardstick
+  list[CODED] = list[I4];
+  list[CODED].bytes = 120;
+  list[TRAIN].bytes = 119;
+  CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_OK);
+  CHECK(index == TRAIN);
+  list[TRAIN].bytes = 120;
+  CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_OK);
+  CHECK(index == F32);
+  list[CODED].action = TT_TT_QUANT;
+  list[TRAIN].error = list[F32].error = 0.5;
   CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_ERROR_UNSUPPORTED);
   CHECK(index == -1);
   policy.max_func_err = 1;
@@ -1012,6 +1111,8 @@ static void plan_test_decide_layer(void) {
     list[LOW].error = 1;
   }
   list[LOW].action = TT_TT_QUANT + 1;
+  CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_ERROR_INVALID);
+  list[LOW].action = -1;
   CHECK_STATUS(tt_decide_layer(list, COUNT, &policy, &index), TT_ERROR_INVALID);
 }
 
@@ -1072,6 +1173,9 @@ static void plan_test_decide_kv(void) {
     }
   bad = hw;
   bad.sm = -1;
+  CHECK_STATUS(tt_decide_kv(&kv, 1, &bad, &policy, &place, &bytes), TT_ERROR_INVALID);
+  bad = hw;
+  bad.peak_flops = 0;
   CHECK_STATUS(tt_decide_kv(&kv, 1, &bad, &policy, &place, &bytes), TT_ERROR_INVALID);
   bad = hw;
   bad.hbm_bw = 0;
@@ -1163,6 +1267,8 @@ static void plan_test_decide_budget(void) {
   bad.evaluated = 0;                                         // then nobody looks at it
   CHECK_STATUS(tt_decide_budget(&bad, 1, &hw, &policy, &verdict, &index), TT_OK);
   bad = plan;
+  bad.place = -1;
+  CHECK_STATUS(tt_decide_budget(&bad, 1, &hw, &policy, &verdict, &index), TT_ERROR_INVALID);
   bad.place = 4;
   CHECK_STATUS(tt_decide_budget(&bad, 1, &hw, &policy, &verdict, &index), TT_ERROR_INVALID);
   policy.max_latency = -1;
@@ -1181,6 +1287,7 @@ static void test_plan(void) {
   plan_test_tail_rank();
   plan_test_bonds();
   plan_test_profiles();
+  plan_test_extreme_weights();
   plan_test_svd_tail();
   plan_test_profile_errors();
   plan_test_smallest_rank();
@@ -1190,6 +1297,7 @@ static void test_plan(void) {
   plan_test_select();
   plan_test_select_stops();
   plan_test_select_floor();
+  plan_test_select_overflow();
   plan_test_select_failures();
   plan_test_select_errors();
   plan_test_kv_bytes();
