@@ -2945,11 +2945,14 @@ TTDEF ptrdiff_t tt_shape_macs(const tt_shape *shape) {
 
 // ---- the search for factors
 
-// 316 factorisations of either side make 1e5 pairs; an int has at most 1536 divisors.
+// Every ordered factorisation of the rows is paired with every one of the columns. 316 of either
+// side make 1e5 pairs; an int has at most 1536 divisors. Steps bound the walk through a tree whose
+// leaves may all be out of bounds.
 enum { TT__MAX_FACTORINGS = 316, TT__MAX_DIVISORS = 1536 };
 static const long tt__search_steps = 200000;
 
-// All divisors, ascending, by trial division up to the root. Returns their number.
+// All divisors, ascending, by trial division up to the root: the small ones, then their partners in
+// reverse. Returns their number.
 static int tt__divisors(int size, int *out) {
   int count = 0, small;
   for (int f = 1; f <= size / f; f++) if (size % f == 0) out[count++] = f;
@@ -2959,7 +2962,8 @@ static int tt__divisors(int size, int *out) {
   return count;
 }
 
-// Could `left` factors of at most `largest` make up `rest`?
+// Could `left` factors of at most `largest` make up `rest`? Prunes dead ends: without it a long list
+// of small factors is tried in vain again and again.
 static int tt__can_split(int rest, int left, int largest) {
   double most = 1;
   for (int i = 0; i < left && most < rest; i++) most *= largest;
@@ -3020,6 +3024,8 @@ static int tt__side_factorings(ptrdiff_t size, int order, int *out) {
 }
 
 // Puts a shape into a Pareto list (params rise, multiply-adds fall), which has room for one more.
+// Dropped if another has no more of either; of equals the first stays. Those it beats stand behind
+// it in one piece and are overwritten.
 static void tt__pareto_insert(tt_shape *list, int *count, const tt_shape *shape) {
   ptrdiff_t params = tt_shape_params(shape), macs = tt_shape_macs(shape);
   int at = 0, end;
@@ -3082,7 +3088,7 @@ TTDEF tt_status tt_shape_search(ptrdiff_t rows, ptrdiff_t cols, int order, int r
       order < 1 || order > TT_MAX_ORDER || rank < 1 || !tt__options_valid(given))
     return TT_ERROR_INVALID;
   tt__pool pool = tt__pool_open(&options.allocator);
-  int room = *count;
+  int room = *count;                                         // *count tells what is needed, too
   tt_status status = tt__pareto_shapes(&pool, rows, cols, order, rank, &list, count);
   if (!status && (!shapes || room < *count)) status = TT_ERROR_INVALID;
   if (!status) memcpy(shapes, list, (size_t)*count * sizeof *shapes);
@@ -6453,7 +6459,9 @@ static int tt__amount(double value) { return tt__is_finite(value) && value >= 0;
 
 // ---- Gaussian yardstick and bonds
 
-// Standard normal number `counter` of stream `seed` (Box-Muller on two uniform numbers in (0, 1]).
+// Standard normal number `counter` of stream `seed`, by Box and Muller: two uniform numbers of 53
+// bits in (0, 1], so that the logarithm is finite. A pure function of both arguments: every profile
+// compares with the same Gaussian matrix.
 static double tt__random_normal(unsigned seed, uint64_t counter) {
   double a = (double)((tt__random(seed, 2 * counter) >> 11) + 1) * (1.0 / 9007199254740992.0);
   double b = (double)((tt__random(seed, 2 * counter + 1) >> 11) + 1) * (1.0 / 9007199254740992.0);
@@ -6465,6 +6473,7 @@ TTDEF int tt_tail_rank(const double *values, int count, double epsilon) {
   double tail = 0;
   if (largest == 0 || !tt__is_finite(largest)) return 0;
   for (int i = 0; i < count; i++) total += values[i] / largest * (values[i] / largest);
+  // from the small end, where sums of squares are accurate; a NaN bound keeps every value
   for (int i = count; i > 0; i--) {
     tail += values[i - 1] / largest * (values[i - 1] / largest);
     if (!(tail <= epsilon * epsilon * total)) return i;
@@ -6472,7 +6481,9 @@ TTDEF int tt_tail_rank(const double *values, int count, double epsilon) {
   return 0;
 }
 
-// Singular values of the unfolding of w at bond k, all of them, of w scaled by a power of two.
+// Singular values of the unfolding of w at bond k, all of them, of w scaled by a power of two:
+// entropies and relative tails do not see the scale. The remainder of a TT-SVD that has cut nothing
+// yet is the matrix itself, so its unfolding at any bond is there for the asking.
 static tt_status tt__cut_spectrum(tt__pool *pool, const tt__source *w, const tt_shape *shape, int k,
                                   const tt_options *options, tt__factor *spectrum) {
   tt__remainder whole;
@@ -6486,7 +6497,9 @@ static tt_status tt__cut_spectrum(tt__pool *pool, const tt__source *w, const tt_
   return tt__left_vectors(pool, &view, 0, options->method, options->seed, spectrum);
 }
 
-// Fills the figures of w, or those of the Gaussian matrix, of all bonds.
+// Fills the figures of w, or those of the Gaussian matrix, of all bonds. Page's value for a cut
+// a x b, a <= b, is ln a - a / (2 b); a finite sample of the same shape also has the zeros of the
+// padding and needs no formula.
 static tt_status tt__measure_bonds(tt__pool *pool, const float *w, ptrdiff_t rows, ptrdiff_t cols,
                                    const tt_shape *shape, const tt_options *options, int gaussian,
                                    tt_bond *bonds) {
@@ -6510,7 +6523,7 @@ static tt_status tt__measure_bonds(tt__pool *pool, const float *w, ptrdiff_t row
       bonds[k].tail_ranks[0] = tt_tail_rank(spectrum.values, count, 0.1);
       bonds[k].tail_ranks[1] = tt_tail_rank(spectrum.values, count, 0.01);
     }
-    tt__pool_rewind(pool, mark);
+    tt__pool_rewind(pool, mark);                             // one spectrum at a time
   }
   return status;
 }
@@ -6561,7 +6574,8 @@ typedef struct tt__layer_study {
 } tt__layer_study;
 
 // Factors of a family of trains, ranks 0: 0 the SVD, 1 and 2 TT-matrices of two and three cores, 3
-// the plain train. Returns 0 where the matrix or TT_MAX_ORDER does not allow it.
+// the plain train with two row legs before two column legs, the cheap order for a sweep from the
+// right. Returns 0 where the matrix or TT_MAX_ORDER does not allow it, or memory is short.
 static int tt__family(tt__pool *pool, const tt__layer_study *study, int family, tt_shape *out) {
   static const int orders[TT__FAMILIES] = {2, 2, 3, 4};
   int order = orders[family], count = 0;
@@ -6590,7 +6604,9 @@ static int tt__family(tt__pool *pool, const tt__layer_study *study, int family, 
   return 1;
 }
 
-// Lowers all ranks to the largest cap that leaves at most `most` parameters. Returns 0 if none.
+// Lowers all ranks to the largest cap that leaves at most `most` parameters, by bisection: the
+// number of parameters rises with the cap until all bonds have their useful maximum. Returns 0 if
+// even rank 1 is too much.
 static int tt__fit_ranks(tt_shape *shape, double most) {
   int low = 0, high = INT_MAX;                               // low fits, high does not
   tt_shape trial;
@@ -6604,6 +6620,7 @@ static int tt__fit_ranks(tt_shape *shape, double most) {
   return low > 0 && !tt_shape_clip(shape, low);
 }
 
+// Notes a candidate. What it costs and loses is measured later, on its train.
 static void tt__add_candidate(tt__layer_study *study, int action, const tt_shape *shape,
                               tt_dtype dtype, int group, const tt_bond *bonds) {
   tt_candidate *made = &study->list[study->count++];
@@ -6614,6 +6631,7 @@ static void tt__add_candidate(tt__layer_study *study, int action, const tt_shape
   if (bonds) memcpy(made->bonds, bonds, (size_t)(shape->order - 1) * sizeof *bonds);
 }
 
+// Order 1: the matrix itself. These are what every factorisation has to beat.
 static void tt__add_dense(tt__layer_study *study) {
   tt_shape dense;
   memset(&dense, 0, sizeof dense);
@@ -6641,7 +6659,7 @@ static tt_status tt__add_family(tt__pool *pool, tt__layer_study *study, int fami
   for (int i = 0; i < num_kept && !status; i++) {
     shape = factors;
     if (!tt__fit_ranks(&shape, kept[i] * (double)study->rows * (double)study->cols)) continue;
-    if (!memcmp(&shape, &before, sizeof shape)) continue;
+    if (!memcmp(&shape, &before, sizeof shape)) continue;    // shapes are zeroed behind their order
     tt__add_candidate(study, plain, &shape, TT_F32, 0, bonds);
     tt__add_candidate(study, coded, &shape, TT_I8, TT_GROUP_ROW, bonds);
     tt__add_candidate(study, coded, &shape, TT_I4, 32, bonds);
@@ -6650,7 +6668,8 @@ static tt_status tt__add_family(tt__pool *pool, tt__layer_study *study, int fami
   return status;
 }
 
-// The F32 train of a shape. The dense matrix is exact: no fit, whatever the inputs.
+// The F32 train of a shape, its ranks as caps, fitted to the inputs where there are any. The dense
+// matrix is exact: no fit, whatever the inputs.
 static tt_status tt__base_train(const tt__layer_study *study, const tt_shape *shape,
                                 tt_matrix *out) {
   tt_options options = study->options;
@@ -6662,6 +6681,7 @@ static tt_status tt__base_train(const tt__layer_study *study, const tt_shape *sh
 }
 
 // The candidate's train from the F32 train of its shape; a view of it where that is what it is.
+// Integer codes are chosen for the inputs too; rounding to F16 loses too little to choose.
 static tt_status tt__coded_train(const tt__layer_study *study, const tt_candidate *candidate,
                                  const tt_matrix *base, tt_matrix *out) {
   tt_options options = study->options;
@@ -6694,7 +6714,8 @@ static tt_status tt__weight_error(tt__pool *pool, const tt__layer_study *study,
   return status;
 }
 
-// All errors of one train.
+// All errors of one train. The error for decisions is the one nearest to use: held-out inputs, else
+// those of the fit, else the weights, whose error alone predicts little about a network.
 static tt_status tt__judge(tt__pool *pool, const tt__layer_study *study, const tt_matrix *train,
                            tt_candidate *out) {
   const tt_options *options = &study->options;
@@ -6713,8 +6734,9 @@ static tt_status tt__judge(tt__pool *pool, const tt__layer_study *study, const t
   return status;
 }
 
-// Builds and measures all candidates; neighbours of one shape share its F32 train. A format that
-// cannot hold the values drops its candidate.
+// Builds and measures all candidates in the order of the list, where the F32 train of a shape comes
+// first and its other formats follow. The list is compacted in place: a format that cannot hold the
+// values drops its candidate, good ones move up.
 static tt_status tt__measure_candidates(tt__pool *pool, tt__layer_study *study) {
   tt_matrix base, train;
   tt_status status = TT_OK;
@@ -6748,6 +6770,8 @@ static tt_status tt__measure_candidates(tt__pool *pool, tt__layer_study *study) 
   return status;
 }
 
+// Opens a study: checks what all doors of this section have in common. 16 bytes per element must
+// fit, as the dense matrix is expanded in double.
 static tt_status tt__study(const float *w, ptrdiff_t rows, ptrdiff_t cols, const tt_inputs *heldout,
                            const tt_options *given, tt__layer_study *out) {
   memset(out, 0, sizeof *out);
@@ -6773,7 +6797,7 @@ TTDEF tt_status tt_profile_create(const float *w, ptrdiff_t rows, ptrdiff_t cols
   if (!out || (kept && (num_kept < 0 || num_kept > TT__MAX_KEPT))) status = TT_ERROR_INVALID;
   if (!kept) num_kept = 4;
   if (!kept) kept = usual;
-  for (int i = 0; i < num_kept && !status; i++)
+  for (int i = 0; i < num_kept && !status; i++)              // NaN fails both comparisons
     if (!(kept[i] > 0 && kept[i] <= 1)) status = TT_ERROR_INVALID;
   if (status) return status;
   tt__pool pool = tt__pool_open(&study.options.allocator);
@@ -6784,6 +6808,7 @@ TTDEF tt_status tt_profile_create(const float *w, ptrdiff_t rows, ptrdiff_t cols
   for (int family = 0; family < TT__FAMILIES && !status; family++)
     status = tt__add_family(&pool, &study, family, kept, num_kept);
   if (!status) status = tt__measure_candidates(&pool, &study);
+  // the result is one block: the struct, and the candidates at the next multiple of 64
   size_t size = (size_t)study.count * sizeof(tt_candidate);
   tt_profile *made = NULL;
   if (!status)
@@ -6828,7 +6853,8 @@ TTDEF tt_status tt_profile_train(const tt_profile *profile, int index, const flo
   return status;
 }
 
-// The error that counts, at one rank.
+// The error that counts, at one rank: that of a train made for it, not of a prefix of a larger one,
+// because a fit to inputs is a different train at every rank.
 static tt_status tt__error_at_rank(tt__pool *pool, const tt__layer_study *study,
                                    const tt_shape *factors, int rank, double *error) {
   tt_shape shape = *factors;
@@ -6857,6 +6883,7 @@ TTDEF tt_status tt_smallest_rank(const float *w, ptrdiff_t rows, ptrdiff_t cols,
   if (status) return status;
   widest = *shape;
   status = tt_shape_clip(&widest, 0);
+  // the cap from which on nothing changes: the largest useful rank
   for (int k = 0; k <= shape->order; k++) if (widest.ranks[k] > high) high = widest.ranks[k];
   tt__pool pool = tt__pool_open(&study.options.allocator);
   if (!status) status = tt__error_at_rank(&pool, &study, shape, high, &best);
@@ -6891,13 +6918,14 @@ TTDEF tt_status tt_smallest_rank(const float *w, ptrdiff_t rows, ptrdiff_t cols,
 
 // ---- budgets
 
-// Is there a point, and is every loss a number?
+// Is there a point, and is every loss a number? A loss of Inf would make slopes of NaN.
 static int tt__points_valid(const tt_plan_point *points, int count) {
   int valid = points && count > 0;
   for (int i = 0; valid && i < count; i++) valid = tt__amount(points[i].loss);
   return valid;
 }
 
+// The common door of budgets: layers and a place for their choice.
 static int tt__plan_valid(const tt_plan_layer *layers, int num_layers, const int *choice) {
   int valid = num_layers >= 0 && (num_layers == 0 || (layers && choice));
   for (int l = 0; valid && l < num_layers; l++)
@@ -6915,7 +6943,7 @@ static int tt__hull_start(const tt_plan_point *points, int count) {
   return best;
 }
 
-// Loss that a step between two points saves per byte.
+// Loss that a step between two points saves per byte; `to` has more bytes.
 static double tt__slope(const tt_plan_point *from, const tt_plan_point *to) {
   return (from->loss - to->loss) / (double)(to->bytes - from->bytes);
 }
@@ -6936,6 +6964,7 @@ static int tt__hull_next(const tt_plan_point *points, int count, int at) {
   return best;
 }
 
+// The hull is the path from its start: every next point is seen from the one before.
 TTDEF tt_status tt_plan_hull(const tt_plan_point *points, int count, int *hull, int *num_hull) {
   if (!tt__points_valid(points, count) || !hull || !num_hull) return TT_ERROR_INVALID;
   *num_hull = 0;
@@ -6944,7 +6973,9 @@ TTDEF tt_status tt_plan_hull(const tt_plan_point *points, int count, int *hull, 
   return TT_OK;
 }
 
-// *total += term, *total *= factor: 0 where the result exceeds 64 bits.
+// *total += term, *total *= factor; both return 0 and leave *total where the result exceeds 64
+// bits. Bytes of models are counted in 64 bits, whatever size_t has: a small machine may plan for a
+// large one.
 static int tt__increase_u64(uint64_t *total, uint64_t term) {
   if (term > UINT64_MAX - *total) return 0;
   *total += term;
@@ -6956,7 +6987,8 @@ static int tt__multiply_u64(uint64_t *total, uint64_t factor) {
   return 1;
 }
 
-// Fewest bytes everywhere: MEMORY if their sum overflows, UNSUPPORTED if it exceeds the budget.
+// Fewest bytes everywhere: MEMORY if their sum overflows, UNSUPPORTED if it exceeds the budget. The
+// layer to blame is the one with most bytes: a smaller candidate for it helps most.
 static tt_status tt__plan_start(const tt_plan_layer *layers, int num_layers, uint64_t budget,
                                 int *choice, uint64_t *used, int *layer) {
   uint64_t largest = 0;
@@ -6978,6 +7010,9 @@ static tt_status tt__plan_start(const tt_plan_layer *layers, int num_layers, uin
   return TT_ERROR_UNSUPPORTED;
 }
 
+// Greedy by slope. On a hull slopes only fall, so the order of all steps by slope is one in which
+// each layer takes its own steps in turn: the optimum of the linear relaxation, up to the first
+// step that does not fit. Smaller steps of other layers may still fit behind it.
 TTDEF tt_status tt_plan_budget(const tt_plan_layer *layers, int num_layers, uint64_t budget,
                                int *choice, int *layer) {
   uint64_t used;
@@ -7025,6 +7060,7 @@ static void tt__plan_row(const tt_plan_layer *layer, uint64_t part, int parts, d
   }
 }
 
+// Layer by layer; the table of picks leads back from the full budget to the choice.
 TTDEF tt_status tt_plan_exact(const tt_plan_layer *layers, int num_layers, uint64_t budget,
                               int bins, const tt_options *given, int *choice, int *layer) {
   tt_options options = tt__options(given);
@@ -7077,6 +7113,7 @@ static tt_status tt__score(tt__search *search, int layer, double *score) {
   return TT_ERROR_NONFINITE;
 }
 
+// Everything that a selection needs, so that a lack of memory shows before the first, dear score.
 static tt_status tt__search_open(tt__pool *pool, tt__search *search) {
   ptrdiff_t total = 0, num_layers = search->num_layers;
   for (int l = 0; l < num_layers; l++)
@@ -7090,8 +7127,9 @@ static tt_status tt__search_open(tt__pool *pool, tt__search *search) {
   return total > INT_MAX ? TT_ERROR_MEMORY : pool->status;
 }
 
-// One probe per layer and candidate: its loss is the drop it causes alone. A candidate that alone
-// ends below the floor is refused.
+// One probe per layer and candidate: its loss is the drop it causes alone, 0 where the score rose.
+// A candidate that alone ends below the floor is refused: it leaves the list, which is why the
+// probed points have their own numbers. Point 0 is the layer as it is and is never probed.
 static tt_status tt__probe(tt__pool *pool, tt__search *search) {
   tt_status status = TT_OK;
   int at = 0;
@@ -7122,7 +7160,7 @@ static tt_status tt__probe(tt__pool *pool, tt__search *search) {
   return status;
 }
 
-// Drop per saved byte of the target of a layer.
+// Drop per saved byte of the target of a layer, which has fewer bytes than point 0.
 static double tt__target_price(const tt__search *search, int l) {
   const tt_plan_point *points = search->probed[l].points, *target = &points[search->target[l]];
   return target->loss / (double)(points[0].bytes - target->bytes);
@@ -7150,7 +7188,8 @@ static tt_status tt__find_targets(tt__search *search, int *num_changed) {
   return status;
 }
 
-// Sets layers order[begin..end) to their targets, or back to point 0, in the trial.
+// Sets layers order[begin..end) to their targets, or back to point 0, in the trial. A choice is
+// written in the caller's numbers.
 static void tt__move(tt__search *search, int begin, int end, int compress) {
   for (int i = begin; i < end; i++) {
     int l = search->order[i];
@@ -7158,7 +7197,8 @@ static void tt__move(tt__search *search, int begin, int end, int compress) {
   }
 }
 
-// Compresses order[0..end) and scores it; a good state becomes the choice.
+// Compresses order[0..end), restores what comes later, and scores that; a good state becomes the
+// choice. So the choice is the last good state at every moment, whatever the score does next.
 static tt_status tt__try_prefix(tt__search *search, int end, int num_changed, int *choice,
                                 int *good) {
   double score;
@@ -7173,7 +7213,8 @@ static tt_status tt__try_prefix(tt__search *search, int end, int num_changed, in
 }
 
 // Batch after batch; one that breaks the bound is bisected for its longest good beginning, which is
-// the end.
+// the end: later layers cost more drop per byte, and the bound has been reached. Scores need not
+// fall with every layer; the bisection then finds a good state next to a bad one all the same.
 static tt_status tt__run_batches(tt__search *search, int num_changed, int *choice) {
   int done = 0, good = 1;
   int batch = search->io->batch ? search->io->batch : (num_changed + 7) / 8;
@@ -7195,6 +7236,7 @@ static tt_status tt__run_batches(tt__search *search, int num_changed, int *choic
   return status;
 }
 
+// The steps in order: baseline, probes, targets, batches. Without the baseline there is no bound.
 static tt_status tt__select(tt__pool *pool, tt__search *search, int *choice) {
   tt_selection *io = search->io;
   int num_changed = 0;
@@ -7238,6 +7280,8 @@ TTDEF tt_status tt_plan_select(const tt_plan_layer *layers, int num_layers,
 
 // ---- decisions
 
+// All factors are whole numbers, so the product is exact or an error; only the kept tokens are
+// rounded.
 TTDEF tt_status tt_kv_bytes(const tt_kv *kv, uint64_t *bytes) {
   if (bytes) *bytes = 0;
   if (!kv || !bytes || kv->layers < 0 || kv->tokens < 0 || kv->batch < 0 || kv->heads < 0 ||
@@ -7264,6 +7308,8 @@ TTDEF tt_status tt_kv_bytes(const tt_kv *kv, uint64_t *bytes) {
   return TT_OK;
 }
 
+// Ampere has no FP8 units: forcing FP8 there buys nothing. Ada has the instructions, but whether
+// they pay is for a benchmark. Hopper was built for FP8, Blackwell also for FP4.
 TTDEF tt_status tt_recommend_format(int sm, tt_format_advice *out) {
   if (out) memset(out, 0, sizeof *out);
   if (!out || sm < 1) return TT_ERROR_INVALID;
@@ -7286,6 +7332,8 @@ static int tt__smallest_candidate(const tt_candidate *list, int count, double bo
   return best;
 }
 
+// Three questions in falling order of what they save. The yardstick counts whether or not INT4
+// itself holds the bound: a train that needs more bytes than that has not earned its complexity.
 TTDEF tt_status tt_decide_layer(const tt_candidate *candidates, int count, const tt_policy *policy,
                                 int *index) {
   size_t int4 = 0;                                           // bytes of dense INT4, 0 = not there
@@ -7310,12 +7358,15 @@ TTDEF tt_status tt_decide_layer(const tt_candidate *candidates, int count, const
   return *index < 0 ? TT_ERROR_UNSUPPORTED : TT_OK;
 }
 
+// Every figure a number, and those that divide not zero.
 static int tt__hardware_valid(const tt_hw *hw) {
   return hw && tt__amount(hw->hbm_bytes) && tt__amount(hw->hbm_bw) && hw->hbm_bw > 0 &&
          tt__amount(hw->peak_flops) && hw->peak_flops > 0 && tt__amount(hw->pcie_bw) &&
          tt__amount(hw->cxl_bw) && hw->sm >= 0;
 }
 
+// With a relevance signal from the model only a few entries are read per token, which makes slow
+// memory good enough; without one every entry is read every time.
 TTDEF tt_status tt_decide_kv(const tt_kv *kv, uint64_t weight_bytes, const tt_hw *hw,
                              const tt_policy *policy, int *place, uint64_t *bytes) {
   if (bytes) *bytes = 0;
@@ -7333,6 +7384,7 @@ TTDEF tt_status tt_decide_kv(const tt_kv *kv, uint64_t weight_bytes, const tt_hw
   return off_chip ? TT_OK : TT_ERROR_UNSUPPORTED;
 }
 
+// The roofline of each layer; layers run one after the other, reading and computing overlap.
 TTDEF tt_status tt_token_latency(const tt_layer_cost *layers, int num_layers, double kv_bytes,
                                  int place, const tt_hw *hw, double *seconds) {
   double total = 0;
