@@ -2962,8 +2962,8 @@ static int tt__divisors(int size, int *out) {
   return count;
 }
 
-// Could `left` factors of at most `largest` make up `rest`? Prunes dead ends: without it a long list
-// of small factors is tried in vain again and again.
+// Could `left` factors of at most `largest` make up `rest`? Prunes dead ends: without it a long
+// list of small factors is tried in vain again and again.
 static int tt__can_split(int rest, int left, int largest) {
   double most = 1;
   for (int i = 0; i < left && most < rest; i++) most *= largest;
