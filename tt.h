@@ -508,7 +508,8 @@ typedef struct tt_profile {    // read only; one block
 } tt_profile;
 
 // Smallest rank whose discarded tail sqrt(sum_{i>r} s_i^2) is at most epsilon times the norm; 0 for
-// an empty or zero spectrum. values (count) in any scale, descending.
+// an empty or zero spectrum, count for an epsilon that is not finite. values (count) in any scale,
+// descending.
 TTDEF int tt_tail_rank(const double *values, int count, double epsilon);
 
 // The bonds of w (rows, cols) under a factorisation, each from the SVD of its own uncut unfolding.
@@ -6454,8 +6455,9 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path) {
 // Spectra are those of the uncut unfoldings, which are read in place through their legs (see
 // >>compress). Candidates of one shape share its F32 train, so that the fit is paid once.
 
-// Not negative and finite?
+// Finite and not negative? Finite and in (0, 1]?
 static int tt__amount(double value) { return tt__is_finite(value) && value >= 0; }
+static int tt__share(double value) { return tt__amount(value) && value > 0 && value <= 1; }
 
 // ---- Gaussian yardstick and bonds
 
@@ -6473,10 +6475,11 @@ TTDEF int tt_tail_rank(const double *values, int count, double epsilon) {
   double tail = 0;
   if (largest == 0 || !tt__is_finite(largest)) return 0;
   for (int i = 0; i < count; i++) total += values[i] / largest * (values[i] / largest);
-  // from the small end, where sums of squares are accurate; a NaN bound keeps every value
+  if (!tt__is_finite(epsilon)) return count;
+  // from the small end, where sums of squares are accurate
   for (int i = count; i > 0; i--) {
     tail += values[i - 1] / largest * (values[i - 1] / largest);
-    if (!(tail <= epsilon * epsilon * total)) return i;
+    if (tail > epsilon * epsilon * total) return i;
   }
   return 0;
 }
@@ -6797,8 +6800,8 @@ TTDEF tt_status tt_profile_create(const float *w, ptrdiff_t rows, ptrdiff_t cols
   if (!out || (kept && (num_kept < 0 || num_kept > TT__MAX_KEPT))) status = TT_ERROR_INVALID;
   if (!kept) num_kept = 4;
   if (!kept) kept = usual;
-  for (int i = 0; i < num_kept && !status; i++)              // NaN fails both comparisons
-    if (!(kept[i] > 0 && kept[i] <= 1)) status = TT_ERROR_INVALID;
+  for (int i = 0; i < num_kept && !status; i++)
+    if (!tt__share(kept[i])) status = TT_ERROR_INVALID;
   if (status) return status;
   tt__pool pool = tt__pool_open(&study.options.allocator);
   study.list =
@@ -7041,18 +7044,18 @@ TTDEF tt_status tt_plan_budget(const tt_plan_layer *layers, int num_layers, uint
 }
 
 // One layer of the dynamic programme: least[c] becomes the least loss of the layers so far in at
-// most c parts, picked[c] the point of this layer in it. From above, so that least[c - size] still
-// is that of the layers before.
+// most c parts (DBL_MAX: none fits), picked[c] the point of this layer in it. From above, so that
+// least[c - size] still is that of the layers before.
 static void tt__plan_row(const tt_plan_layer *layer, uint64_t part, int parts, double *least,
                          int *picked) {
   for (int c = parts; c >= 0; c--) {
-    double best = HUGE_VAL;
+    double best = DBL_MAX;
     picked[c] = -1;
     for (int i = 0; i < layer->count; i++) {
       uint64_t size = layer->points[i].bytes / part + (layer->points[i].bytes % part != 0);
-      if (size > (uint64_t)c || least[c - (int)size] > DBL_MAX) continue;
+      if (size > (uint64_t)c || least[c - (int)size] >= DBL_MAX) continue;
       double loss = least[c - (int)size] + layer->weight * layer->points[i].loss;
-      if (picked[c] >= 0 && loss >= best) continue;
+      if (loss >= best) continue;
       best = loss;
       picked[c] = i;
     }
@@ -7286,7 +7289,7 @@ TTDEF tt_status tt_kv_bytes(const tt_kv *kv, uint64_t *bytes) {
   if (bytes) *bytes = 0;
   if (!kv || !bytes || kv->layers < 0 || kv->tokens < 0 || kv->batch < 0 || kv->heads < 0 ||
       kv->head_dim < 0 || kv->bits < 1 || kv->bits > 64 || kv->scale_bytes < 0 ||
-      !(kv->keep > 0 && kv->keep <= 1))
+      !tt__share(kv->keep))
     return TT_ERROR_INVALID;
   uint64_t kept = (uint64_t)kv->tokens, each = (uint64_t)kv->head_dim, total = 2;
   if (kv->keep < 1) {
