@@ -32,7 +32,8 @@
    WHAT IT DOES
      TT-SVD to an error or to ranks; dense, low-rank, tensor train and TT-matrix as one object with
      one forward pass; cores in F64 F32 F16 BF16 FP8 and INT8 to INT2; singular values and entropy
-     of every bond; rounding, sums, products and norms of trains; safetensors in and out, .npy in.
+     of every bond; rounding, sums, products and norms of trains; safetensors in and out, .npy in;
+     the profile of a layer, byte budgets over many, the decision what to deploy.
 
    WHAT IT DOES NOT DO
      Train networks (that stays with your framework), convolutions other than as matrices, complex
@@ -40,7 +41,7 @@
      multiply-adds, so that you see when plain quantisation or a plain SVD serves you better.
 
    CONTENTS                              grep '>>' tt.h is the map
-     (API)       everything public: types, forward pass, compress, formats, algebra, files
+     (API)       everything public: types, forward pass, compress, formats, algebra, planning, files
      >>config    compiler, allocator, checked sizes
      >>number    16-bit to 2-bit codes, bit for bit
      >>random    counter-based random numbers
@@ -568,7 +569,8 @@ TTDEF tt_status tt_plan_hull(const tt_plan_point *points, int count, int *hull, 
 TTDEF tt_status tt_plan_budget(const tt_plan_layer *layers, int num_layers, uint64_t budget,
                                int *choice, int *layer);
 // The best choice, by dynamic programming over `bins` (0 = 10,000) equal parts of the budget; bytes
-// are rounded up to parts, so it is exact where budget <= bins. Memory 4 x layers x bins bytes.
+// are rounded up to parts, so it is exact where budget <= bins; over hundreds of layers the rounding
+// may cost more than the greedy walk loses. Memory 4 x layers x bins bytes; returns as above.
 TTDEF tt_status tt_plan_exact(const tt_plan_layer *layers, int num_layers, uint64_t budget,
                               int bins, const tt_options *options, int *choice, int *layer);
 
