@@ -569,7 +569,7 @@ TTDEF tt_status tt_plan_hull(const tt_plan_point *points, int count, int *hull, 
 TTDEF tt_status tt_plan_budget(const tt_plan_layer *layers, int num_layers, uint64_t budget,
                                int *choice, int *layer);
 // The best choice, by dynamic programming over `bins` (0 = 10,000) equal parts of the budget; bytes
-// are rounded up to parts, so it is exact where budget <= bins; over hundreds of layers the rounding
+// are rounded up to parts, so it is exact where budget <= bins; over hundreds of layers rounding
 // may cost more than the greedy walk loses. Memory 4 x layers x bins bytes; returns as above.
 TTDEF tt_status tt_plan_exact(const tt_plan_layer *layers, int num_layers, uint64_t budget,
                               int bins, const tt_options *options, int *choice, int *layer);
