@@ -6740,38 +6740,27 @@ static tt_status tt__judge(tt__pool *pool, const tt__layer_study *study, const t
 }
 
 // Builds and measures all candidates in the order of the list, where the F32 train of a shape comes
-// first and its other formats follow. The list is compacted in place: a format that cannot hold the
-// values drops its candidate, good ones move up.
+// first and its other formats follow.
 static tt_status tt__measure_candidates(tt__pool *pool, tt__layer_study *study) {
   tt_matrix base, train;
   tt_status status = TT_OK;
-  int good = 0;
   memset(&base, 0, sizeof base);
   for (int i = 0; i < study->count && !status; i++) {
-    tt_candidate *candidate = &study->list[good];
-    *candidate = study->list[i];
-    if (i == 0 || candidate->dtype == TT_F32) {              // the first format of every shape
+    tt_candidate *candidate = &study->list[i];
+    if (candidate->dtype == TT_F32) {
       tt_free(&base);
       status = tt__base_train(study, &candidate->shape, &base);
     }
+    if (!status) status = tt__coded_train(study, candidate, &base, &train);
     if (status) break;
-    status = tt__coded_train(study, candidate, &base, &train);
-    if (status == TT_ERROR_UNSUPPORTED) {
-      status = TT_OK;
-      continue;
-    }
-    if (!status) status = tt__judge(pool, study, &train, candidate);
-    if (!status) {
-      candidate->shape = train.shape;
-      candidate->params = tt_shape_params(&train.shape);
-      candidate->macs = tt_apply_macs(&train, 1);
-      candidate->bytes = tt_stored_size(&train);
-      good++;
-    }
-    if (train.block) tt_free(&train);
+    status = tt__judge(pool, study, &train, candidate);
+    candidate->shape = train.shape;
+    candidate->params = tt_shape_params(&train.shape);
+    candidate->macs = tt_apply_macs(&train, 1);
+    candidate->bytes = tt_stored_size(&train);
+    if (train.block) tt_free(&train);                        // else it is a view of base
   }
   tt_free(&base);
-  study->count = good;
   return status;
 }
 
