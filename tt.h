@@ -55,7 +55,6 @@
      >>round     recompression of trains
      >>entropy   spectra and entropies of bonds
      >>quantize  storage formats of cores
-     >>standin   dropped when merging
      >>apply     the forward pass
      >>file      byte order and streams
      >>json      the one reader of text
@@ -259,8 +258,6 @@ enum tt_svd_method {
 // what decided a rank
 enum tt_limit { TT_LIMIT_NONE = 0, TT_LIMIT_SHAPE, TT_LIMIT_CAP, TT_LIMIT_EPSILON };
 
-typedef struct tt_inputs tt_inputs;
-
 typedef struct tt_options {    // all zero = default: tt_options opt = {0};
   int max_rank;                // 0 = no cap (shape.ranks may cap each bond as well)
   // non-zero: shape.ranks above the useful maximum are an error; max_rank is always lowered
@@ -274,10 +271,6 @@ typedef struct tt_options {    // all zero = default: tt_options opt = {0};
   unsigned seed;               // of the randomised SVD
   tt_allocator allocator;      // zeroed = malloc/free
   // further fields may follow; zero keeps today's behaviour
-  const struct tt_inputs *inputs;
-  const float *bias;
-  const float *row_weights;
-  int diagonal_inputs;
 } tt_options;
 
 typedef struct tt_report {     // what an approximation did
@@ -295,7 +288,6 @@ typedef struct tt_report {     // what an approximation did
   int spectrum_complete;
   ptrdiff_t position;              // index of the offending element for TT_ERROR_NONFINITE, else -1
   int limit[TT_MAX_ORDER];         // enum tt_limit: what decided the rank of bond k
-  double functional_error;
 } tt_report;
 // tails where known, else measured (quantising, refitting): then discarded = 0
 
@@ -447,15 +439,6 @@ TTDEF tt_status tt_create(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
 // memory is borrowed.
 TTDEF void *tt_core_data(tt_matrix *w, int k);
 TTDEF float *tt_bias_data(tt_matrix *w); // NULL if there is no bias
-
-// --------------------------------------------------------------------- stand-in for calibration
-// Dropped when merging.
-TTDEF tt_status tt_inputs_create(ptrdiff_t cols, const tt_options *options, tt_inputs **out); // -
-TTDEF tt_status tt_inputs_add(tt_inputs *inputs, const float *x, ptrdiff_t batch); // (batch, cols)
-TTDEF void tt_inputs_free(tt_inputs *inputs); // NULL is fine
-TTDEF tt_status tt_functional_error(const tt_matrix *w, const float *dense, const float *bias,
-                                    const tt_inputs *inputs, double *out); // see the design
-// end of the stand-in
 
 // ----------------------------------------------------------------------------------------- entropy
 
@@ -4179,8 +4162,6 @@ static int tt__ranks_useful(const tt_shape *shape) {
   return 1;
 }
 
-static tt_status tt__stand_in_bias(const float *w, const tt_options *options, tt_matrix *out);
-
 static tt_status tt__public_compress(const void *w, ptrdiff_t rows, ptrdiff_t cols,
                                      const tt_shape *shape, const tt_options *given, tt_matrix *out,
                                      tt_report *report, int wide) {
@@ -4202,8 +4183,6 @@ static tt_status tt__public_compress(const void *w, ptrdiff_t rows, ptrdiff_t co
   if (!status)
     status = tt__compress_cores(&pool, &input, square, shape, &options, report != NULL, out, &own);
   tt__pool_close(&pool);
-  if (!status && !wide && (options.bias || options.inputs))  // stand-in
-    status = tt__stand_in_bias((const float *)w, &options, out);
   if (report) *report = own;
   return status;
 }
@@ -4461,111 +4440,6 @@ TTDEF size_t tt_stored_size(const tt_matrix *w) {
       return 0;
   }
   return (size_t)total;
-}
-#endif // TT_INFERENCE_ONLY
-
-#ifndef TT_INFERENCE_ONLY
-// --------------------------------------------------------------------------------------- >>standin
-// Stand-in for the calibration statistics, dropped when merging: moments in one pass, the
-// functional error from the dense difference.
-
-struct tt_inputs { ptrdiff_t cols, count; double *sum, *products; tt_allocator allocator; };
-
-TTDEF tt_status tt_inputs_create(ptrdiff_t cols, const tt_options *given, tt_inputs **out) {
-  tt_options options = tt__options(given);
-  ptrdiff_t size = (ptrdiff_t)sizeof(tt_inputs) + cols * (cols + 1) * (ptrdiff_t)sizeof(double);
-  if (!out) return TT_ERROR_INVALID;
-  *out = NULL;
-  if (cols < 1 || !tt__options_valid(given)) return TT_ERROR_INVALID;
-  tt_inputs *made = (tt_inputs *)tt__allocate(&options.allocator, size);
-  if (!made) return TT_ERROR_MEMORY;
-  memset(made, 0, (size_t)size);
-  made->cols = cols;
-  made->sum = (double *)(void *)(made + 1);
-  made->products = made->sum + cols;
-  made->allocator = options.allocator;
-  *out = made;
-  return TT_OK;
-}
-
-TTDEF tt_status tt_inputs_add(tt_inputs *inputs, const float *x, ptrdiff_t batch) {
-  if (!inputs || batch < 0 || (batch && !x)) return TT_ERROR_INVALID;
-  ptrdiff_t n = inputs->cols;
-  for (ptrdiff_t b = 0; b < batch; b++)
-    for (ptrdiff_t i = 0; i < n; i++) {
-      inputs->sum[i] += (double)x[b * n + i];
-      for (ptrdiff_t j = 0; j < n; j++)
-        inputs->products[i * n + j] += (double)x[b * n + i] * (double)x[b * n + j];
-    }
-  inputs->count += batch;
-  return TT_OK;
-}
-
-TTDEF void tt_inputs_free(tt_inputs *inputs) {
-  if (!inputs) return;
-  tt_allocator allocator = inputs->allocator;
-  tt__release(&allocator, inputs);
-}
-
-// mean of ||e (x - mean)||^2 for the row e
-static double tt__stand_in_row(const tt_inputs *inputs, const double *e, double *shift) {
-  ptrdiff_t n = inputs->cols;
-  double total = 0;
-  *shift = 0;
-  for (ptrdiff_t i = 0; i < n; i++) {
-    *shift += e[i] * inputs->sum[i] / (double)inputs->count;
-    for (ptrdiff_t j = 0; j < n; j++)
-      total += e[i] * e[j] * inputs->products[i * n + j] / (double)inputs->count;
-  }
-  return total - *shift * *shift;
-}
-
-TTDEF tt_status tt_functional_error(const tt_matrix *w, const float *dense, const float *bias,
-                                    const tt_inputs *inputs, double *out) {
-  if (!tt__valid(w) || !dense || !inputs || !out || inputs->cols != w->cols || !inputs->count)
-    return TT_ERROR_INVALID;
-  tt__pool pool = tt__pool_open(&inputs->allocator);
-  double *e = tt__take_f64(&pool, w->rows, w->cols), lost = 0, all = 0, shift;
-  tt_status status = pool.status ? pool.status : tt_expand_f64(w, e);
-  for (ptrdiff_t i = 0; i < w->rows && !status; i++) {
-    double *row = e + i * w->cols;
-    double offset = (double)(bias ? bias[i] : 0) - (double)(w->bias ? w->bias[i] : 0);
-    for (ptrdiff_t j = 0; j < w->cols; j++) row[j] = (double)dense[i * w->cols + j] - row[j];
-    lost += tt__stand_in_row(inputs, row, &shift);
-    lost += (shift + offset) * (shift + offset);
-    for (ptrdiff_t j = 0; j < w->cols; j++) row[j] = (double)dense[i * w->cols + j];
-    all += tt__stand_in_row(inputs, row, &shift);
-  }
-  tt__pool_close(&pool);
-  if (!status) *out = all > 0 ? sqrt((lost > 0 ? lost : 0) / all) : 0;
-  return status;
-}
-
-// The same train with a bias, corrected for the mean input.
-static tt_status tt__stand_in_bias(const float *w, const tt_options *options, tt_matrix *out) {
-  tt_matrix plain = *out, made;
-  tt__pool pool = tt__pool_open(&options->allocator);
-  double *e = tt__take_f64(&pool, plain.rows, plain.cols);
-  tt_status status = pool.status ? pool.status : tt_expand_f64(&plain, e);
-  if (!status) status = tt__train_allocate(&plain, 1, &options->allocator, &made);
-  for (ptrdiff_t i = 0; i < plain.rows && !status; i++) {
-    double sum = options->bias ? (double)options->bias[i] : 0;
-    for (ptrdiff_t j = 0; j < plain.cols && options->inputs; j++)
-      sum += ((double)w[i * plain.cols + j] - e[i * plain.cols + j]) * options->inputs->sum[j] /
-             (double)options->inputs->count;
-    ((float *)made.bias)[i] = (float)sum;
-  }
-  for (int k = 0; k < plain.shape.order && !status; k++) {
-    ptrdiff_t data, scales;
-    tt__core_sizes(&plain, k, &data, &scales);
-    memcpy((void *)made.cores[k].data, plain.cores[k].data, (size_t)data);
-    if (scales) memcpy((void *)made.cores[k].scales, plain.cores[k].scales, (size_t)scales);
-    made.cores[k].scale = plain.cores[k].scale;
-  }
-  tt__pool_close(&pool);
-  tt_free(out);
-  if (!status) *out = made;
-  return status;
 }
 #endif // TT_INFERENCE_ONLY
 
