@@ -32,8 +32,9 @@
    WHAT IT DOES
      TT-SVD to an error or to ranks; dense, low-rank, tensor train and TT-matrix as one object with
      one forward pass; cores in F64 F32 F16 BF16 FP8 and INT8 to INT2; singular values and entropy
-     of every bond; rounding, sums, products and norms of trains; gradients with SGD and Adam, also
-     through quantisation; safetensors in and out, .npy in.
+     of every bond; rounding, sums, products and norms of trains; fits to the outputs of a layer
+     from samples of its inputs; gradients with SGD and Adam, also through quantisation; the profile
+     of a layer, byte budgets over many, what to deploy; safetensors in and out, .npy in.
 
    WHAT IT DOES NOT DO
      Train whole networks (losses, data and other layers are yours or your framework's),
@@ -42,7 +43,7 @@
      or a plain SVD serves you better.
 
    CONTENTS                              grep '>>' tt.h is the map
-     (API)       everything public: types, forward pass, compress, formats, gradients, files
+     (API)       everything public: forward pass, compress, formats, algebra, planning, files
      >>config    compiler, allocator, checked sizes
      >>number    16-bit to 2-bit codes, bit for bit
      >>random    counter-based random numbers
@@ -66,6 +67,8 @@
      >>open      safetensors and .npy: checking and reading
      >>layer     trains in files
      >>writer    safetensors: writing
+     >>profile   candidates of one layer, built and measured
+     >>plan      byte budgets over many layers, selection, decisions
 
    CONFIGURATION                         define before including, the same in every unit
      TT_IMPLEMENTATION   this unit holds the code (one unit only)
@@ -452,6 +455,23 @@ TTDEF tt_status tt_shape_clip(tt_shape *shape, int max_rank);
 // Numbers in all cores; ranks 0 count as 1. -1 = invalid shape or overflow.
 TTDEF ptrdiff_t tt_shape_params(const tt_shape *shape);
 
+// Multiply-adds of the right-to-left forward pass over one input: sum over k of the numbers in core
+// k times the columns before and the rows after it. Ranks 0 count as 1. -1 = invalid or overflow.
+TTDEF ptrdiff_t tt_shape_macs(const tt_shape *shape);
+
+// The useful ways to factor rows x cols into `order` cores at a rank: the Pareto set of parameters
+// and multiply-adds (right to left, where large rows[k]/cols[k] first is cheap), fewest parameters
+// first. A size without useful factors is padded by at most 1/16. rows/cols of a core stay within a
+// factor of 4 of (rows/cols)^(1/order) where that is possible: beyond it lies the low-rank
+// factorisation, which needs no search.
+//   rank     of every bond, lowered to the useful maximum; the shapes carry these ranks
+//   shapes   room for *count of them; *count becomes their number
+// Cost     at most 100,000 pairs of factorisations; of more, the most balanced are tried.
+// Returns  TT_OK; INVALID (arguments, or too little room: *count is then what is needed); MEMORY;
+//          UNSUPPORTED (no shape: more cores than factors; *count is 0).
+TTDEF tt_status tt_shape_search(ptrdiff_t rows, ptrdiff_t cols, int order, int rank,
+                                const tt_options *options, tt_shape *shapes, int *count);
+
 // --------------------------------------------------------------------------------- storage formats
 
 // The same train with cores in another format. Cores keep their sweep; ranks and bias are
@@ -465,8 +485,8 @@ TTDEF ptrdiff_t tt_shape_params(const tt_shape *shape);
 //   options  inputs or row_weights: scales and codes are chosen for the outputs. Clipping with the
 //            smallest squared error; for order 1 the error of each column is passed on to those
 //            behind it [Frantar23], for longer trains the cores behind a coded one are fitted
-//            again; the bias makes up for the mean. Cost of order 1: 2 rows cols^2 + cols^3 flops. Entries
-//            beyond 1e90 or all below 1e-90 are then UNSUPPORTED.
+//            again; the bias makes up for the mean. Cost of order 1: 2 rows cols^2 + cols^3 flops.
+//            Entries beyond 1e90 or all below 1e-90 are then UNSUPPORTED.
 //   report   relative_error is measured: the norm of the difference of the two trains
 // Returns    TT_OK; INVALID; UNSUPPORTED (groups for a float format, values outside its range);
 // MEMORY; NONFINITE.
@@ -643,6 +663,205 @@ TTDEF double tt_entropy(const double *values, int count, double alpha);
 // exp of the von Neumann entropy: how many equal singular values would be this entangled. At least
 // 1.
 TTDEF double tt_effective_rank(const double *values, int count);
+
+// ---------------------------------------------------------------------------------------- planning
+// Which layers to compress, into what, for a number of bytes. Everything is measured on the trains
+// themselves; what a layer's error does to the whole model only the caller's own score can say.
+
+enum tt_action { TT_KEEP_DENSE = 0, TT_QUANT_ONLY, TT_SVD, TT_SVD_QUANT, TT_TT, TT_TT_QUANT };
+
+// The Schmidt spectrum of one bond of an uncut matrix, beside that of a Gaussian matrix of the same
+// shape. Entropies in nats.
+typedef struct tt_bond {
+  double entropy, effective_rank, gaussian_entropy, gaussian_effective_rank;
+  double share;                // entropy / ln(smaller side), 0..1
+  int tail_ranks[2];           // smallest ranks that leave out at most 0.1 and 0.01 of the norm
+} tt_bond;
+
+typedef struct tt_candidate {  // one way to store a layer
+  int action;                  // enum tt_action
+  tt_shape shape;              // factors and ranks
+  tt_dtype dtype;
+  int group;
+  ptrdiff_t params, macs;      // numbers in all cores; tt_apply_macs for one input
+  size_t bytes;                // tt_stored_size, bias included
+  double weight_error;         // ||W - W^|| / ||W||
+  // tt_functional_error on the inputs given to fit and on those held out; 0 without
+  double calibration_error, heldout_error;
+  double error;                // for decisions: held out, else calibration, else weights
+  tt_bond bonds[TT_MAX_ORDER]; // order - 1 of them
+} tt_candidate;
+
+typedef struct tt_profile {    // read only; one block
+  ptrdiff_t rows, cols;
+  int count;
+  const tt_candidate *candidates;
+  tt_allocator allocator;
+} tt_profile;
+
+// Smallest rank whose discarded tail sqrt(sum_{i>r} s_i^2) is at most epsilon times the norm; 0 for
+// an empty or zero spectrum, count for an epsilon that is not finite. values (count) in any scale,
+// descending.
+TTDEF int tt_tail_rank(const double *values, int count, double epsilon);
+
+// The bonds of w (rows, cols) under a factorisation, each from the SVD of its own uncut unfolding.
+//   shape    factors (ranks are ignored)         bonds  (shape->order - 1)
+// Cost     two SVDs per bond, of w and of a Gaussian matrix. Returns as tt_compress.
+TTDEF tt_status tt_bonds(const float *w, ptrdiff_t rows, ptrdiff_t cols, const tt_shape *shape,
+                         const tt_options *options, tt_bond *bonds);
+
+// All candidates of one layer: dense F32 and F16; INT8 per row, INT4 and INT3 in groups of 32; and
+// for every kept share the SVD, TT-matrices of two and three cores (tt_shape_search) and the plain
+// train (row legs first), each in F32, INT8 and INT4. Ranks are the largest that keep at most that
+// share of the parameters; what a small matrix cannot give is left out.
+//   heldout  inputs for heldout_error, or NULL
+//   kept     (num_kept, at most 16) shares in (0, 1]; NULL = 1/2, 1/3, 1/5, 1/10
+//   options  inputs, bias, method, seed, allocator; formats and ranks are those of the candidates
+// Cost     one tt_compress per factorised shape, one tt_quantize and tt_expand per candidate.
+// Returns  TT_OK and a profile for tt_profile_free; else as tt_compress, *out = NULL.
+TTDEF tt_status tt_profile_create(const float *w, ptrdiff_t rows, ptrdiff_t cols,
+                                  const tt_inputs *heldout, const double *kept, int num_kept,
+                                  const tt_options *options, tt_profile **out);
+TTDEF void tt_profile_free(tt_profile *profile); // NULL is fine
+// Candidate `index` again, from the same w and options. Returns as tt_compress.
+TTDEF tt_status tt_profile_train(const tt_profile *profile, int index, const float *w,
+                                 const tt_options *options, tt_matrix *out);
+
+// Smallest max_rank whose error is at most `bound`: functional with options->inputs, else of the
+// weights. *rank was measured, and so was *rank - 1 (too coarse). By bisection, one tt_compress per
+// step; where the error does not fall with the rank, a rank that meets the bound all the same.
+// Returns  as tt_compress; INVALID (bound < 0 or NaN); UNSUPPORTED: even the largest rank fails
+//          (*rank and *error are then those of it).
+TTDEF tt_status tt_smallest_rank(const float *w, ptrdiff_t rows, ptrdiff_t cols,
+                                 const tt_shape *shape, double bound, const tt_options *options,
+                                 int *rank, double *error);
+
+// ---- a byte budget over many layers
+
+typedef struct tt_plan_point { uint64_t bytes; double loss; } tt_plan_point; // loss >= 0
+typedef struct tt_plan_layer {
+  const tt_plan_point *points; // (count), in any order
+  int count;
+  double weight;               // of its losses: 1 / ||W G^1/2||^2, or from a probe; >= 0
+} tt_plan_layer;
+
+// Indices of the lower convex hull of points, fewest bytes first: bytes rise, loss falls, and each
+// step buys less than the one before. hull (count) entries; *num_hull becomes their number.
+// Returns TT_OK; INVALID (no point; a loss that is negative or not finite).
+TTDEF tt_status tt_plan_hull(const tt_plan_point *points, int count, int *hull, int *num_hull);
+
+// One point per layer within `budget` bytes: from the fewest bytes on, always the hull step that
+// buys most loss per byte and fits. At most one step worse than the best choice of all.
+//   choice   (num_layers) indices of points        layer  may be NULL
+// Cost     (steps taken) x (all points); allocates nothing.
+// Returns  TT_OK; INVALID; MEMORY (bytes overflow); UNSUPPORTED: even the fewest bytes exceed the
+//          budget. choice then holds those, *layer the index of the largest of them (else -1).
+// Source   linear relaxation of the multiple-choice knapsack problem (Sinha, Zoltners 1979).
+TTDEF tt_status tt_plan_budget(const tt_plan_layer *layers, int num_layers, uint64_t budget,
+                               int *choice, int *layer);
+// The best choice, by dynamic programming over `bins` (0 = 10,000) equal parts of the budget; bytes
+// are rounded up to parts, so it is exact where budget <= bins; over hundreds of layers rounding
+// may cost more than the greedy walk loses. Memory 4 x layers x bins bytes; returns as above.
+TTDEF tt_status tt_plan_exact(const tt_plan_layer *layers, int num_layers, uint64_t budget,
+                              int bins, const tt_options *options, int *choice, int *layer);
+
+typedef struct tt_selection {
+  // given: score of the whole model with these choices, larger is better; NaN or Inf = it failed
+  double (*eval)(void *user, const int *choice, int num_layers);
+  void *user;
+  uint64_t budget;             // bytes; 0 = as few as the candidates allow
+  double max_drop;             // of the score against choice 0 in every layer
+  const double *floor;         // score below which nothing may end, or NULL
+  int batch;                   // layers compressed between two scores; 0 = an eighth of them
+  // found
+  double baseline, score;      // with choice 0 everywhere; with the final choice
+  uint64_t bytes;              // of the final choice
+  int num_evals, num_refused;  // candidates refused because they alone end below the floor
+  int stopped;                 // 1: a batch broke a bound and was bisected, nothing tried after it
+  int layer;                   // that broke it, or where an error happened; else -1
+} tt_selection;
+
+// Greedy selection. Point 0 of every layer is the layer as it is. One probe per (layer, candidate)
+// replaces the loss of the point by the drop it causes alone (given losses and weights are not
+// used); tt_plan_budget finds the target; layers go there in batches, least drop per saved byte
+// first. A batch after which the score breaks max_drop or the floor is bisected, the last good
+// state restored, and the selection ends: TT_OK, stopped = 1, perhaps above the budget.
+//   choice   (num_layers), always the last good state, also on error
+// Returns  TT_OK; INVALID; MEMORY; NONFINITE (eval failed); UNSUPPORTED (the baseline is below the
+//          floor, or the budget cannot be met); selection->layer says where.
+TTDEF tt_status tt_plan_select(const tt_plan_layer *layers, int num_layers,
+                               tt_selection *selection, const tt_options *options, int *choice);
+
+// ---- decisions
+
+typedef struct tt_kv {         // keys and values of a transformer; every count >= 0
+  int64_t layers, tokens, batch, heads, head_dim; // tokens per sequence, heads of keys
+  int bits;                    // of one number, 1..64
+  int scale_bytes;             // per (token, head), e.g. 2 for one F16 scale
+  double keep;                 // share of the tokens that is kept, in (0, 1], to the nearest token
+} tt_kv;
+
+typedef struct tt_hw {         // bytes, bytes per second, flops per second; pcie and cxl 0 = absent
+  double hbm_bytes, hbm_bw, peak_flops, pcie_bw, cxl_bw;
+  int sm;                      // compute capability times 10 (90 = Hopper), 0 = not NVIDIA
+} tt_hw;
+
+typedef struct tt_policy {
+  double max_func_err;         // of a layer, on held-out inputs
+  double max_quality_drop;     // of the whole model
+  double max_latency;          // seconds per token; 0 = any
+  int sparse_attention;        // non-zero: the model names the entries it needs
+  double kv_keep;              // share it keeps then, in (0, 1]
+} tt_policy;
+
+// Bytes of keys and values: 2 layers batch heads kept (ceil(head_dim bits / 8) + scale_bytes).
+// Returns TT_OK; INVALID; MEMORY (over 2^64 - 1; *bytes = 0).
+TTDEF tt_status tt_kv_bytes(const tt_kv *kv, uint64_t *bytes);
+
+typedef struct tt_format_advice {
+  tt_dtype dtype;              // TT_F16, TT_I8 or TT_E4M3
+  tt_dtype alternative;        // the same, or what to measure against it
+  int benchmark;               // 1: measure both before choosing
+  int fp4;                     // 1: FP4 exists; an opt-in, after validating the accuracy
+} tt_format_advice;
+// Number format by GPU generation: below sm_80 F16; 80..88 INT8; 89 INT8 or FP8, benchmark; 90..99
+// FP8; from 100 FP8, FP4 as opt-in. INVALID for sm < 1.
+TTDEF tt_status tt_recommend_format(int sm, tt_format_advice *out);
+
+// The candidate with fewest bytes among those with error <= policy->max_func_err and fewer bytes
+// than dense INT4; else the smallest quantised dense one within the bound; else the smallest dense
+// one within it (F32 has error 0). Without an INT4 candidate nothing factorised is taken.
+// Returns TT_OK and *index, whose action is the decision; INVALID; UNSUPPORTED (none within the
+// bound, *index = -1).
+TTDEF tt_status tt_decide_layer(const tt_candidate *candidates, int count, const tt_policy *policy,
+                                int *index);
+
+enum tt_place { TT_KV_HBM = 0, TT_KV_PCIE, TT_KV_CXL, TT_KV_SELECTIVE };
+// Where keys and values go, and how many bytes they are. Sparse attention (kv_keep of the tokens):
+// SELECTIVE. Dense (all tokens, kv->keep is not read): HBM if they fit beside the weights, else the
+// faster of PCIe and CXL. Returns TT_OK; INVALID; MEMORY; UNSUPPORTED (there is neither).
+TTDEF tt_status tt_decide_kv(const tt_kv *kv, uint64_t weight_bytes, const tt_hw *hw,
+                             const tt_policy *policy, int *place, uint64_t *bytes);
+
+typedef struct tt_layer_cost { double bytes, flops; } tt_layer_cost; // read and done per token
+// Seconds per token: sum over layers of max(bytes / hbm_bw, flops / peak) + kv_bytes / bandwidth of
+// their place (SELECTIVE: PCIe, else CXL). INVALID; UNSUPPORTED (the place does not exist).
+TTDEF tt_status tt_token_latency(const tt_layer_cost *layers, int num_layers, double kv_bytes,
+                                 int place, const tt_hw *hw, double *seconds);
+
+typedef struct tt_demand {     // what one plan asks for
+  uint64_t weight_bytes, kv_bytes, scratch_bytes;
+  int place;                   // enum tt_place
+  double latency;              // tt_token_latency
+  double quality_drop;         // end to end; read only if evaluated
+  int evaluated;
+} tt_demand;
+enum tt_verdict { TT_DEPLOY = 0, TT_RETUNE, TT_USE_SMALLER_MODEL };
+// DEPLOY: plans[0] fits the memory (keys and values count where they live in HBM), the latency, and
+// was evaluated within the quality drop. RETUNE: it does not, but another plan does, or might (not
+// evaluated yet); *index names it. USE_SMALLER_MODEL: none can. Returns TT_OK; INVALID.
+TTDEF tt_status tt_decide_budget(const tt_demand *plans, int count, const tt_hw *hw,
+                                 const tt_policy *policy, int *verdict, int *index);
 
 // ---------------------------------------------------------------------------------- linear algebra
 // What the library itself uses, for anyone. Row-major; float versions compute in double inside (but
@@ -2965,9 +3184,8 @@ static double tt__split(ptrdiff_t size, int order, int *out) {
   for (int left = order; left > 0; left--) {
     double root = pow((double)size, 1.0 / left);
     ptrdiff_t best = size;
-    for (ptrdiff_t f = 1; f <= size && (double)f < 2 * root + 2; f++)
+    for (ptrdiff_t f = 1; left > 1 && f <= size && (double)f < 2 * root + 2; f++)
       if (size % f == 0 && fabs(log((double)f / root)) < fabs(log((double)best / root))) best = f;
-    if (left == 1) best = size;
     spread += fabs(log((double)best / root));
     out[order - left] = (int)best;
     size /= best;
@@ -3007,6 +3225,175 @@ TTDEF tt_status tt_shape_factor(ptrdiff_t rows, ptrdiff_t cols, int order, tt_sh
   tt__balanced(cols, order, out->cols);
   return TT_OK;
 }
+
+TTDEF ptrdiff_t tt_shape_macs(const tt_shape *shape) {
+  if (!shape || !tt__factors_valid(shape)) return -1;
+  tt_shape counted = *shape;
+  ptrdiff_t total = 0;
+  for (int k = 0; k <= shape->order; k++) if (counted.ranks[k] == 0) counted.ranks[k] = 1;
+  for (int k = 0; k < shape->order; k++) {
+    ptrdiff_t macs = tt__core_count(&counted, k), before = tt__leg_product(shape, 0, k, 0, 1),
+              after = tt__leg_product(shape, k + 1, shape->order, 1, 0);
+    if (macs < 0 || before < 0 || after < 0 || !tt__multiply(&macs, before) ||
+        !tt__multiply(&macs, after) || !tt__increase(&total, macs))
+      return -1;
+  }
+  return total;
+}
+
+// ---- the search for factors
+
+// Every ordered factorisation of the rows is paired with every one of the columns. 316 of either
+// side make 1e5 pairs; an int has at most 1536 divisors. Steps bound the walk through a tree whose
+// leaves may all be out of bounds.
+enum { TT__MAX_FACTORINGS = 316, TT__MAX_DIVISORS = 1536 };
+static const long tt__search_steps = 200000;
+
+// All divisors, ascending, by trial division up to the root: the small ones, then their partners in
+// reverse. Returns their number.
+static int tt__divisors(int size, int *out) {
+  int count = 0, small;
+  for (int f = 1; f <= size / f; f++) if (size % f == 0) out[count++] = f;
+  small = count;
+  for (int i = small - 1; i >= 0; i--)
+    if (size / out[i] != out[i]) out[count++] = size / out[i];
+  return count;
+}
+
+// Could `left` factors of at most `largest` make up `rest`? Prunes dead ends: without it a long
+// list of small factors is tried in vain again and again.
+static int tt__can_split(int rest, int left, int largest) {
+  double most = 1;
+  for (int i = 0; i < left && most < rest; i++) most *= largest;
+  return most >= rest;
+}
+
+// Ordered factorisations of the last divisor into factors of at most `largest`, the first `room` of
+// them: depth first, one choice per level, with the levels on a stack of our own. Returns how many.
+static int tt__factorizations(const int *divisors, int num, int order, int largest, int room,
+                              int *out) {
+  int rest[TT_MAX_ORDER], next[TT_MAX_ORDER], chosen[TT_MAX_ORDER], level = 0, count = 0;
+  rest[0] = divisors[num - 1];
+  next[0] = 0;
+  for (long step = 0; level >= 0 && count < room && step < tt__search_steps; step++) {
+    int i = next[level], last = level == order - 1;
+    while (!last && i < num && divisors[i] <= largest && rest[level] % divisors[i]) i++;
+    if (last) {
+      chosen[level] = rest[level];                           // what is left
+      if (rest[level] <= largest)
+        memcpy(out + count++ * order, chosen, (size_t)order * sizeof(int));
+    }
+    if (last || i == num || divisors[i] > largest) {
+      level--;
+      continue;
+    }
+    next[level] = i + 1;
+    chosen[level] = divisors[i];
+    if (!tt__can_split(rest[level] / divisors[i], order - 1 - level, largest)) continue;
+    rest[level + 1] = rest[level] / divisors[i];
+    next[++level] = 0;
+  }
+  return count;
+}
+
+// Factorisations of one side, the most balanced if there are too many: the bound on the largest
+// factor rises while the list fits. A list whose best largest factor is over four times the root is
+// useless; the size is then padded, if that helps. out: 316 times order. Returns their number.
+static int tt__side_factorings(ptrdiff_t size, int order, int *out) {
+  int divisors[TT__MAX_DIVISORS], padded[TT_MAX_ORDER], extra[TT_MAX_ORDER], count = 0, best = 0;
+  int num = tt__divisors((int)size, divisors), first = 0;
+  ptrdiff_t product = 1;
+  while (!tt__factorizations(divisors, num, order, divisors[first], 1, extra)) first++;
+  if (divisors[first] > 4 * pow((double)size, 1.0 / order)) {
+    tt__balanced(size, order, padded);
+    for (int k = 0; k < order; k++) product *= padded[k];
+    if (product > size && product <= INT_MAX) {
+      num = tt__divisors((int)product, divisors);
+      for (first = 0; divisors[first] < padded[order - 1];) first++;
+    }
+  }
+  for (int i = first; i < num; i++) {
+    count = tt__factorizations(divisors, num, order, divisors[i], TT__MAX_FACTORINGS, out);
+    if (count == TT__MAX_FACTORINGS) break;
+    best = i;
+  }
+  if (count < TT__MAX_FACTORINGS || best < first) return count;
+  return tt__factorizations(divisors, num, order, divisors[best], TT__MAX_FACTORINGS, out);
+}
+
+// Puts a shape into a Pareto list (params rise, multiply-adds fall), which has room for one more.
+// Dropped if another has no more of either; of equals the first stays. Those it beats stand behind
+// it in one piece and are overwritten.
+static void tt__pareto_insert(tt_shape *list, int *count, const tt_shape *shape) {
+  ptrdiff_t params = tt_shape_params(shape), macs = tt_shape_macs(shape);
+  int at = 0, end;
+  if (params < 0 || macs < 0) return;
+  while (at < *count && tt_shape_params(&list[at]) < params) at++;
+  if (at > 0 && tt_shape_macs(&list[at - 1]) <= macs) return;
+  if (at < *count && tt_shape_params(&list[at]) == params && tt_shape_macs(&list[at]) <= macs)
+    return;
+  for (end = at; end < *count && tt_shape_macs(&list[end]) >= macs;) end++;
+  memmove(list + at + 1, list + end, (size_t)(*count - end) * sizeof *list);
+  list[at] = *shape;
+  *count += at + 1 - end;
+}
+
+// Are the legs of every core alike? rows/cols of a core may differ from the mean (M/N)^(1/order) by
+// the factor `skew`, and no core has both legs 1. Without this bound the cheapest train of any rank
+// is the low-rank factorisation, rows first and columns last: that one needs no search.
+static int tt__legs_alike(const tt_shape *shape, double mean, double skew) {
+  for (int k = 0; k < shape->order; k++) {
+    double ratio = (double)shape->rows[k] / (double)shape->cols[k] / mean;
+    if (shape->rows[k] == 1 && shape->cols[k] == 1) return 0;
+    if (ratio > skew || ratio * skew < 1) return 0;
+  }
+  return 1;
+}
+
+// The Pareto set of all pairs of factorisations, in memory of the pool. The bound on the legs is
+// loosened where no pair meets it (a vector has no row legs).
+static tt_status tt__pareto_shapes(tt__pool *pool, ptrdiff_t rows, ptrdiff_t cols, int order,
+                                   int rank, tt_shape **list, int *count) {
+  int *of_rows = (int *)tt__take(pool, TT__MAX_FACTORINGS * order, (ptrdiff_t)sizeof(int));
+  int *of_cols = (int *)tt__take(pool, TT__MAX_FACTORINGS * order, (ptrdiff_t)sizeof(int));
+  *count = 0;
+  if (pool->status) return pool->status;
+  int num_rows = tt__side_factorings(rows, order, of_rows);
+  int num_cols = tt__side_factorings(cols, order, of_cols);
+  *list = (tt_shape *)tt__take(pool, num_rows * num_cols + 1, (ptrdiff_t)sizeof(tt_shape));
+  if (pool->status) return pool->status;
+  double mean = pow((double)rows / (double)cols, 1.0 / order);
+  for (double skew = 4; *count == 0 && skew < 1e20; skew *= skew)
+    for (int i = 0; i < num_rows * num_cols; i++) {
+      tt_shape shape;
+      memset(&shape, 0, sizeof shape);
+      shape.order = order;
+      memcpy(shape.rows, of_rows + i / num_cols * order, (size_t)order * sizeof(int));
+      memcpy(shape.cols, of_cols + i % num_cols * order, (size_t)order * sizeof(int));
+      if (tt__legs_alike(&shape, mean, skew) && !tt_shape_clip(&shape, rank))
+        tt__pareto_insert(*list, count, &shape);
+    }
+  // the dense matrix has fewer parameters and multiply-adds than these
+  while (*count > 1 && tt_shape_params(&(*list)[*count - 1]) / rows >= cols) --*count;
+  return *count ? TT_OK : TT_ERROR_UNSUPPORTED;
+}
+
+TTDEF tt_status tt_shape_search(ptrdiff_t rows, ptrdiff_t cols, int order, int rank,
+                                const tt_options *given, tt_shape *shapes, int *count) {
+  tt_options options = tt__options(given);
+  tt_shape *list;
+  if (!count || *count < 0 || rows < 1 || cols < 1 || rows > INT_MAX || cols > INT_MAX ||
+      order < 1 || order > TT_MAX_ORDER || rank < 1 || !tt__options_valid(given))
+    return TT_ERROR_INVALID;
+  tt__pool pool = tt__pool_open(&options.allocator);
+  int room = *count;                                         // *count tells what is needed, too
+  tt_status status = tt__pareto_shapes(&pool, rows, cols, order, rank, &list, count);
+  if (!status && (!shapes || room < *count)) status = TT_ERROR_INVALID;
+  if (!status) memcpy(shapes, list, (size_t)*count * sizeof *shapes);
+  tt__pool_close(&pool);
+  return status;
+}
+
 // Estimated nanoseconds of one step of the forward pass: multiply-adds at 10 per ns, core and state
 // traffic.
 static double tt__step_cost(const tt_shape *shape, int sweep, int first, int end, ptrdiff_t batch) {
@@ -8238,11 +8625,982 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path) {
 }
 #endif // TT_NO_STDIO
 #endif // TT_INFERENCE_ONLY
+
+#ifndef TT_INFERENCE_ONLY
+// -------------------------------------------------------------------------------------- >>profile
+// The profile of a layer: every way to store it that is worth a look, each built and measured;
+// nothing is estimated. Bonds are compared with those of a Gaussian matrix of the same shape: a
+// spectrum that does not differ from it has nothing for a train to find. The dense formats and the
+// SVD are in every profile, because a train that does not beat them at equal bytes is not needed.
+//
+// Spectra are those of the uncut unfoldings, which are read in place through their legs (see
+// >>compress). Candidates of one shape share its F32 train, so that the fit is paid once.
+
+// Finite and not negative? Finite and in (0, 1]?
+static int tt__amount(double value) { return tt__is_finite(value) && value >= 0; }
+static int tt__share(double value) { return tt__amount(value) && value > 0 && value <= 1; }
+
+// ---- Gaussian yardstick and bonds
+
+TTDEF int tt_tail_rank(const double *values, int count, double epsilon) {
+  double largest = values && count > 0 ? tt__largest_magnitude(count, values) : 0, total = 0;
+  double tail = 0;
+  if (largest == 0 || !tt__is_finite(largest)) return 0;
+  for (int i = 0; i < count; i++) total += values[i] / largest * (values[i] / largest);
+  if (!tt__is_finite(epsilon)) return count;
+  // from the small end, where sums of squares are accurate
+  for (int i = count; i > 0; i--) {
+    tail += values[i - 1] / largest * (values[i - 1] / largest);
+    if (tail > epsilon * epsilon * total) return i;
+  }
+  return 0;
+}
+
+// Singular values of the unfolding of w at bond k, all of them, of w scaled by a power of two:
+// entropies and relative tails do not see the scale. The remainder of a TT-SVD that has cut nothing
+// yet is the matrix itself, so its unfolding at any bond is there for the asking.
+static tt_status tt__cut_spectrum(tt__pool *pool, const tt__source *w, const tt_shape *shape, int k,
+                                  const tt_options *options, tt__factor *spectrum) {
+  tt__remainder whole;
+  memset(&whole, 0, sizeof whole);
+  memset(spectrum, 0, sizeof *spectrum);
+  whole.shape = shape;
+  whole.input = *w;
+  whole.rank = tt__leg_product(shape, 0, k, 1, 1);           // all earlier legs stand in the rows
+  tt__source view = tt__unfolding(&whole, k, 1);
+  if (view.rows > view.cols) view = tt__turned(&view);
+  return tt__left_vectors(pool, &view, 0, options->method, options->seed, spectrum);
+}
+
+// Fills the figures of w, or those of the Gaussian matrix, of all bonds. Page's value for a cut
+// a x b, a <= b, is ln a - a / (2 b); a finite sample of the same shape also has the zeros of the
+// padding and needs no formula.
+static tt_status tt__measure_bonds(tt__pool *pool, const float *w, ptrdiff_t rows, ptrdiff_t cols,
+                                   const tt_shape *shape, const tt_options *options, int gaussian,
+                                   tt_bond *bonds) {
+  tt__source source = tt__plain_source(w, 0, rows, cols);
+  tt_status status = TT_OK;
+  double square;
+  if (tt__scan(&source, &square) >= 0) return TT_ERROR_NONFINITE;
+  for (int k = 0; k + 1 < shape->order && !status; k++) {
+    void *mark = pool->blocks;
+    tt__factor spectrum;
+    status = tt__cut_spectrum(pool, &source, shape, k, options, &spectrum);
+    int count = status ? 0 : (int)spectrum.count;
+    double entropy = tt_entropy(spectrum.values, count, 1);
+    if (gaussian) {
+      bonds[k].gaussian_entropy = entropy;
+      bonds[k].gaussian_effective_rank = exp(entropy);
+    } else {
+      bonds[k].entropy = entropy;
+      bonds[k].effective_rank = exp(entropy);
+      bonds[k].share = count > 1 ? entropy / log((double)count) : 0;
+      bonds[k].tail_ranks[0] = tt_tail_rank(spectrum.values, count, 0.1);
+      bonds[k].tail_ranks[1] = tt_tail_rank(spectrum.values, count, 0.01);
+    }
+    tt__pool_rewind(pool, mark);                             // one spectrum at a time
+  }
+  return status;
+}
+
+// The two matrices one after the other, so that the Gaussian one is there only while needed.
+static tt_status tt__both_bonds(tt__pool *pool, const float *w, ptrdiff_t rows, ptrdiff_t cols,
+                                const tt_shape *shape, const tt_options *options, tt_bond *bonds) {
+  void *mark = pool->blocks;
+  memset(bonds, 0, (size_t)(shape->order - 1) * sizeof *bonds);
+  tt_status status = tt__measure_bonds(pool, w, rows, cols, shape, options, 0, bonds);
+  if (status || shape->order == 1) return status;
+  float *random = (float *)tt__take(pool, rows * cols, (ptrdiff_t)sizeof(float));
+  if (!random) return pool->status;
+  for (ptrdiff_t i = 0; i < rows * cols; i++)
+    random[i] = (float)tt__random_normal(options->seed, (uint64_t)i);
+  status = tt__measure_bonds(pool, random, rows, cols, shape, options, 1, bonds);
+  tt__pool_rewind(pool, mark);
+  return status;
+}
+
+TTDEF tt_status tt_bonds(const float *w, ptrdiff_t rows, ptrdiff_t cols, const tt_shape *shape,
+                         const tt_options *given, tt_bond *bonds) {
+  tt_options options = tt__options(given);
+  if (!w || !tt__options_valid(given)) return TT_ERROR_INVALID;
+  tt_status status = tt_shape_check(shape, rows, cols);
+  if (status || shape->order == 1) return status;
+  if (!bonds) return TT_ERROR_INVALID;
+  tt_bond made[TT_MAX_ORDER];
+  tt__pool pool = tt__pool_open(&options.allocator);
+  status = tt__both_bonds(&pool, w, rows, cols, shape, &options, made);
+  if (!status) memcpy(bonds, made, (size_t)(shape->order - 1) * sizeof *bonds);
+  tt__pool_close(&pool);
+  return status;
+}
+
+// ---- candidates of one layer
+
+enum { TT__MAX_KEPT = 16, TT__FAMILIES = 4, TT__MAX_CANDIDATES = 5 + TT__FAMILIES * 3 * 16 };
+
+// A layer under study.
+typedef struct tt__layer_study {
+  const float *w;
+  ptrdiff_t rows, cols;
+  const tt_inputs *heldout;
+  tt_options options;                                        // inputs, bias, allocator
+  tt_candidate *list;
+  int count;
+} tt__layer_study;
+
+// Factors of a family of trains, ranks 0: 0 the SVD, 1 and 2 TT-matrices of two and three cores, 3
+// the plain train with two row legs before two column legs, the cheap order for a sweep from the
+// right. Returns 0 where the matrix or TT_MAX_ORDER does not allow it, or memory is short.
+static int tt__family(tt__pool *pool, const tt__layer_study *study, int family, tt_shape *out) {
+  static const int orders[TT__FAMILIES] = {2, 2, 3, 4};
+  int order = orders[family], count = 0;
+  tt_shape *list, halves;
+  void *mark = pool->blocks;
+  if (order > TT_MAX_ORDER || study->rows < 2 || study->cols < 2) return 0;
+  memset(out, 0, sizeof *out);
+  out->order = order;
+  for (int k = 0; k < order; k++) out->rows[k] = out->cols[k] = 1;
+  if (family == 0) {
+    out->rows[0] = (int)study->rows;
+    out->cols[1] = (int)study->cols;
+  } else if (family == 3) {
+    if (tt_shape_factor(study->rows, study->cols, 2, &halves)) return 0;
+    for (int k = 0; k < 2; k++) out->rows[k] = halves.rows[k];
+    for (int k = 0; k < 2; k++) out->cols[order - 2 + k] = halves.cols[k];
+  } else {
+    // priced at the rank that two equal cores have at a quarter of the parameters
+    int rank = 1 + (int)(sqrt((double)study->rows * (double)study->cols) / 8);
+    if (!tt__pareto_shapes(pool, study->rows, study->cols, order, rank, &list, &count))
+      *out = list[0];
+    tt__pool_rewind(pool, mark);
+    if (count == 0) return 0;
+  }
+  for (int k = 0; k <= order; k++) out->ranks[k] = k == 0 || k == order;
+  return 1;
+}
+
+// Lowers all ranks to the largest cap that leaves at most `most` parameters, by bisection: the
+// number of parameters rises with the cap until all bonds have their useful maximum. Returns 0 if
+// even rank 1 is too much.
+static int tt__fit_ranks(tt_shape *shape, double most) {
+  int low = 0, high = INT_MAX;                               // low fits, high does not
+  tt_shape trial;
+  while (high - low > 1) {
+    int middle = low + (high - low) / 2;
+    trial = *shape;
+    ptrdiff_t params = tt_shape_clip(&trial, middle) ? -1 : tt_shape_params(&trial);
+    if (params >= 0 && (double)params <= most) low = middle;
+    else high = middle;
+  }
+  return low > 0 && !tt_shape_clip(shape, low);
+}
+
+// Notes a candidate. What it costs and loses is measured later, on its train.
+static void tt__add_candidate(tt__layer_study *study, int action, const tt_shape *shape,
+                              tt_dtype dtype, int group, const tt_bond *bonds) {
+  tt_candidate *made = &study->list[study->count++];
+  made->action = action;
+  made->shape = *shape;
+  made->dtype = dtype;
+  made->group = group;
+  if (bonds) memcpy(made->bonds, bonds, (size_t)(shape->order - 1) * sizeof *bonds);
+}
+
+// Order 1: the matrix itself. These are what every factorisation has to beat.
+static void tt__add_dense(tt__layer_study *study) {
+  tt_shape dense;
+  memset(&dense, 0, sizeof dense);
+  dense.order = dense.ranks[0] = dense.ranks[1] = 1;
+  dense.rows[0] = (int)study->rows;
+  dense.cols[0] = (int)study->cols;
+  tt__add_candidate(study, TT_KEEP_DENSE, &dense, TT_F32, 0, NULL);
+  tt__add_candidate(study, TT_KEEP_DENSE, &dense, TT_F16, 0, NULL);
+  tt__add_candidate(study, TT_QUANT_ONLY, &dense, TT_I8, TT_GROUP_ROW, NULL);
+  tt__add_candidate(study, TT_QUANT_ONLY, &dense, TT_I4, 32, NULL);
+  tt__add_candidate(study, TT_QUANT_ONLY, &dense, TT_I3, 32, NULL);
+}
+
+// Every kept share of one family in three formats; a share that gives the ranks of the one before
+// adds nothing.
+static tt_status tt__add_family(tt__pool *pool, tt__layer_study *study, int family,
+                                const double *kept, int num_kept) {
+  tt_shape factors, before, shape;
+  tt_bond bonds[TT_MAX_ORDER];
+  int plain = family == 0 ? TT_SVD : TT_TT, coded = family == 0 ? TT_SVD_QUANT : TT_TT_QUANT;
+  if (!tt__family(pool, study, family, &factors)) return pool->status;
+  tt_status status =
+      tt__both_bonds(pool, study->w, study->rows, study->cols, &factors, &study->options, bonds);
+  memset(&before, 0, sizeof before);
+  for (int i = 0; i < num_kept && !status; i++) {
+    shape = factors;
+    if (!tt__fit_ranks(&shape, kept[i] * (double)study->rows * (double)study->cols)) continue;
+    if (!memcmp(&shape, &before, sizeof shape)) continue;    // shapes are zeroed behind their order
+    tt__add_candidate(study, plain, &shape, TT_F32, 0, bonds);
+    tt__add_candidate(study, coded, &shape, TT_I8, TT_GROUP_ROW, bonds);
+    tt__add_candidate(study, coded, &shape, TT_I4, 32, bonds);
+    before = shape;
+  }
+  return status;
+}
+
+// The F32 train of a shape, its ranks as caps, fitted to the inputs where there are any. The dense
+// matrix is exact: no fit, whatever the inputs.
+static tt_status tt__base_train(const tt__layer_study *study, const tt_shape *shape,
+                                tt_matrix *out) {
+  tt_options options = study->options;
+  options.dtype = TT_F32;
+  options.group = options.max_rank = options.strict = 0;
+  options.epsilon = 0;
+  if (shape->order == 1) options.inputs = NULL;
+  return tt_compress(study->w, study->rows, study->cols, shape, &options, out, NULL);
+}
+
+// The candidate's train from the F32 train of its shape; a view of it where that is what it is.
+// Integer codes are chosen for the inputs too; rounding to F16 loses too little to choose.
+static tt_status tt__coded_train(const tt__layer_study *study, const tt_candidate *candidate,
+                                 const tt_matrix *base, tt_matrix *out) {
+  tt_options options = study->options;
+  options.bias = NULL;                                       // base has it
+  if (!tt__is_integer(candidate->dtype)) options.inputs = NULL;
+  *out = *base;
+  out->block = NULL;
+  if (candidate->dtype == TT_F32) return TT_OK;
+  return tt_quantize(base, candidate->dtype, candidate->group, &options, out, NULL);
+}
+
+// ||W - W^|| / ||W||, from the expanded train. Divided by the largest element, so that no square
+// over- or underflows; the difference comes first, so that an exact train has error 0.
+static tt_status tt__weight_error(tt__pool *pool, const tt__layer_study *study,
+                                  const tt_matrix *train, double *error) {
+  void *mark = pool->blocks;
+  ptrdiff_t count = study->rows * study->cols;
+  double *dense = tt__take_f64(pool, study->rows, study->cols), lost = 0, all = 0, largest = 0;
+  tt_status status = dense ? tt_expand_f64(train, dense) : pool->status;
+  for (ptrdiff_t i = 0; i < count; i++)
+    if (fabs((double)study->w[i]) > largest) largest = fabs((double)study->w[i]);
+  for (ptrdiff_t i = 0; i < count && !status && largest > 0; i++) {
+    double exact = (double)study->w[i], value = exact / largest;
+    double gap = (exact - dense[i]) / largest;
+    all += value * value;
+    lost += gap * gap;
+  }
+  *error = all > 0 ? sqrt(lost / all) : 0;
+  tt__pool_rewind(pool, mark);
+  return status;
+}
+
+// All errors of one train. The error for decisions is the one nearest to use: held-out inputs, else
+// those of the fit, else the weights, whose error alone predicts little about a network.
+static tt_status tt__judge(tt__pool *pool, const tt__layer_study *study, const tt_matrix *train,
+                           tt_candidate *out) {
+  const tt_options *options = &study->options;
+  tt_status status = tt__weight_error(pool, study, train, &out->weight_error);
+  out->error = out->weight_error;
+  if (!status && options->inputs) {
+    status = tt_functional_error(train, study->w, options->bias, options->inputs,
+                                 &out->calibration_error);
+    out->error = out->calibration_error;
+  }
+  if (!status && study->heldout) {
+    status = tt_functional_error(train, study->w, options->bias, study->heldout,
+                                 &out->heldout_error);
+    out->error = out->heldout_error;
+  }
+  return status;
+}
+
+// Builds and measures all candidates in the order of the list, where the F32 train of a shape comes
+// first and its other formats follow.
+static tt_status tt__measure_candidates(tt__pool *pool, tt__layer_study *study) {
+  tt_matrix base, train;
+  tt_status status = TT_OK;
+  memset(&base, 0, sizeof base);
+  for (int i = 0; i < study->count && !status; i++) {
+    tt_candidate *candidate = &study->list[i];
+    if (candidate->dtype == TT_F32) {
+      tt_free(&base);
+      status = tt__base_train(study, &candidate->shape, &base);
+    }
+    if (!status) status = tt__coded_train(study, candidate, &base, &train);
+    if (status) break;
+    status = tt__judge(pool, study, &train, candidate);
+    candidate->shape = train.shape;
+    candidate->params = tt_shape_params(&train.shape);
+    candidate->macs = tt_apply_macs(&train, 1);
+    candidate->bytes = tt_stored_size(&train);
+    if (train.block) tt_free(&train);                        // else it is a view of base
+  }
+  tt_free(&base);
+  return status;
+}
+
+// Opens a study: checks what all doors of this section have in common. 16 bytes per element must
+// fit, as the dense matrix is expanded in double.
+static tt_status tt__study(const float *w, ptrdiff_t rows, ptrdiff_t cols, const tt_inputs *heldout,
+                           const tt_options *given, tt__layer_study *out) {
+  memset(out, 0, sizeof *out);
+  if (!w || rows < 1 || cols < 1 || rows > INT_MAX || cols > INT_MAX || !tt__options_valid(given))
+    return TT_ERROR_INVALID;
+  ptrdiff_t size = rows;
+  if (!tt__multiply(&size, cols) || !tt__multiply(&size, 16)) return TT_ERROR_MEMORY;
+  out->w = w;
+  out->rows = rows;
+  out->cols = cols;
+  out->heldout = heldout;
+  out->options = tt__options(given);
+  return TT_OK;
+}
+
+TTDEF tt_status tt_profile_create(const float *w, ptrdiff_t rows, ptrdiff_t cols,
+                                  const tt_inputs *heldout, const double *kept, int num_kept,
+                                  const tt_options *given, tt_profile **out) {
+  static const double usual[4] = {1.0 / 2, 1.0 / 3, 1.0 / 5, 1.0 / 10};
+  tt__layer_study study;
+  if (out) *out = NULL;
+  tt_status status = tt__study(w, rows, cols, heldout, given, &study);
+  if (!out || (kept && (num_kept < 0 || num_kept > TT__MAX_KEPT))) status = TT_ERROR_INVALID;
+  if (!kept) num_kept = 4;
+  if (!kept) kept = usual;
+  for (int i = 0; i < num_kept && !status; i++)
+    if (!tt__share(kept[i])) status = TT_ERROR_INVALID;
+  if (status) return status;
+  tt__pool pool = tt__pool_open(&study.options.allocator);
+  study.list =
+      (tt_candidate *)tt__take(&pool, TT__MAX_CANDIDATES, (ptrdiff_t)sizeof(tt_candidate));
+  status = pool.status;
+  if (!status) tt__add_dense(&study);
+  for (int family = 0; family < TT__FAMILIES && !status; family++)
+    status = tt__add_family(&pool, &study, family, kept, num_kept);
+  if (!status) status = tt__measure_candidates(&pool, &study);
+  // the result is one block: the struct, and the candidates at the next multiple of 64
+  size_t size = (size_t)study.count * sizeof(tt_candidate);
+  tt_profile *made = NULL;
+  if (!status)
+    made = (tt_profile *)tt__allocate(&study.options.allocator,
+                                      (ptrdiff_t)(sizeof(tt_profile) + 64 + size));
+  if (!status && !made) status = TT_ERROR_MEMORY;
+  if (made) {
+    made->rows = rows;
+    made->cols = cols;
+    made->count = study.count;
+    made->allocator = study.options.allocator;
+    made->candidates = (tt_candidate *)memcpy(tt__align(made + 1), study.list, size);
+    *out = made;
+  }
+  tt__pool_close(&pool);
+  return status;
+}
+
+TTDEF void tt_profile_free(tt_profile *profile) {
+  if (!profile) return;
+  tt_allocator allocator = profile->allocator;
+  tt__release(&allocator, profile);
+}
+
+TTDEF tt_status tt_profile_train(const tt_profile *profile, int index, const float *w,
+                                 const tt_options *given, tt_matrix *out) {
+  tt__layer_study study;
+  tt_matrix base;
+  if (out) memset(out, 0, sizeof *out);
+  if (!out || !profile || index < 0 || index >= profile->count) return TT_ERROR_INVALID;
+  tt_status status = tt__study(w, profile->rows, profile->cols, NULL, given, &study);
+  const tt_candidate *candidate = &profile->candidates[index];
+  if (!status) status = tt__base_train(&study, &candidate->shape, &base);
+  if (status) return status;
+  if (candidate->dtype == TT_F32) {
+    *out = base;
+    return TT_OK;
+  }
+  status = tt__coded_train(&study, candidate, &base, out);
+  if (status) memset(out, 0, sizeof *out);
+  tt_free(&base);
+  return status;
+}
+
+// The error that counts, at one rank: that of a train made for it, not of a prefix of a larger one,
+// because a fit to inputs is a different train at every rank.
+static tt_status tt__error_at_rank(tt__pool *pool, const tt__layer_study *study,
+                                   const tt_shape *factors, int rank, double *error) {
+  tt_shape shape = *factors;
+  tt_candidate candidate;
+  tt_matrix train;
+  memset(&candidate, 0, sizeof candidate);
+  tt_status status = tt_shape_clip(&shape, rank);
+  if (!status) status = tt__base_train(study, &shape, &train);
+  if (status) return status;
+  status = tt__judge(pool, study, &train, &candidate);
+  tt_free(&train);
+  *error = candidate.error;
+  return status;
+}
+
+TTDEF tt_status tt_smallest_rank(const float *w, ptrdiff_t rows, ptrdiff_t cols,
+                                 const tt_shape *shape, double bound, const tt_options *given,
+                                 int *rank, double *error) {
+  tt__layer_study study;
+  tt_shape widest;
+  int low = 0, high = 1;                                     // low is too coarse, high meets bound
+  double best = 0, trial = 0;
+  tt_status status = tt__study(w, rows, cols, NULL, given, &study);
+  if (!rank || !error || !tt__amount(bound)) status = TT_ERROR_INVALID;
+  if (!status) status = tt_shape_check(shape, rows, cols);
+  if (status) return status;
+  widest = *shape;
+  status = tt_shape_clip(&widest, 0);
+  // the cap from which on nothing changes: the largest useful rank
+  for (int k = 0; k <= shape->order; k++) if (widest.ranks[k] > high) high = widest.ranks[k];
+  tt__pool pool = tt__pool_open(&study.options.allocator);
+  if (!status) status = tt__error_at_rank(&pool, &study, shape, high, &best);
+  while (!status && best <= bound && high - low > 1) {
+    int middle = low + (high - low) / 2;
+    status = tt__error_at_rank(&pool, &study, shape, middle, &trial);
+    if (status || trial > bound) {
+      low = middle;
+      continue;
+    }
+    high = middle;
+    best = trial;
+  }
+  tt__pool_close(&pool);
+  if (status) return status;
+  *rank = high;
+  *error = best;
+  return best <= bound ? TT_OK : TT_ERROR_UNSUPPORTED;
+}
+#endif // TT_INFERENCE_ONLY
+
+#ifndef TT_INFERENCE_ONLY
+// ----------------------------------------------------------------------------------------- >>plan
+// Byte budgets over many layers, selection, decisions. Candidates are (bytes, loss) points; to take
+// one per layer with the least total loss within a budget is the multiple-choice knapsack problem.
+// The greedy walk over the lower convex hulls solves its linear relaxation and misses the best
+// choice by at most its last step; dynamic programming checks that.
+//
+// Losses of single layers do not add up in a network. A selection therefore measures the drop that
+// each candidate causes alone, uses that only to order the work, and lets the caller's end-to-end
+// score decide after every batch. The decisions at the end are rules with thresholds, nothing more.
+
+// ---- budgets
+
+// Is there a point, and is every loss a number? A loss of Inf would make slopes of NaN.
+static int tt__points_valid(const tt_plan_point *points, int count) {
+  int valid = points && count > 0;
+  for (int i = 0; valid && i < count; i++) valid = tt__amount(points[i].loss);
+  return valid;
+}
+
+// The common door of budgets: layers and a place for their choice.
+static int tt__plan_valid(const tt_plan_layer *layers, int num_layers, const int *choice) {
+  int valid = num_layers >= 0 && (num_layers == 0 || (layers && choice));
+  for (int l = 0; valid && l < num_layers; l++)
+    valid = tt__points_valid(layers[l].points, layers[l].count) && tt__amount(layers[l].weight);
+  return valid;
+}
+
+// The point of fewest bytes, of those the one with least loss: where every hull begins.
+static int tt__hull_start(const tt_plan_point *points, int count) {
+  int best = 0;
+  for (int i = 1; i < count; i++)
+    if (points[i].bytes < points[best].bytes ||
+        (points[i].bytes == points[best].bytes && points[i].loss < points[best].loss))
+      best = i;
+  return best;
+}
+
+// Loss that a step between two points saves per byte; `to` has more bytes.
+static double tt__slope(const tt_plan_point *from, const tt_plan_point *to) {
+  return (from->loss - to->loss) / (double)(to->bytes - from->bytes);
+}
+
+// The next point of the lower hull behind point `at`, or -1 at its end: the steepest way down, and
+// of equally steep ones the longest. Wrapping needs no sorting and no memory.
+static int tt__hull_next(const tt_plan_point *points, int count, int at) {
+  int best = -1;
+  double steepest = 0;
+  for (int i = 0; i < count; i++) {
+    if (points[i].bytes <= points[at].bytes || points[i].loss >= points[at].loss) continue;
+    double slope = tt__slope(&points[at], &points[i]);
+    if (best >= 0 && slope < steepest) continue;
+    if (best >= 0 && slope <= steepest && points[i].bytes < points[best].bytes) continue;
+    best = i;
+    steepest = slope;
+  }
+  return best;
+}
+
+// The hull is the path from its start: every next point is seen from the one before.
+TTDEF tt_status tt_plan_hull(const tt_plan_point *points, int count, int *hull, int *num_hull) {
+  if (!tt__points_valid(points, count) || !hull || !num_hull) return TT_ERROR_INVALID;
+  *num_hull = 0;
+  for (int at = tt__hull_start(points, count); at >= 0; at = tt__hull_next(points, count, at))
+    hull[(*num_hull)++] = at;
+  return TT_OK;
+}
+
+// *total += term, *total *= factor; both return 0 and leave *total where the result exceeds 64
+// bits. Bytes of models are counted in 64 bits, whatever size_t has: a small machine may plan for a
+// large one.
+static int tt__increase_u64(uint64_t *total, uint64_t term) {
+  if (term > UINT64_MAX - *total) return 0;
+  *total += term;
+  return 1;
+}
+static int tt__multiply_u64(uint64_t *total, uint64_t factor) {
+  if (factor != 0 && *total > UINT64_MAX / factor) return 0;
+  *total *= factor;
+  return 1;
+}
+
+// Fewest bytes everywhere: MEMORY if their sum overflows, UNSUPPORTED if it exceeds the budget. The
+// layer to blame is the one with most bytes: a smaller candidate for it helps most.
+static tt_status tt__plan_start(const tt_plan_layer *layers, int num_layers, uint64_t budget,
+                                int *choice, uint64_t *used, int *layer) {
+  uint64_t largest = 0;
+  int at = -1;
+  *used = 0;
+  if (layer) *layer = -1;
+  if (!tt__plan_valid(layers, num_layers, choice)) return TT_ERROR_INVALID;
+  for (int l = 0; l < num_layers; l++) {
+    choice[l] = tt__hull_start(layers[l].points, layers[l].count);
+    uint64_t bytes = layers[l].points[choice[l]].bytes;
+    if (!tt__increase_u64(used, bytes)) return TT_ERROR_MEMORY;
+    if (at < 0 || bytes > largest) {
+      at = l;
+      largest = bytes;
+    }
+  }
+  if (*used <= budget) return TT_OK;
+  if (layer) *layer = at;
+  return TT_ERROR_UNSUPPORTED;
+}
+
+// Greedy by slope. On a hull slopes only fall, so the order of all steps by slope is one in which
+// each layer takes its own steps in turn: the optimum of the linear relaxation, up to the first
+// step that does not fit. Smaller steps of other layers may still fit behind it.
+TTDEF tt_status tt_plan_budget(const tt_plan_layer *layers, int num_layers, uint64_t budget,
+                               int *choice, int *layer) {
+  uint64_t used;
+  tt_status status = tt__plan_start(layers, num_layers, budget, choice, &used, layer);
+  for (int moved = 1; moved && !status;) {
+    int best = -1, to = -1;
+    double steepest = 0;
+    for (int l = 0; l < num_layers; l++) {
+      const tt_plan_point *points = layers[l].points;
+      int next = tt__hull_next(points, layers[l].count, choice[l]);
+      // what does not fit now never will: its layer stays where it is
+      if (next < 0 || points[next].bytes - points[choice[l]].bytes > budget - used) continue;
+      double slope = layers[l].weight * tt__slope(&points[choice[l]], &points[next]);
+      if (slope <= steepest) continue;
+      best = l;
+      to = next;
+      steepest = slope;
+    }
+    moved = best >= 0;
+    if (moved) {
+      used += layers[best].points[to].bytes - layers[best].points[choice[best]].bytes;
+      choice[best] = to;
+    }
+  }
+  return status;
+}
+
+// One layer of the dynamic programme: least[c] becomes the least loss of the layers so far in at
+// most c parts (DBL_MAX: none fits), picked[c] the point of this layer in it. From above, so that
+// least[c - size] still is that of the layers before.
+static void tt__plan_row(const tt_plan_layer *layer, uint64_t part, int parts, double *least,
+                         int *picked) {
+  for (int c = parts; c >= 0; c--) {
+    double best = DBL_MAX;
+    picked[c] = -1;
+    for (int i = 0; i < layer->count; i++) {
+      uint64_t size = layer->points[i].bytes / part + (layer->points[i].bytes % part != 0);
+      if (size > (uint64_t)c || least[c - (int)size] >= DBL_MAX) continue;
+      double loss = least[c - (int)size] + layer->weight * layer->points[i].loss;
+      if (loss >= best) continue;
+      best = loss;
+      picked[c] = i;
+    }
+    least[c] = best;
+  }
+}
+
+// Layer by layer; the table of picks leads back from the full budget to the choice.
+TTDEF tt_status tt_plan_exact(const tt_plan_layer *layers, int num_layers, uint64_t budget,
+                              int bins, const tt_options *given, int *choice, int *layer) {
+  tt_options options = tt__options(given);
+  uint64_t used;
+  if (bins < 0 || bins > 100000000 || !tt__options_valid(given)) return TT_ERROR_INVALID;
+  tt_status status = tt__plan_start(layers, num_layers, budget, choice, &used, layer);
+  if (status || num_layers == 0) return status;
+  if (bins == 0) bins = 10000;
+  uint64_t part = budget / (uint64_t)bins + (budget % (uint64_t)bins != 0 || budget == 0);
+  int parts = (int)(budget / part);
+  tt__pool pool = tt__pool_open(&options.allocator);
+  double *least = tt__take_f64(&pool, parts + 1, 1);
+  ptrdiff_t row = parts + 1, room = row;
+  int *picked = NULL;
+  if (tt__multiply(&room, num_layers)) picked = (int *)tt__take(&pool, room, sizeof(int));
+  status = picked ? TT_OK : TT_ERROR_MEMORY;
+  for (int l = 0; l < num_layers && !status; l++)
+    tt__plan_row(&layers[l], part, parts, least, picked + l * row);
+  // rounding up to parts may leave nothing that fits: the fewest bytes do
+  int left = status || picked[(num_layers - 1) * row + parts] < 0 ? -1 : parts;
+  for (int l = num_layers - 1; l >= 0 && left >= 0; l--) {
+    choice[l] = picked[l * row + left];
+    uint64_t bytes = layers[l].points[choice[l]].bytes;
+    left -= (int)(bytes / part + (bytes % part != 0));
+  }
+  tt__pool_close(&pool);
+  return status;
+}
+
+// ---- selection by the caller's score
+
+// A selection under way.
+typedef struct tt__search {
+  const tt_plan_layer *layers;
+  int num_layers;
+  tt_selection *io;
+  tt_plan_layer *probed;                                     // the points left, losses measured
+  int *origin;                                               // of a probed point: its given index
+  int *first;                                                // of a layer: its first probed point
+  int *trial, *target, *order;                               // (num_layers)
+  double bound;                                              // the least score that is good
+} tt__search;
+
+// Scores the trial; `layer` takes the blame for a failure.
+static tt_status tt__score(tt__search *search, int layer, double *score) {
+  *score = search->io->eval(search->io->user, search->trial, search->num_layers);
+  search->io->num_evals++;
+  if (tt__is_finite(*score)) return TT_OK;
+  search->io->layer = layer;
+  return TT_ERROR_NONFINITE;
+}
+
+// Everything that a selection needs, so that a lack of memory shows before the first, dear score.
+static tt_status tt__search_open(tt__pool *pool, tt__search *search) {
+  ptrdiff_t total = 0, num_layers = search->num_layers;
+  for (int l = 0; l < num_layers; l++)
+    if (!tt__increase(&total, search->layers[l].count)) return TT_ERROR_MEMORY;
+  search->probed = (tt_plan_layer *)tt__take(pool, num_layers, (ptrdiff_t)sizeof(tt_plan_layer));
+  search->origin = (int *)tt__take(pool, total, (ptrdiff_t)sizeof(int));
+  search->first = (int *)tt__take(pool, num_layers, (ptrdiff_t)sizeof(int));
+  search->trial = (int *)tt__take(pool, num_layers, (ptrdiff_t)sizeof(int));
+  search->target = (int *)tt__take(pool, num_layers, (ptrdiff_t)sizeof(int));
+  search->order = (int *)tt__take(pool, num_layers, (ptrdiff_t)sizeof(int));
+  return total > INT_MAX ? TT_ERROR_MEMORY : pool->status;
+}
+
+// One probe per layer and candidate: its loss is the drop it causes alone, 0 where the score rose.
+// A candidate that alone ends below the floor is refused: it leaves the list, which is why the
+// probed points have their own numbers. Point 0 is the layer as it is and is never probed.
+static tt_status tt__probe(tt__pool *pool, tt__search *search) {
+  tt_status status = TT_OK;
+  int at = 0;
+  for (int l = 0; l < search->num_layers && !status; l++) {
+    const tt_plan_layer *given = &search->layers[l];
+    tt_plan_point *points =
+        (tt_plan_point *)tt__take(pool, given->count, (ptrdiff_t)sizeof(tt_plan_point));
+    int count = 0;
+    if (!points) return pool->status;
+    search->first[l] = at;
+    for (int i = 0; i < given->count && !status; i++) {
+      double score = search->io->baseline;
+      search->trial[l] = i;
+      if (i > 0) status = tt__score(search, l, &score);
+      if (!status && i > 0 && search->io->floor && score < *search->io->floor) {
+        search->io->num_refused++;
+        continue;
+      }
+      points[count].bytes = given->points[i].bytes;
+      points[count++].loss = score < search->io->baseline ? search->io->baseline - score : 0;
+      search->origin[at++] = i;
+    }
+    search->trial[l] = 0;
+    search->probed[l].points = points;
+    search->probed[l].count = count;
+    search->probed[l].weight = 1;
+  }
+  return status;
+}
+
+// Drop per saved byte of the target of a layer, which has fewer bytes than point 0.
+static double tt__target_price(const tt__search *search, int l) {
+  const tt_plan_point *points = search->probed[l].points, *target = &points[search->target[l]];
+  return target->loss / (double)(points[0].bytes - target->bytes);
+}
+
+// The targets of all layers, and the layers that change, most compressible first (insertion sort;
+// equal prices keep the order of the layers). No budget asks for the fewest bytes that are left.
+static tt_status tt__find_targets(tt__search *search, int *num_changed) {
+  uint64_t budget = search->io->budget, used;
+  tt_status status = tt__plan_start(search->probed, search->num_layers, UINT64_MAX, search->target,
+                                    &used, NULL);
+  if (!status)
+    status = tt_plan_budget(search->probed, search->num_layers, budget ? budget : used,
+                            search->target, &search->io->layer);
+  *num_changed = 0;
+  for (int l = 0; l < search->num_layers && !status; l++) {
+    const tt_plan_point *points = search->probed[l].points;
+    if (points[search->target[l]].bytes >= points[0].bytes) continue; // stays as it is
+    double price = tt__target_price(search, l);
+    int at = (*num_changed)++;
+    for (; at > 0 && price < tt__target_price(search, search->order[at - 1]); at--)
+      search->order[at] = search->order[at - 1];
+    search->order[at] = l;
+  }
+  return status;
+}
+
+// Sets layers order[begin..end) to their targets, or back to point 0, in the trial. A choice is
+// written in the caller's numbers.
+static void tt__move(tt__search *search, int begin, int end, int compress) {
+  for (int i = begin; i < end; i++) {
+    int l = search->order[i];
+    search->trial[l] = compress ? search->origin[search->first[l] + search->target[l]] : 0;
+  }
+}
+
+// Compresses order[0..end), restores what comes later, and scores that; a good state becomes the
+// choice. So the choice is the last good state at every moment, whatever the score does next.
+static tt_status tt__try_prefix(tt__search *search, int end, int num_changed, int *choice,
+                                int *good) {
+  double score;
+  tt__move(search, 0, end, 1);
+  tt__move(search, end, num_changed, 0);
+  tt_status status = tt__score(search, search->order[end - 1], &score);
+  *good = !status && score >= search->bound;
+  if (!*good) return status;
+  search->io->score = score;
+  memcpy(choice, search->trial, (size_t)search->num_layers * sizeof *choice);
+  return TT_OK;
+}
+
+// Batch after batch; one that breaks the bound is bisected for its longest good beginning, which is
+// the end: later layers cost more drop per byte, and the bound has been reached. Scores need not
+// fall with every layer; the bisection then finds a good state next to a bad one all the same.
+static tt_status tt__run_batches(tt__search *search, int num_changed, int *choice) {
+  int done = 0, good = 1;
+  int batch = search->io->batch ? search->io->batch : (num_changed + 7) / 8;
+  tt_status status = TT_OK;
+  while (done < num_changed && good && !status) {
+    int end = num_changed - done > batch ? done + batch : num_changed;
+    status = tt__try_prefix(search, end, num_changed, choice, &good);
+    if (good) done = end;
+    if (good || status) continue;
+    while (end - done > 1 && !status) {                      // done is good, end is not
+      int middle = done + (end - done) / 2, fine;
+      status = tt__try_prefix(search, middle, num_changed, choice, &fine);
+      if (fine) done = middle;
+      else end = middle;
+    }
+    search->io->stopped = 1;
+    if (!status) search->io->layer = search->order[end - 1];
+  }
+  return status;
+}
+
+// The steps in order: baseline, probes, targets, batches. Without the baseline there is no bound.
+static tt_status tt__select(tt__pool *pool, tt__search *search, int *choice) {
+  tt_selection *io = search->io;
+  int num_changed = 0;
+  tt_status status = tt__search_open(pool, search);
+  if (!status) status = tt__score(search, -1, &io->baseline);
+  if (status) return status;
+  io->score = io->baseline;
+  if (io->floor && io->baseline < *io->floor) return TT_ERROR_UNSUPPORTED;
+  search->bound = io->baseline - io->max_drop;
+  if (io->floor && search->bound < *io->floor) search->bound = *io->floor;
+  status = tt__probe(pool, search);
+  if (!status) status = tt__find_targets(search, &num_changed);
+  return status ? status : tt__run_batches(search, num_changed, choice);
+}
+
+TTDEF tt_status tt_plan_select(const tt_plan_layer *layers, int num_layers,
+                               tt_selection *selection, const tt_options *given, int *choice) {
+  tt_options options = tt__options(given);
+  tt__search search;
+  if (!selection || !selection->eval || !tt__amount(selection->max_drop) || selection->batch < 0 ||
+      (selection->floor && !tt__is_finite(*selection->floor)) || !tt__options_valid(given) ||
+      !tt__plan_valid(layers, num_layers, choice))
+    return TT_ERROR_INVALID;
+  selection->baseline = selection->score = 0;
+  selection->bytes = 0;
+  selection->num_evals = selection->num_refused = selection->stopped = 0;
+  selection->layer = -1;
+  for (int l = 0; l < num_layers; l++) choice[l] = 0;
+  memset(&search, 0, sizeof search);
+  search.layers = layers;
+  search.num_layers = num_layers;
+  search.io = selection;
+  tt__pool pool = tt__pool_open(&options.allocator);
+  tt_status status = tt__select(&pool, &search, choice);
+  tt__pool_close(&pool);
+  for (int l = 0; l < num_layers; l++)
+    if (!tt__increase_u64(&selection->bytes, layers[l].points[choice[l]].bytes) && !status)
+      status = TT_ERROR_MEMORY;
+  return status;
+}
+
+// ---- decisions
+
+// All factors are whole numbers, so the product is exact or an error; only the kept tokens are
+// rounded.
+TTDEF tt_status tt_kv_bytes(const tt_kv *kv, uint64_t *bytes) {
+  if (bytes) *bytes = 0;
+  if (!kv || !bytes || kv->layers < 0 || kv->tokens < 0 || kv->batch < 0 || kv->heads < 0 ||
+      kv->head_dim < 0 || kv->bits < 1 || kv->bits > 64 || kv->scale_bytes < 0 ||
+      !tt__share(kv->keep))
+    return TT_ERROR_INVALID;
+  uint64_t kept = (uint64_t)kv->tokens, each = (uint64_t)kv->head_dim, total = 2;
+  if (kv->keep < 1) {
+    double nearest = floor((double)kv->tokens * kv->keep + 0.5);
+    kept = nearest < (double)kept ? (uint64_t)nearest : kept;
+  }
+  if (!kv->layers || !kept || !kv->batch || !kv->heads) return TT_OK;
+  // factors are positive: an intermediate product fits if the result does
+  if (!tt__multiply_u64(&each, (uint64_t)kv->bits) || !tt__increase_u64(&each, 7))
+    return TT_ERROR_MEMORY;
+  each /= 8;
+  if (!tt__increase_u64(&each, (uint64_t)kv->scale_bytes) ||
+      !tt__multiply_u64(&total, (uint64_t)kv->layers) ||
+      !tt__multiply_u64(&total, (uint64_t)kv->batch) ||
+      !tt__multiply_u64(&total, (uint64_t)kv->heads) || !tt__multiply_u64(&total, kept) ||
+      !tt__multiply_u64(&total, each))
+    return TT_ERROR_MEMORY;
+  *bytes = total;
+  return TT_OK;
+}
+
+// Ampere has no FP8 units: forcing FP8 there buys nothing. Ada has the instructions, but whether
+// they pay is for a benchmark. Hopper was built for FP8, Blackwell also for FP4.
+TTDEF tt_status tt_recommend_format(int sm, tt_format_advice *out) {
+  if (out) memset(out, 0, sizeof *out);
+  if (!out || sm < 1) return TT_ERROR_INVALID;
+  out->dtype = sm < 80 ? TT_F16 : sm < 90 ? TT_I8 : TT_E4M3;
+  out->alternative = sm == 89 ? TT_E4M3 : out->dtype;        // Ada has FP8, but gains are not sure
+  out->benchmark = sm == 89;
+  out->fp4 = sm >= 100;
+  return TT_OK;
+}
+
+// Index of the smallest candidate within the bound whose action lies in first..last and that has
+// fewer than `below` bytes; -1 if there is none.
+static int tt__smallest_candidate(const tt_candidate *list, int count, double bound, int first,
+                                  int last, size_t below) {
+  int best = -1;
+  for (int i = 0; i < count; i++) {
+    if (list[i].action < first || list[i].action > last || !(list[i].error <= bound)) continue;
+    if (list[i].bytes < below && (best < 0 || list[i].bytes < list[best].bytes)) best = i;
+  }
+  return best;
+}
+
+// Three questions in falling order of what they save. The yardstick counts whether or not INT4
+// itself holds the bound: a train that needs more bytes than that has not earned its complexity.
+TTDEF tt_status tt_decide_layer(const tt_candidate *candidates, int count, const tt_policy *policy,
+                                int *index) {
+  size_t int4 = 0;                                           // bytes of dense INT4, 0 = not there
+  if (index) *index = -1;
+  if (!candidates || count < 1 || !policy || !index || !tt__amount(policy->max_func_err))
+    return TT_ERROR_INVALID;
+  for (int i = 0; i < count; i++) {
+    const tt_candidate *c = &candidates[i];
+    if (c->action < TT_KEEP_DENSE || c->action > TT_TT_QUANT || !tt__amount(c->error))
+      return TT_ERROR_INVALID;
+    if (c->action == TT_QUANT_ONLY && c->dtype == TT_I4 && (int4 == 0 || c->bytes < int4))
+      int4 = c->bytes;
+  }
+  double bound = policy->max_func_err;
+  *index = tt__smallest_candidate(candidates, count, bound, TT_QUANT_ONLY, TT_TT_QUANT, int4);
+  if (*index < 0)
+    *index = tt__smallest_candidate(candidates, count, bound, TT_QUANT_ONLY, TT_QUANT_ONLY,
+                                    (size_t)-1);
+  if (*index < 0)
+    *index = tt__smallest_candidate(candidates, count, bound, TT_KEEP_DENSE, TT_KEEP_DENSE,
+                                    (size_t)-1);
+  return *index < 0 ? TT_ERROR_UNSUPPORTED : TT_OK;
+}
+
+// Every figure a number, and those that divide not zero.
+static int tt__hardware_valid(const tt_hw *hw) {
+  return hw && tt__amount(hw->hbm_bytes) && tt__amount(hw->hbm_bw) && hw->hbm_bw > 0 &&
+         tt__amount(hw->peak_flops) && hw->peak_flops > 0 && tt__amount(hw->pcie_bw) &&
+         tt__amount(hw->cxl_bw) && hw->sm >= 0;
+}
+
+// With a relevance signal from the model only a few entries are read per token, which makes slow
+// memory good enough; without one every entry is read every time.
+TTDEF tt_status tt_decide_kv(const tt_kv *kv, uint64_t weight_bytes, const tt_hw *hw,
+                             const tt_policy *policy, int *place, uint64_t *bytes) {
+  if (bytes) *bytes = 0;
+  if (!kv || !tt__hardware_valid(hw) || !policy || !place || !bytes) return TT_ERROR_INVALID;
+  tt_kv kept = *kv;
+  kept.keep = policy->sparse_attention ? policy->kv_keep : 1;
+  *place = policy->sparse_attention ? TT_KV_SELECTIVE : TT_KV_HBM;
+  tt_status status = tt_kv_bytes(&kept, bytes);
+  if (status) return status;
+  int off_chip = hw->pcie_bw > 0 || hw->cxl_bw > 0;
+  uint64_t total = *bytes;
+  if (policy->sparse_attention) return off_chip ? TT_OK : TT_ERROR_UNSUPPORTED;
+  if (tt__increase_u64(&total, weight_bytes) && (double)total <= hw->hbm_bytes) return TT_OK;
+  *place = hw->cxl_bw > hw->pcie_bw ? TT_KV_CXL : TT_KV_PCIE;
+  return off_chip ? TT_OK : TT_ERROR_UNSUPPORTED;
+}
+
+// The roofline of each layer; layers run one after the other, reading and computing overlap.
+TTDEF tt_status tt_token_latency(const tt_layer_cost *layers, int num_layers, double kv_bytes,
+                                 int place, const tt_hw *hw, double *seconds) {
+  double total = 0;
+  if (!tt__hardware_valid(hw) || !seconds || num_layers < 0 || (num_layers > 0 && !layers) ||
+      !tt__amount(kv_bytes) || place < TT_KV_HBM || place > TT_KV_SELECTIVE)
+    return TT_ERROR_INVALID;
+  for (int l = 0; l < num_layers; l++) {
+    if (!tt__amount(layers[l].bytes) || !tt__amount(layers[l].flops)) return TT_ERROR_INVALID;
+    double reading = layers[l].bytes / hw->hbm_bw, computing = layers[l].flops / hw->peak_flops;
+    total += reading > computing ? reading : computing;
+  }
+  double selective = hw->pcie_bw > 0 ? hw->pcie_bw : hw->cxl_bw;
+  double bandwidth = place == TT_KV_HBM ? hw->hbm_bw : place == TT_KV_PCIE ? hw->pcie_bw
+                     : place == TT_KV_CXL ? hw->cxl_bw : selective;
+  if (bandwidth <= 0) return TT_ERROR_UNSUPPORTED;
+  *seconds = total + kv_bytes / bandwidth;
+  return TT_OK;
+}
+
+// Does the plan fit memory, latency and, where it was evaluated, quality?
+static int tt__demand_met(const tt_demand *plan, const tt_hw *hw, const tt_policy *policy) {
+  uint64_t total = plan->weight_bytes;
+  if (!tt__increase_u64(&total, plan->scratch_bytes)) return 0;
+  if (plan->place == TT_KV_HBM && !tt__increase_u64(&total, plan->kv_bytes)) return 0;
+  if ((double)total > hw->hbm_bytes) return 0;
+  if (policy->max_latency > 0 && plan->latency > policy->max_latency) return 0;
+  return !plan->evaluated || plan->quality_drop <= policy->max_quality_drop;
+}
+
+TTDEF tt_status tt_decide_budget(const tt_demand *plans, int count, const tt_hw *hw,
+                                 const tt_policy *policy, int *verdict, int *index) {
+  if (!plans || count < 1 || !tt__hardware_valid(hw) || !policy || !verdict || !index ||
+      !tt__amount(policy->max_quality_drop) || !tt__amount(policy->max_latency))
+    return TT_ERROR_INVALID;
+  for (int i = 0; i < count; i++)
+    if (plans[i].place < TT_KV_HBM || plans[i].place > TT_KV_SELECTIVE ||
+        !tt__amount(plans[i].latency) ||
+        (plans[i].evaluated && !tt__is_finite(plans[i].quality_drop)))
+      return TT_ERROR_INVALID;
+  *verdict = TT_USE_SMALLER_MODEL;
+  *index = -1;
+  for (int i = count - 1; i >= 0; i--)                       // the first that fits wins
+    if (tt__demand_met(&plans[i], hw, policy)) *index = i;
+  if (*index >= 0) *verdict = *index == 0 && plans[0].evaluated ? TT_DEPLOY : TT_RETUNE;
+  return TT_OK;
+}
+#endif // TT_INFERENCE_ONLY
 #endif // TT_IMPLEMENTATION
 
 /* VERSION HISTORY
      0.1.0  first version: SVD, TT-SVD, algebra, rounding, spectra, formats, forward pass, rows,
-            gradients, optimisers, files
+            fits to inputs, gradients, optimisers, planning, files
 
    LICENCE
    This software is available under two licences: choose whichever you prefer.

@@ -20,6 +20,7 @@
 #include "test_inputs.c"
 #include "test_refit.c"
 #include "test_gradient.c"
+#include "test_plan.c"
 
 static const struct { const char *name; void (*run)(void);
 } test_sections[] = {
@@ -41,6 +42,7 @@ static const struct { const char *name; void (*run)(void);
     {"inputs", test_inputs},
     {"refit", test_refit},
     {"gradient", test_gradient},
+    {"plan", test_plan},
 };
 
 int main(int argc, char **argv) {
