@@ -957,6 +957,11 @@ TTDEF tt_status tt_file_read_f32(const tt_file *file, int index, float *out, ptr
 // works too. strict refuses ranks above the useful maximum.
 TTDEF tt_status tt_file_matrix(const tt_file *file, const char *name, const tt_options *options,
                                tt_matrix *out);
+// Statistics of the inputs of layer `name`, released by tt_inputs_free: samples "<name>.inputs"
+// (batch, cols), or moments "<name>.inputs.count", ".mean" (cols) and ".covariance" (cols, cols) or
+// ".variance" (cols); with these, ".sha256" (32 bytes) names the samples they were made from.
+TTDEF tt_status tt_file_inputs(const tt_file *file, const char *name, const tt_options *options,
+                               tt_inputs **out);
 // Pairs of the file's metadata, in the order of the file; strings live until tt_file_close.
 TTDEF int tt_file_metadata_count(const tt_file *file);
 // Pair `index` of them. Either output may be NULL.
@@ -976,6 +981,8 @@ TTDEF tt_status tt_writer_add(tt_writer *writer, const char *name, const char *d
 // A train with its scales and bias; report (may be NULL) adds error and entropies to the metadata.
 TTDEF tt_status tt_writer_add_matrix(tt_writer *writer, const char *name, const tt_matrix *w,
                                      const tt_report *report);
+// The moments of a layer's inputs in double, and their digest, as tt_file_inputs reads them.
+TTDEF tt_status tt_writer_add_inputs(tt_writer *writer, const char *name, const tt_inputs *inputs);
 // Tensor `index` of an open file, byte for byte.
 TTDEF tt_status tt_writer_copy(tt_writer *writer, const tt_file *file, int index);
 // A pair for the metadata; the last value of a key wins. Keys "format", "tt.version",
@@ -7684,9 +7691,10 @@ static ptrdiff_t tt__entry_count(const tt__entry *entry) {
   return entry->size / (tt__file_types[entry->type].bits / 8);
 }
 
-TTDEF tt_status tt_file_read_f32(const tt_file *file, int index, float *out, ptrdiff_t count) {
+// All numbers of a tensor as float, or as double where wide.
+static tt_status tt__file_numbers(const tt_file *file, int index, int wide, void *out,
+                                  ptrdiff_t count) {
   unsigned char chunk[4096];
-  if (!file || index < 0 || index >= file->num_entries || (!out && count)) return TT_ERROR_INVALID;
   const tt__entry *entry = tt__entry_at(file, index);
   if (entry->type > TT__TYPE_U8) return TT_ERROR_UNSUPPORTED;
   if (count != tt__entry_count(entry)) return TT_ERROR_INVALID;
@@ -7698,10 +7706,20 @@ TTDEF tt_status tt_file_read_f32(const tt_file *file, int index, float *out, ptr
         tt__file_fetch(file, file->data + entry->begin + i * width, chunk, now * width);
     if (status) return status;
     tt__little(chunk, now, width);
-    for (ptrdiff_t t = 0; t < now; t++)
-      out[i + t] = entry->type == TT__TYPE_U8 ? (float)chunk[t] : tt__decode_one(dtype, chunk, t);
+    for (ptrdiff_t t = 0; t < now; t++) {
+      double value = 0;
+      if (entry->type == TT_F64) memcpy(&value, chunk + 8 * t, sizeof value);
+      else if (entry->type == TT__TYPE_U8) value = chunk[t];
+      else value = (double)tt__decode_one(dtype, chunk, t);
+      tt__put_element(out, wide, i + t, value);
+    }
   }
   return TT_OK;
+}
+
+TTDEF tt_status tt_file_read_f32(const tt_file *file, int index, float *out, ptrdiff_t count) {
+  if (!file || index < 0 || index >= file->num_entries || (!out && count)) return TT_ERROR_INVALID;
+  return tt__file_numbers(file, index, 0, out, count);
 }
 
 // ----------------------------------------------------------------------------------------- >>layer
@@ -8088,6 +8106,89 @@ TTDEF tt_status tt_file_matrix(const tt_file *file, const char *name, const tt_o
   return status;
 }
 
+// ---- statistics of inputs
+
+// All numbers of a tensor of this shape, as double; INVALID if there is none of this name.
+static tt_status tt__moment(const tt_file *file, const char *name, const char *part, int order,
+                            ptrdiff_t n, double *out) {
+  int index = tt__part(file, name, part, -1);
+  if (index < 0) return TT_ERROR_INVALID;
+  const tt__entry *entry = tt__entry_at(file, index);
+  ptrdiff_t count = order == 2 ? n * n : n;
+  for (int i = 0; i < entry->order; i++)
+    if (entry->order != order || entry->dims[i] != n) return TT_ERROR_FORMAT;
+  if (tt__entry_count(entry) != count) return TT_ERROR_FORMAT;
+  tt_status status = tt__file_numbers(file, index, 1, out, count);
+  for (ptrdiff_t i = 0; i < count && !status; i++)
+    if (!tt__is_finite(out[i])) status = TT_ERROR_NONFINITE;
+  return status;
+}
+
+// Moments of a file into an empty record: divided by the count there, sums here.
+static tt_status tt__inputs_read(const tt_file *file, const char *name, tt_inputs *inputs) {
+  ptrdiff_t n = inputs->cols;
+  double count = 0, *s = inputs->scatter;
+  tt_status status = tt__moment(file, name, ".inputs.count", 1, 1, &count);
+  if (!status) status = tt__moment(file, name, ".inputs.mean", 1, n, inputs->mean);
+  if (!status && inputs->diagonal) status = tt__moment(file, name, ".inputs.variance", 1, n, s);
+  else if (!status) status = tt__moment(file, name, ".inputs.covariance", 2, n, s);
+  if (status) return status;
+  if (count < 1 || count > 9007199254740992.0 || count != floor(count)) return TT_ERROR_FORMAT;
+  inputs->count = (ptrdiff_t)count;
+  for (ptrdiff_t i = 0; i < n; i++) {
+    if (s[inputs->diagonal ? i : i * n + i] < 0) return TT_ERROR_FORMAT;
+    for (ptrdiff_t j = 0; j < i && !inputs->diagonal; j++)
+      s[i * n + j] = s[j * n + i] = (s[i * n + j] + s[j * n + i]) / 2;
+  }
+  tt__scale_row(inputs->diagonal ? n : n * n, count, s);
+  int index = tt__part(file, name, ".inputs.sha256", -1);
+  if (index < 0) return TT_OK;
+  if (tt__entry_at(file, index)->size != 32) return TT_ERROR_FORMAT;
+  inputs->is_known = 1;
+  return tt_file_read(file, index, 0, inputs->known, 32);
+}
+
+// Samples of a file into an empty record.
+static tt_status tt__inputs_sample(const tt_file *file, int index, tt_inputs *inputs) {
+  const tt__entry *entry = tt__entry_at(file, index);
+  tt__pool pool = tt__pool_open(&inputs->allocator);
+  ptrdiff_t count = tt__entry_count(entry);
+  float *x = (float *)tt__take(&pool, count, (ptrdiff_t)sizeof(float));
+  tt_status status = pool.status ? pool.status : tt_file_read_f32(file, index, x, count);
+  if (!status) status = tt_inputs_add(inputs, x, entry->dims[0]);
+  tt__pool_close(&pool);
+  return status;
+}
+
+TTDEF tt_status tt_file_inputs(const tt_file *file, const char *name, const tt_options *given,
+                               tt_inputs **out) {
+  if (out) *out = NULL;
+  if (!file || !name || !out || !tt__options_valid(given)) return TT_ERROR_INVALID;
+  tt_options options = tt__options(given);
+  int samples = tt__part(file, name, ".inputs", -1),
+      mean = tt__part(file, name, ".inputs.mean", -1);
+  if (samples < 0 && mean < 0) return TT_ERROR_INVALID;
+  const tt__entry *entry = tt__entry_at(file, samples >= 0 ? samples : mean);
+  if (entry->order != (samples >= 0 ? 2 : 1) || entry->dims[entry->order - 1] < 1)
+    return TT_ERROR_FORMAT;
+  ptrdiff_t n = entry->dims[entry->order - 1];
+  int covariance = tt__part(file, name, ".inputs.covariance", -1);
+  if (samples < 0) options.diagonal_inputs = covariance < 0;
+  if (samples < 0 && covariance >= 0) {                      // before memory of size n^2 is taken
+    const tt__entry *square = tt__entry_at(file, covariance);
+    if (square->order != 2 || square->dims[0] != n || square->dims[1] != n) return TT_ERROR_FORMAT;
+  }
+  tt_status status = tt_inputs_create(n, &options, out);
+  if (!status)
+    status =
+        samples >= 0 ? tt__inputs_sample(file, samples, *out) : tt__inputs_read(file, name, *out);
+  if (status) {
+    tt_inputs_free(*out);
+    *out = NULL;
+  }
+  return status;
+}
+
 // ---------------------------------------------------------------------------------------- >>writer
 // Tensors and trains are copied when added, found by a search tree over the bits of their names,
 // sorted when saved. The header is emitted twice by the same code: once to count, once to write.
@@ -8397,6 +8498,41 @@ static tt_status tt__writer_core(tt_writer *writer, const char *name, const tt_m
     status = tt__writer_part(writer, name, ".scales.", k, core->group > 0 ? TT_F16 : TT_F32,
                              core->group > 0 ? 2 : 1, view, core->scales,
                              rows * view[1] * (core->group > 0 ? 2 : 4), core->group > 0 ? 2 : 4);
+  return status;
+}
+
+// One tensor of moments: n^order numbers, or a single one where n is 1.
+static tt_status tt__writer_moment(tt_writer *writer, const char *name, const char *part, int order,
+                                   ptrdiff_t n, const double *values) {
+  ptrdiff_t dims[2] = {n, n}, size = 8 * (order == 2 ? n * n : n);
+  return tt__writer_part(writer, name, part, -1, TT_F64, order, dims, values, size, 8);
+}
+
+TTDEF tt_status tt_writer_add_inputs(tt_writer *writer, const char *name, const tt_inputs *inputs) {
+  if (!writer || !name || !inputs || inputs->count < 1 || !tt__name_usable(name))
+    return TT_ERROR_INVALID;
+  int tensors = writer->tensors.count, wide = !inputs->diagonal;
+  void *mark = writer->pool.blocks;
+  unsigned char digest[32];
+  ptrdiff_t n = inputs->cols, size = wide ? n * n : n, length = 32;
+  double count = (double)inputs->count;
+  tt__pool pool = tt__pool_open(&writer->pool.allocator);
+  double *moments = tt__take_f64(&pool, size, 1);
+  tt_status status = pool.status ? pool.status : tt_inputs_digest(inputs, digest);
+  for (ptrdiff_t i = 0; i < size && !status; i++) moments[i] = inputs->scatter[i] / count;
+  if (!status) status = tt__writer_moment(writer, name, ".inputs.count", 1, 1, &count);
+  if (!status) status = tt__writer_moment(writer, name, ".inputs.mean", 1, n, inputs->mean);
+  if (!status)
+    status = tt__writer_moment(writer, name, wide ? ".inputs.covariance" : ".inputs.variance",
+                               1 + wide, n, moments);
+  if (!status)
+    status = tt__writer_part(writer, name, ".inputs.sha256", -1, TT__TYPE_U8, 1, &length, digest,
+                             length, 1);
+  if (status) {
+    tt__list_cut(&writer->tensors, tensors);
+    tt__pool_rewind(&writer->pool, mark);
+  }
+  tt__pool_close(&pool);
   return status;
 }
 

@@ -237,7 +237,165 @@ static void inputs_test_memory(void) {
   }
 }
 
+// ---- in files
+
+static unsigned char *inputs_saved(tt_writer *writer, size_t *size) {
+  CHECK_STATUS(tt_writer_save_memory(writer, NULL, size), TT_OK);
+  unsigned char *bytes = (unsigned char *)test_new((ptrdiff_t)*size, 1);
+  CHECK_STATUS(tt_writer_save_memory(writer, bytes, size), TT_OK);
+  return bytes;
+}
+
+// Moments and digest come back bit for bit; adding goes on where it stopped.
+static void inputs_check_file(int diagonal) {
+  enum { N = 5, COUNT = 30 };
+  float *x = inputs_samples(COUNT, N, 1);
+  tt_inputs *one = inputs_new(N, diagonal), *two;
+  tt_writer *writer;
+  tt_file *file;
+  size_t size;
+  unsigned char before[32], after[32];
+  double mean[2][N], covariance[2][N * N];
+  CHECK_STATUS(tt_writer_create(NULL, &writer), TT_OK);
+  CHECK_STATUS(tt_writer_add_inputs(writer, "fc1", one), TT_ERROR_INVALID); // no samples
+  CHECK_STATUS(tt_inputs_add(one, x, COUNT), TT_OK);
+  CHECK_STATUS(tt_writer_add_inputs(writer, "fc1", one), TT_OK);
+  CHECK_STATUS(tt_writer_add_inputs(writer, "fc1", one), TT_ERROR_INVALID); // twice
+  CHECK_STATUS(tt_writer_add_inputs(writer, "a\n", one), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_writer_add_inputs(NULL, "a", one), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_writer_add_inputs(writer, NULL, one), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_writer_add_inputs(writer, "a", NULL), TT_ERROR_INVALID);
+  unsigned char *bytes = inputs_saved(writer, &size);
+  CHECK_STATUS(tt_file_open_memory(bytes, size, NULL, &file), TT_OK);
+  CHECK(tt_file_count(file) == 4);
+  CHECK_STATUS(tt_file_inputs(file, "fc1", NULL, &two), TT_OK);
+  CHECK(tt_inputs_count(two) == COUNT && tt_inputs_cols(two) == N && two->diagonal == diagonal);
+  CHECK_STATUS(tt_inputs_moments(one, mean[0], covariance[0]), TT_OK);
+  CHECK_STATUS(tt_inputs_moments(two, mean[1], covariance[1]), TT_OK);
+  CHECK(!memcmp(mean[0], mean[1], sizeof mean[0]));
+  CHECK_AT_MOST(test_distance(N * N, covariance[1], covariance[0]), 1e-15);
+  CHECK_STATUS(tt_inputs_digest(one, before), TT_OK);
+  CHECK_STATUS(tt_inputs_digest(two, after), TT_OK);
+  CHECK(!memcmp(before, after, 32));
+  CHECK_STATUS(tt_inputs_add(one, x, 3), TT_OK);
+  CHECK_STATUS(tt_inputs_add(two, x, 3), TT_OK);
+  CHECK_STATUS(tt_inputs_moments(one, mean[0], covariance[0]), TT_OK);
+  CHECK_STATUS(tt_inputs_moments(two, mean[1], covariance[1]), TT_OK);
+  CHECK_AT_MOST(test_distance(N * N, covariance[1], covariance[0]), 1e-14);
+  CHECK_STATUS(tt_inputs_digest(two, after), TT_OK);
+  CHECK(memcmp(before, after, 32));
+  for (long fail = 1, done = 0; !done; fail++) {
+    test_heap heap;
+    tt_options options = test_options();
+    tt_inputs *three;
+    options.allocator = test_allocator(&heap);
+    heap.fail_at = fail;
+    tt_status status = tt_file_inputs(file, "fc1", &options, &three);
+    CHECK(status == TT_OK || (status == TT_ERROR_MEMORY && three == NULL));
+    done = !status;
+    tt_inputs_free(three);
+    CHECK(heap.live_blocks == 0);
+  }
+  tt_file_close(file);
+  tt_writer_free(writer);
+  tt_inputs_free(one);
+  tt_inputs_free(two);
+  free(bytes);
+  free(x);
+}
+
+// A file of moments by hand; each case spoils one of them.
+static void inputs_check_spoiled(int what, tt_status wanted) {
+  double count = 4, mean[3] = {1, 2, 3}, square[9] = {2, 1, 0, 1, 2, 0, 0, 0, 1};
+  unsigned char digest[32] = {0};
+  ptrdiff_t dims[2] = {3, 3}, one = 1, length = what == 1 ? 31 : 32;
+  tt_writer *writer;
+  tt_file *file;
+  tt_inputs *inputs;
+  size_t size;
+  if (what == 2) count = 0;
+  if (what == 3) count = 2.5;
+  if (what == 4) count = 1e17;
+  if (what == 5) square[4] = -1;
+  if (what == 6) square[1] = (double)NAN;
+  if (what == 7) mean[2] = (double)INFINITY;
+  if (what == 8) dims[1] = 2;
+  if (what == 9) one = 2;
+  double counts[2];
+  counts[0] = counts[1] = count;
+  for (int i = 0; i < 9; i++) tt__little(&square[i], 1, 8);
+  for (int i = 0; i < 3; i++) tt__little(&mean[i], 1, 8);
+  tt__little(counts, 2, 8);
+  CHECK_STATUS(tt_writer_create(NULL, &writer), TT_OK);
+  if (what != 10)
+    CHECK_STATUS(tt_writer_add(writer, "a.inputs.count", "F64", 1, &one, counts, 8 * (size_t)one),
+                 TT_OK);
+  if (what != 11)
+    CHECK_STATUS(tt_writer_add(writer, "a.inputs.mean", "F64", 1, dims, mean, 24), TT_OK);
+  if (what != 12)
+    CHECK_STATUS(
+        tt_writer_add(writer, "a.inputs.covariance", "F64", 2, dims, square, 24 * (size_t)dims[1]),
+        TT_OK);
+  CHECK_STATUS(tt_writer_add(writer, "a.inputs.sha256", "U8", 1, &length, digest, (size_t)length),
+               TT_OK);
+  unsigned char *bytes = inputs_saved(writer, &size);
+  CHECK_STATUS(tt_file_open_memory(bytes, size, NULL, &file), TT_OK);
+  CHECK_STATUS(tt_file_inputs(file, "a", NULL, &inputs), wanted);
+  CHECK((inputs != NULL) == (wanted == TT_OK));
+  if (inputs) CHECK(tt_inputs_count(inputs) == 4);
+  tt_inputs_free(inputs);
+  CHECK_STATUS(tt_file_inputs(file, "b", NULL, &inputs), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_inputs(NULL, "a", NULL, &inputs), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_inputs(file, NULL, NULL, &inputs), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_inputs(file, "a", NULL, NULL), TT_ERROR_INVALID);
+  tt_file_close(file);
+  tt_writer_free(writer);
+  free(bytes);
+}
+
+// Samples in a file are added as they are.
+static void inputs_test_samples(void) {
+  enum { N = 4, COUNT = 9 };
+  float *x = inputs_samples(COUNT, N, 0);
+  ptrdiff_t dims[2] = {COUNT, N};
+  tt_inputs *one = inputs_new(N, 0), *two;
+  tt_writer *writer;
+  tt_file *file;
+  size_t size;
+  double mean[2][N];
+  CHECK_STATUS(tt_inputs_add(one, x, COUNT), TT_OK);
+  tt__little(x, COUNT * N, 4);
+  CHECK_STATUS(tt_writer_create(NULL, &writer), TT_OK);
+  CHECK_STATUS(tt_writer_add(writer, "a.inputs", "F32", 2, dims, x, 4 * COUNT * N), TT_OK);
+  CHECK_STATUS(tt_writer_add(writer, "b.inputs", "F32", 1, dims, x, 4 * COUNT), TT_OK);
+  unsigned char *bytes = inputs_saved(writer, &size);
+  CHECK_STATUS(tt_file_open_memory(bytes, size, NULL, &file), TT_OK);
+  CHECK_STATUS(tt_file_inputs(file, "b", NULL, &two), TT_ERROR_FORMAT);
+  CHECK_STATUS(tt_file_inputs(file, "a", NULL, &two), TT_OK);
+  CHECK_STATUS(tt_inputs_moments(one, mean[0], NULL), TT_OK);
+  CHECK_STATUS(tt_inputs_moments(two, mean[1], NULL), TT_OK);
+  CHECK(tt_inputs_count(two) == COUNT && !memcmp(mean[0], mean[1], sizeof mean[0]));
+  tt_file_close(file);
+  tt_writer_free(writer);
+  tt_inputs_free(one);
+  tt_inputs_free(two);
+  free(bytes);
+  free(x);
+}
+
+static void inputs_test_files(void) {
+  static const tt_status wanted[13] = {
+      TT_OK,           TT_ERROR_FORMAT,    TT_ERROR_FORMAT,    TT_ERROR_FORMAT, TT_ERROR_FORMAT,
+      TT_ERROR_FORMAT, TT_ERROR_NONFINITE, TT_ERROR_NONFINITE, TT_ERROR_FORMAT, TT_ERROR_FORMAT,
+      TT_ERROR_INVALID, TT_ERROR_INVALID,  TT_ERROR_INVALID};
+  for (int what = 0; what < 13; what++) inputs_check_spoiled(what, wanted[what]);
+  inputs_check_file(0);
+  inputs_check_file(1);
+  inputs_test_samples();
+}
+
 static void test_inputs(void) {
+  inputs_test_files();
   inputs_test_hash();
   inputs_test_moments();
   inputs_test_digest();
