@@ -57,7 +57,9 @@
      >>inputs    statistics of what flows into a layer
      >>compress  TT-SVD with an error budget
      >>round     recompression of trains
-     >>refit     fits to the outputs of a layer; sweeps
+     >>metric    errors of a layer's outputs; the best core in it
+     >>sweep     sweeps over cores, one or two at a time
+     >>refit     fits to the outputs of a layer; compress and round
      >>entropy   spectra and entropies of bonds
      >>quantize  storage formats of cores
      >>apply     the forward pass, rows of a matrix
@@ -4745,19 +4747,19 @@ static tt_status tt__round_plain(tt__pool *pool, const tt_matrix *w, const tt_op
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ----------------------------------------------------------------------------------------- >>refit
-// Fits in the metric of the outputs. With D = diag(row weights) and C the covariance of the inputs
-// plus a ridge (identities where not given), every fit minimises tr(D E C E^T), E = W - W~.
+// ---------------------------------------------------------------------------------------- >>metric
+// The metric of the outputs, and the best core in it. With D = diag(row weights) and C the
+// covariance of the inputs plus a ridge (identities where not given), every fit minimises
+// tr(D E C E^T) over E = W - W~.
 //
-// Start: C is approximated by a Kronecker product of one factor per leg, its partial traces over
-// all other legs; so is D. W is scaled by their Cholesky factors, decomposed by TT-SVD, and each
-// core divided by the factor of its leg. Where one leg carries all columns and one all rows, C is
-// that factor: a low-rank train is the optimum (whitened SVD). Else the plain TT-SVD may win.
+// C is close to a Kronecker product of one factor per leg, its partial traces over all other legs;
+// so is D. Where one leg carries all columns and one all rows, C and D are those factors. They bring
+// matrices into the metric and out of it again, and they precondition.
 //
-// Sweeps: one core G at a time is a linear least-squares problem, solved by conjugate gradients on
-// A(G) = P(D X(G) C): X expands G between its frames, P is its adjoint. Frames are orthonormal, so
-// A is conditioned no worse than C; the leg factors are the preconditioner, and from a warm
-// start the error never rises. Two cores at a time cut their bond anew, as in DMRG [White92].
+// W~ is linear in each core G, so one core at a time is a linear least-squares problem, solved by
+// conjugate gradients on A(G) = P(D X(G) C): X expands G between its frames to the whole matrix, P
+// is its adjoint. Frames are orthonormal, so A is conditioned no worse than C, and from a warm start
+// the error never rises, however early the iteration stops.
 
 #define TT__RIDGE 1e-3         // added to the variances, relative to their mean
 
@@ -5087,8 +5089,14 @@ static tt_status tt__unscale(tt__pool *pool, const tt__metric *metric, tt__chain
   }
   return pool->status;
 }
+#endif // TT_INFERENCE_ONLY
 
-// ---- two cores at a time
+#ifndef TT_INFERENCE_ONLY
+// ----------------------------------------------------------------------------------------- >>sweep
+// Variational sweeps: core after core is solved for, to the right end of the train and back. With
+// one site ranks stay and the error never rises. With two sites, as in DMRG [White92], two
+// neighbours are solved for as one and the bond between them is cut anew, so that ranks adapt; the
+// cut sees the metric by its leg factors.
 
 // The limits under which bonds are cut: options and, where these say nothing, the ranks at the
 // start.
@@ -5168,8 +5176,6 @@ static tt_status tt__chain_copy(const tt__chain *from, tt__pool *home, tt__chain
   return tt__rehouse(home, to);
 }
 
-// ---- sweeps
-
 // Puts the chain's power of two into core k.
 static void tt__untame(tt__chain *chain, int k) {
   ptrdiff_t count = tt__core_count(&chain->shape, k);
@@ -5235,8 +5241,14 @@ static tt_status tt__settle(tt__fit *fit, tt__chain *chain, int lowest, int max_
   }
   return status;
 }
+#endif // TT_INFERENCE_ONLY
 
-// ---- the whole way
+#ifndef TT_INFERENCE_ONLY
+// ----------------------------------------------------------------------------------------- >>refit
+// Fits in the metric of the outputs, and every call that may be one. W is brought into the metric by
+// the leg factors, decomposed by TT-SVD, and each core taken out of it again: where the factors say
+// all of the metric, a low-rank train then is the optimum (whitened SVD). Otherwise the plain TT-SVD
+// is the other start, and sweeps go on from the better one. The bias makes up for the mean input.
 
 // The power of two `scale` = 2^result.
 static int tt__log2_exact(double scale) {

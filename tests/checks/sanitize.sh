@@ -3,9 +3,9 @@
 . "$(dirname "$0")/common.sh"
 
 sections=${SECTIONS:-}
-valgrind_sections=${VALGRIND_SECTIONS:-config number random shape round quantize apply}
+valgrind_sections=${VALGRIND_SECTIONS:-config number random shape round quantize apply inputs}
 # The memory sanitizer takes minutes for the long sections, whose code the shorter ones call too.
-memory_sections="config number random gemm qr eigen shape train round entropy quantize apply file plan"
+memory_sections="config number random gemm qr eigen shape train round entropy quantize apply file inputs refit plan"
 export ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1
 export UBSAN_OPTIONS=print_stacktrace=1
 
