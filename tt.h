@@ -374,7 +374,11 @@ TTDEF void tt_free(tt_matrix *w);
 // ------------------------------------------------------------------------------------- calibration
 // What flows into a layer, as statistics: count, mean and covariance, streamed in double. Hand them
 // to tt_compress, tt_round, tt_refine and tt_quantize as options.inputs, and these minimise the
-// error of the layer's outputs instead of that of its weights.
+// error of the layer's outputs, E||(W - W~)(x - E x)||^2, instead of that of its weights; out->bias
+// makes up for the mean. Covariances may be singular (dead inputs, fewer samples than columns): each
+// variance is raised by 1e-3 of their mean. epsilon then bounds the functional error (see below);
+// a low-rank train is the optimum (whitened SVD), any other at least as good as TT-SVD at its ranks.
+// With row_weights alone the error is that of weighted rows: for look-up tables.
 
 // An empty record for a layer of `cols` inputs. options->diagonal_inputs keeps variances only
 // (memory cols instead of cols^2). Returns TT_OK; INVALID; MEMORY. *out is NULL on error.
@@ -5245,10 +5249,10 @@ static tt_status tt__settle(tt__fit *fit, tt__chain *chain, int lowest, int max_
 
 #ifndef TT_INFERENCE_ONLY
 // ----------------------------------------------------------------------------------------- >>refit
-// Fits in the metric of the outputs, and every call that may be one. W is brought into the metric by
-// the leg factors, decomposed by TT-SVD, and each core taken out of it again: where the factors say
-// all of the metric, a low-rank train then is the optimum (whitened SVD). Otherwise the plain TT-SVD
-// is the other start, and sweeps go on from the better one. The bias makes up for the mean input.
+// Fits in the metric of the outputs, and every call that may be one. W is brought into the metric
+// by the leg factors, decomposed by TT-SVD, and each core taken out of it again: where the factors
+// say all of the metric, a low-rank train then is the optimum (whitened SVD). Otherwise the plain
+// TT-SVD is the other start, and sweeps go on from the better one.
 
 // The power of two `scale` = 2^result.
 static int tt__log2_exact(double scale) {

@@ -3,8 +3,8 @@
 // layer is a train of order 1, so one loop trains dense layers, SVDs, plain trains and TT-matrices.
 //   cc -O2 -I.. 03_heal.c -o heal -lm
 //   ./heal [data/digits.safetensors [folder for the results]] [--seeds N] [--epochs N]
-// Expected output: a table (accuracy as cut, with the bias corrected, healed: mean and spread over
-// the seeds), which lines are best for their bytes, and three checks. Eight seeds and 200 epochs
+// Expected output: a table (accuracy as cut, with the bias corrected, fitted to the outputs, healed:
+// mean and spread over the seeds), which lines are best for their bytes, and three checks. Eight seeds and 200 epochs
 // are the full study. File: heal.svg.
 // Images: see data/README (CC BY 4.0).
 #define TT_IMPLEMENTATION
@@ -226,7 +226,7 @@ static const format formats[] = {
     {"INT2 g16", TT_I2, 16, 1},    {"INT2 g64", TT_I2, 64, 1}};
 enum { FORMATS = sizeof formats / sizeof *formats };
 
-enum { RAW, CORRECTED, HEALED, STAGES };
+enum { RAW, CORRECTED, FITTED, HEALED, STAGES };
 
 typedef struct line {
   int kind, size, format;
@@ -240,11 +240,14 @@ static int has_format(int which, int f) {
   return formats[f].of_dense && (which == DENSE || f <= 4);
 }
 
-// Accuracy with the first layer truly coded, and its size.
-static double coded_accuracy(const network *net, const format *f, const images *tests,
-                             size_t *bytes) {
+// Accuracy with the first layer truly coded, for its weights or (inputs) for its outputs; and its
+// size.
+static double coded_accuracy(const network *net, const format *f, const tt_inputs *inputs,
+                             const images *tests, size_t *bytes) {
+  tt_options options = {0};
   tt_matrix stored;
-  must(tt_quantize(&net->first, f->dtype, f->group, NULL, &stored, NULL), "tt_quantize");
+  options.inputs = inputs;
+  must(tt_quantize(&net->first, f->dtype, f->group, &options, &stored, NULL), "tt_quantize");
   double percent = accuracy(&stored, &net->second, tests);
   *bytes = tt_stored_size(&stored) - (size_t)stored.rows * sizeof(float);
   tt_free(&stored);
@@ -260,19 +263,20 @@ static void correct_bias(const tt_matrix *dense, const tt_matrix *coded, const f
   for (ptrdiff_t i = 0; i < dense->rows; i++) bias[i] += before[i] - after[i];
 }
 
-// The first layer of net in the shape of a kind, cut to a rank, in the balanced gauge.
-static network cut(const network *net, const kind *k, int size) {
+// The first layer of net in the shape of a kind, cut to a rank, in the balanced gauge: the best for
+// its weights or, given inputs, for its outputs.
+static network cut(const network *net, const kind *k, int size, const tt_inputs *inputs) {
   static float dense[HIDDEN * PIXELS];
   tt_options options = {0};
   tt_matrix train, balanced;
   network out;
   options.max_rank = size;
+  options.inputs = inputs;
+  options.bias = net->first.bias;
   must(tt_expand(&net->first, dense), "tt_expand");
   must(tt_compress(dense, net->first.rows, PIXELS, &k->shape, &options, &train, NULL),
        "tt_compress");
-  tt_matrix biased = train; // a view
-  biased.bias = net->first.bias;
-  must(tt_balance(&biased, NULL, &balanced), "tt_balance");
+  must(tt_balance(&train, NULL, &balanced), "tt_balance");
   must(tt_turn(&balanced, k->sweep, NULL, &out.first), "tt_turn");
   must(tt_turn(&net->second, TT_RIGHT_TO_LEFT, NULL, &out.second), "tt_turn"); // a copy
   tt_free(&train);
@@ -290,6 +294,7 @@ static network copy_of(const network *net) {
 typedef struct study { // what all lines share
   images training, tests;
   float mean[PIXELS];
+  tt_inputs *inputs;
   int seeds, epochs, count;
   line lines[MAX_LINES];
 } study;
@@ -306,21 +311,22 @@ static line *line_of(study *s, int which, int size, int f) {
   return made;
 }
 
-// One line for one seed. `start` is the layer in float, cut but not healed; `healed` the same after
-// half of its healing in float, from which every format goes on. A dense layer has no such half.
-// `dense` is the layer that was cut, or NULL.
-static void measure(study *s, line *out, int seed, const network *start, const network *healed,
-                    const tt_matrix *dense) {
+// One line for one seed. `start` is the layer in float, cut for its weights; `fitted` the same cut for
+// its outputs; `healed` that after half of its healing in float, from which every format goes on. A
+// dense layer has no such half. `dense` is the layer that was cut, or NULL.
+static void measure(study *s, line *out, int seed, const network *start, const network *fitted,
+                    const network *healed, const tt_matrix *dense) {
   const format *f = &formats[out->format];
   recipe r = {0, 0, 0, TT_F32, 0, 0};
   tt_matrix coded;
   network net = copy_of(start);
-  out->percent[RAW][seed] = coded_accuracy(&net, f, &s->tests, &out->bytes);
-  out->percent[CORRECTED][seed] = -1;
+  out->percent[RAW][seed] = coded_accuracy(&net, f, NULL, &s->tests, &out->bytes);
+  out->percent[CORRECTED][seed] = out->percent[FITTED][seed] = -1;
   if (dense) {
     must(tt_quantize(&net.first, f->dtype, f->group, NULL, &coded, NULL), "tt_quantize");
     correct_bias(dense, &coded, s->mean, tt_bias_data(&net.first));
-    out->percent[CORRECTED][seed] = coded_accuracy(&net, f, &s->tests, &out->bytes);
+    out->percent[CORRECTED][seed] = coded_accuracy(&net, f, NULL, &s->tests, &out->bytes);
+    out->percent[FITTED][seed] = coded_accuracy(fitted, f, s->inputs, &s->tests, &out->bytes);
     tt_free(&coded);
   }
   network_free(&net);
@@ -332,16 +338,17 @@ static void measure(study *s, line *out, int seed, const network *start, const n
   r.group = f->group;
   r.seed = (unsigned)(seed + 100);
   train(&net, &r, &s->training);
-  out->percent[HEALED][seed] = coded_accuracy(&net, f, &s->tests, &out->bytes);
+  out->percent[HEALED][seed] = coded_accuracy(&net, f, NULL, &s->tests, &out->bytes);
   network_free(&net);
 }
 
 // All lines of one kind and size for one seed.
 static void measure_formats(study *s, int which, int size, int seed, const network *start,
-                            const network *healed, const tt_matrix *dense) {
+                            const network *fitted, const network *healed,
+                            const tt_matrix *dense) {
   for (int f = 0; f < FORMATS; f++)
     if (has_format(which, f))
-      measure(s, line_of(s, which, size, f), seed, start, healed, dense);
+      measure(s, line_of(s, which, size, f), seed, start, fitted, healed, dense);
 }
 
 static void run_seed(study *s, int seed) {
@@ -349,17 +356,19 @@ static void run_seed(study *s, int seed) {
   r.epochs = s->epochs;
   r.seed = (unsigned)seed;
   network net = scratch(HIDDEN, &r, &s->training);
-  measure_formats(s, DENSE, HIDDEN, seed, &net, &net, &net.first);
+  measure_formats(s, DENSE, HIDDEN, seed, &net, &net, &net, &net.first);
   for (int which = 0; which < DENSE; which++)
     for (int i = 0; kinds[which].sizes[i]; i++) {
-      network start = cut(&net, &kinds[which], kinds[which].sizes[i]), healed = copy_of(&start);
-      correct_bias(&net.first, &healed.first, s->mean, tt_bias_data(&healed.first));
+      int size = kinds[which].sizes[i];
+      network start = cut(&net, &kinds[which], size, NULL),
+              fitted = cut(&net, &kinds[which], size, s->inputs), healed = copy_of(&fitted);
       r.epochs = s->epochs / 2;
       r.rate = kinds[which].rate;
       r.with_second = 0;
       train(&healed, &r, &s->training);
-      measure_formats(s, which, kinds[which].sizes[i], seed, &start, &healed, &net.first);
+      measure_formats(s, which, size, seed, &start, &fitted, &healed, &net.first);
       network_free(&start);
+      network_free(&fitted);
       network_free(&healed);
     }
   network_free(&net);
@@ -368,7 +377,7 @@ static void run_seed(study *s, int seed) {
   r.with_second = 1;
   for (int i = 0; kinds[SMALL].sizes[i]; i++) {
     net = scratch(kinds[SMALL].sizes[i], &r, &s->training);
-    measure_formats(s, SMALL, kinds[SMALL].sizes[i], seed, &net, &net, NULL);
+    measure_formats(s, SMALL, kinds[SMALL].sizes[i], seed, &net, &net, &net, NULL);
     network_free(&net);
   }
 }
@@ -401,10 +410,11 @@ static void print_table(const study *s) {
          "float. Small dense networks also have a smaller second layer (10 x size, in F32).\n"
          "Accuracy on 540 test images in percent, mean and standard deviation, number of seeds: %d.\n"
          "Every network was trained for %d epochs. cut: first layer decomposed and coded; bias: with\n"
-         "b + (W - W~) E x; healed: trained on for as many epochs, straight through the codes (only\n"
-         "the first layer; both layers of small networks). * nothing better for fewer bytes.\n\n",
+         "b + (W - W~) E x; fitted: cut and coded for the outputs on the training images; healed: the\n"
+         "fit trained on for as many epochs, straight through the codes (only the first layer; both\n"
+         "layers of small networks). * nothing better for fewer bytes.\n\n",
          s->seeds, s->epochs);
-  printf("first layer  size format     bytes |    cut   sd |   bias   sd | healed   sd\n");
+  printf("first layer  size format     bytes |    cut   sd |   bias   sd | fitted   sd | healed   sd\n");
   for (int i = 0; i < s->count; i++) {
     const line *q = &s->lines[i];
     if (i && (q[-1].kind != q->kind || q[-1].size != q->size)) puts("");
@@ -590,7 +600,10 @@ int main(int argc, char **argv) {
   tt_file_close(file);
   for (int i = 0; i < TRAININGS * PIXELS; i++)
     s.mean[i % PIXELS] += s.training.pixels[i] / TRAININGS;
+  must(tt_inputs_create(PIXELS, NULL, &s.inputs), "tt_inputs_create");
+  must(tt_inputs_add(s.inputs, s.training.pixels, s.training.count), "tt_inputs_add");
   for (int seed = 0; seed < s.seeds; seed++) run_seed(&s, seed);
+  tt_inputs_free(s.inputs);
   summarise(&s);
   print_table(&s);
   if (!write_picture(result(folder, "heal.svg"), &s)) must(TT_ERROR_IO, "heal.svg");

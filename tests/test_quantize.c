@@ -381,7 +381,59 @@ static void quantize_test_stored_size(void) {
   CHECK(tt_stored_size(&view) == 0);
 }
 
+// Relative error of core k of b against a.
+static double quantize_core_error(const tt_matrix *a, const tt_matrix *b, int k) {
+  ptrdiff_t rows, length;
+  tt__view_size(&a->shape, a->sweep, k, &rows, &length);
+  double *first = test_doubles(rows * length), *second = test_doubles(rows * length);
+  tt__decode_f64(&a->cores[k], rows, length, first);
+  tt__decode_f64(&b->cores[k], rows, length, second);
+  double error = test_distance(rows * length, second, first);
+  free(first);
+  free(second);
+  return error;
+}
+
+// Errors of cores of a left-orthogonal train add in squares: the law by which bits per core are
+// planned. Random trains, and trains of a matrix with singular values 1/k.
+static void quantize_test_error_law(void) {
+  static const int legs[4] = {4, 4, 4, 4}, ranks[5] = {1, 8, 12, 8, 1}, two[2] = {16, 16};
+  static const tt_dtype dtypes[3] = {TT_I8, TT_I8, TT_I4};
+  static const int groups[3] = {0, TT_GROUP_ROW, 32};
+  for (int kind = 0; kind < 3; kind++)
+    for (int f = 0; f < 3; f++) {
+      tt_shape shape = kind == 1 ? test_shape(2, two, two, NULL) : test_shape(4, legs, legs, ranks);
+      tt_options options = test_options();
+      tt_matrix w, left, coded;
+      tt_report report;
+      double sum = 0;
+      options.dtype = TT_F64;
+      if (kind == 0) {
+        w = test_train(&shape);
+      } else {
+        double s[256];
+        for (int i = 0; i < 256; i++) s[i] = 1.0 / (i + 1);
+        double *dense = reference_with_values(256, 256, s);
+        options.max_rank = 16;
+        CHECK_STATUS(tt_compress_f64(dense, 256, 256, &shape, &options, &w, NULL), TT_OK);
+        free(dense);
+      }
+      CHECK_STATUS(tt_orthogonalize(&w, shape.order - 1, &options, &left), TT_OK);
+      CHECK_STATUS(tt_quantize(&left, dtypes[f], groups[f], NULL, &coded, &report), TT_OK);
+      for (int k = 0; k < shape.order; k++) {
+        double error = quantize_core_error(&left, &coded, k);
+        sum += error * error;
+      }
+      CHECK_AT_MOST(0.85, report.relative_error / sqrt(sum));
+      CHECK_AT_MOST(report.relative_error / sqrt(sum), 1.15);
+      tt_free(&w);
+      tt_free(&left);
+      tt_free(&coded);
+    }
+}
+
 static void test_quantize(void) {
+  quantize_test_error_law();
   quantize_test_all();
   quantize_test_noise();
   quantize_test_idempotent();
