@@ -375,10 +375,10 @@ TTDEF void tt_free(tt_matrix *w);
 // What flows into a layer, as statistics: count, mean and covariance, streamed in double. Hand them
 // to tt_compress, tt_round, tt_refine and tt_quantize as options.inputs, and these minimise the
 // error of the layer's outputs, E||(W - W~)(x - E x)||^2, instead of that of its weights; out->bias
-// makes up for the mean. Covariances may be singular (dead inputs, fewer samples than columns): each
-// variance is raised by 1e-3 of their mean. epsilon then bounds the functional error (see below);
-// a low-rank train is the optimum (whitened SVD), any other at least as good as TT-SVD at its ranks.
-// With row_weights alone the error is that of weighted rows: for look-up tables.
+// makes up for the mean. Covariances may be singular (dead inputs, fewer samples than columns):
+// each variance is raised by 1e-3 of their mean. epsilon then bounds the functional error (below);
+// a low-rank train is the optimum (whitened SVD), any other at least as good as TT-SVD of its
+// ranks. With row_weights alone the error is that of weighted rows: for look-up tables.
 
 // An empty record for a layer of `cols` inputs. options->diagonal_inputs keeps variances only
 // (memory cols instead of cols^2). Returns TT_OK; INVALID; MEMORY. *out is NULL on error.
@@ -4757,13 +4757,13 @@ static tt_status tt__round_plain(tt__pool *pool, const tt_matrix *w, const tt_op
 // tr(D E C E^T) over E = W - W~.
 //
 // C is close to a Kronecker product of one factor per leg, its partial traces over all other legs;
-// so is D. Where one leg carries all columns and one all rows, C and D are those factors. They bring
-// matrices into the metric and out of it again, and they precondition.
+// so is D. Where one leg carries all columns and one all rows, C and D are those factors. They
+// bring matrices into the metric and out of it again, and they precondition.
 //
 // W~ is linear in each core G, so one core at a time is a linear least-squares problem, solved by
 // conjugate gradients on A(G) = P(D X(G) C): X expands G between its frames to the whole matrix, P
-// is its adjoint. Frames are orthonormal, so A is conditioned no worse than C, and from a warm start
-// the error never rises, however early the iteration stops.
+// is its adjoint. Frames are orthonormal, so A is conditioned no worse than C, and from a warm
+// start the error never rises, however early the iteration stops.
 
 #define TT__RIDGE 1e-3         // added to the variances, relative to their mean
 
@@ -5394,7 +5394,7 @@ static tt_status tt__fit_best(tt__fit *fit, const tt_shape *request, const tt_op
       error = of_plain;
       status = tt__chain_copy(&plain, &fit->home, chain);
     }
-    if (!status) status = tt__settle(fit, chain, 0, SWEEPS, 1e-3, &error);
+    if (!status) status = tt__settle(fit, chain, 0, SWEEPS, 3e-3, &error);
     if (!status && tt__fit_relative(fit, chain, options) > bound)
       status = tt__chain_copy(&plain, &fit->home, chain);
   }
@@ -5987,7 +5987,7 @@ static tt_status tt__code_chain(tt__fit *fit, tt__chain *chain, tt_matrix *out) 
   tt_status status = TT_OK;
   double error = DBL_MAX;
   for (int k = 0; k < order && !status; k++) {
-    if (k > 0) status = tt__settle(fit, chain, k, SWEEPS, 1e-3, &error);
+    if (k > 0) status = tt__settle(fit, chain, k, SWEEPS, 3e-3, &error);
     if (!status && k + 1 < order) tt__move_center(fit->pool, chain, k, 1);
     if (!status) status = tt__code_core(fit, chain, k, out);
   }
