@@ -2,6 +2,7 @@
 //   interop codes FOLDER                     decode tables, and codes of FOLDER/inputs.f32
 //   interop write FOLDER                     FOLDER/raw.safetensors and FOLDER/trains.safetensors
 //   interop dump FILE FOLDER                 every tensor of FILE as float32, FOLDER/<index>.f32
+//   interop fit FILE RANK FOLDER             samples a.inputs, matrix a.weight: fits and moments
 //   interop compress FILE NAME ROWS COLS RANKS OUT    lists like 3,4,5; prints error and ranks
 #define TT_IMPLEMENTATION
 #include "../tt.h"
@@ -192,6 +193,54 @@ static int compress(char **argument) {
   return 0;
 }
 
+// FOLDER/moments.safetensors, low_rank.f64 (fitted) and int4.f64 (error propagation, groups of 32).
+static int fit(const char *path, int rank, const char *folder) {
+  char out[512];
+  tt_file *file;
+  tt_inputs *inputs;
+  tt_matrix w, train, coded;
+  tt_shape shape;
+  tt_report report;
+  tt_writer *writer;
+  tt_options options;
+  memset(&options, 0, sizeof options);
+  memset(&shape, 0, sizeof shape);
+  need(tt_file_open(path, NULL, &file), path);
+  need(tt_file_inputs(file, "a", NULL, &inputs), "a.inputs");
+  need(tt_file_matrix(file, "a", NULL, &w), "a.weight");
+  tt_file_close(file);
+  size_t size = (size_t)(w.rows * w.cols) * sizeof(double);
+  double *dense = (double *)allocate(size);
+  options.inputs = inputs;
+  options.dtype = TT_F64;
+  options.max_rank = rank;
+  shape.order = 2;
+  shape.rows[0] = (int)w.rows;
+  shape.cols[1] = (int)w.cols;
+  shape.rows[1] = shape.cols[0] = shape.ranks[0] = shape.ranks[2] = 1;
+  need(tt_compress((const float *)w.cores[0].data, w.rows, w.cols, &shape, &options, &train,
+                   &report),
+       "compress");
+  need(tt_expand_f64(&train, dense), "expand");
+  save(folder, "low_rank.f64", dense, size);
+  printf("%.17g", report.functional_error);
+  need(tt_quantize(&w, TT_I4, 32, &options, &coded, &report), "quantize");
+  need(tt_expand_f64(&coded, dense), "expand");
+  save(folder, "int4.f64", dense, size);
+  printf(" %.17g\n", report.functional_error);
+  snprintf(out, sizeof out, "%s/moments.safetensors", folder);
+  need(tt_writer_create(NULL, &writer), "writer");
+  need(tt_writer_add_inputs(writer, "a", inputs), "add inputs");
+  need(tt_writer_save(writer, out), out);
+  tt_writer_free(writer);
+  tt_inputs_free(inputs);
+  tt_free(&w);
+  tt_free(&train);
+  tt_free(&coded);
+  free(dense);
+  return 0;
+}
+
 int main(int argc, char **argv) {
   if (argc == 3 && !strcmp(argv[1], "codes")) return codes(argv[2]);
   if (argc == 3 && !strcmp(argv[1], "write")) {
@@ -200,6 +249,7 @@ int main(int argc, char **argv) {
     return 0;
   }
   if (argc == 4 && !strcmp(argv[1], "dump")) return dump(argv[2], argv[3]);
+  if (argc == 5 && !strcmp(argv[1], "fit")) return fit(argv[2], atoi(argv[3]), argv[4]);
   if (argc == 8 && !strcmp(argv[1], "compress")) return compress(argv + 2);
   return 2;
 }

@@ -5,6 +5,7 @@ and numpy agree with our number formats code by code; TensorLy finds the same ra
 examples/python/load_tt.py rebuilds what tt_expand gives.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -269,7 +270,49 @@ def check_tensorly():
         check_one(name, path, tensor, rows, cols, ranks, theirs)
 
 
+def check_fits():
+    """Moments, digest, whitened SVD and GPTQ as numpy computes them."""
+    random = np.random.default_rng(11)
+    mix = random.standard_normal((48, 96)) / (1 + np.arange(48))[:, None]
+    x = (random.standard_normal((400, 48)) @ mix + 0.5).astype(np.float32)
+    w = random.standard_normal((64, 96)).astype(np.float32)
+    path, rank = os.path.join(BUILD, "fit.safetensors"), 9
+    safetensors.numpy.save_file({"a.inputs": x, "a.weight": w}, path)
+    errors = [float(word) for word in program("fit", path, str(rank), BUILD).split()]
+    moments = safetensors.numpy.load_file(os.path.join(BUILD, "moments.safetensors"))
+    wide = x.astype(np.float64)
+    covariance = np.cov(wide.T, bias=True)
+    check(moments["a.inputs.count"][0] == len(x), "fit: count")
+    check(np.allclose(moments["a.inputs.mean"], wide.mean(0), rtol=1e-12), "fit: mean")
+    check(np.allclose(moments["a.inputs.covariance"], covariance, atol=1e-12), "fit: covariance")
+    digest = hashlib.sha256(x.astype("<f4").tobytes()).digest()
+    check(moments["a.inputs.sha256"].tobytes() == digest, "fit: SHA-256")
+    ridged = covariance + 1e-3 * np.trace(covariance) / 96 * np.eye(96)
+    factor = np.linalg.cholesky(ridged)
+    u, s, v = np.linalg.svd(w @ factor, full_matrices=False)
+    optimum = (u[:, :rank] * s[:rank]) @ v[:rank] @ np.linalg.inv(factor)
+    low = np.fromfile(os.path.join(BUILD, "low_rank.f64")).reshape(w.shape)
+    check(np.linalg.norm(low - optimum) <= 1e-9 * np.linalg.norm(w), "fit: whitened SVD")
+    whole = np.trace(w @ covariance @ w.T)
+    for name, dense, error in (
+        ("whitened SVD", low, errors[0]),
+        ("INT4", np.fromfile(os.path.join(BUILD, "int4.f64")).reshape(w.shape), errors[1]),
+    ):
+        lost = np.trace((w - dense) @ covariance @ (w - dense).T)
+        check(abs(error - np.sqrt(lost / whole)) <= 1e-6 * error, f"fit: functional error, {name}")
+    dense = dense.reshape(-1, 32)
+    rounded = w.astype(np.float64).reshape(-1, 32)
+    scale = np.abs(rounded).max(1, keepdims=True) / 7
+    rounded = (np.clip(np.rint(rounded / scale), -7, 7) * scale).reshape(w.shape)
+    nearest = np.sqrt(np.trace((w - rounded) @ covariance @ (w - rounded).T) / whole)
+    check(errors[1] < 0.8 * nearest, f"fit: INT4 {errors[1]:.4f} against nearest {nearest:.4f}")
+    codes = dense / np.abs(dense).max(1, keepdims=True)
+    check(all(len(np.unique(np.round(row, 9))) <= 15 for row in codes), "fit: at most 15 codes")
+    print(f"  whitened SVD {errors[0]:.6f}, INT4 {errors[1]:.4f}, nearest codes {nearest:.4f}")
+
+
 check_numbers()
+check_fits()
 check_our_files()
 check_their_files()
 check_load_tt()
