@@ -378,7 +378,9 @@ TTDEF void tt_free(tt_matrix *w);
 // makes up for the mean. Covariances may be singular (dead inputs, fewer samples than columns):
 // each variance is raised by 1e-3 of their mean. epsilon then bounds the functional error (below);
 // a low-rank train is the optimum (whitened SVD), any other at least as good as TT-SVD of its
-// ranks. With row_weights alone the error is that of weighted rows: for look-up tables.
+// ranks. With row_weights alone the error is that of weighted rows: for look-up tables. Such calls
+// hold six doubles per element of W; trains beyond low rank cost 2 rows cols^2 flops for each of
+// some hundred iterations.
 
 // An empty record for a layer of `cols` inputs. options->diagonal_inputs keeps variances only
 // (memory cols instead of cols^2). Returns TT_OK; INVALID; MEMORY. *out is NULL on error.

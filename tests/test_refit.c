@@ -302,6 +302,36 @@ static void refit_test_exact(void) {
   }
 }
 
+// Sixteen cores, most of them with legs of 1, and prime legs.
+static void refit_test_orders(void) {
+  static const int rows[16] = {1, 2, 1, 2, 1, 1, 2, 1, 3, 1, 1, 1, 1, 2, 1, 1},
+                   cols[16] = {1, 1, 2, 1, 1, 2, 1, 1, 1, 5, 1, 2, 1, 1, 1, 2},
+                   primes[3][2] = {{13, 11}, {7, 1}, {1, 17}};
+  for (int kind = 0; kind < 4; kind++) {
+    tt_shape shape;
+    if (kind == 0) shape = test_shape(16, rows, cols, NULL);
+    else shape = test_shape(2, primes[kind - 1], primes[3 - kind], NULL);
+    ptrdiff_t m = shape_rows(&shape), n = shape_cols(&shape);
+    float *w = test_normal_floats(m * n);
+    tt_inputs *inputs = refit_inputs(n, 50, 6, 0);
+    tt_options options = refit_options(inputs, NULL);
+    tt_matrix train, coded;
+    tt_report report;
+    options.max_rank = 3;
+    tt_shape capped = shape;
+    CHECK_STATUS(tt_shape_clip(&capped, 3), TT_OK);
+    double square, plain = refit_plain_error(w, m, n, &capped, inputs, &square);
+    CHECK_STATUS(tt_compress(w, m, n, &shape, &options, &train, &report), TT_OK);
+    CHECK_AT_MOST(report.functional_error, plain * (1 + 1e-6) + 1e-6);
+    CHECK_STATUS(tt_quantize(&train, TT_I8, TT_GROUP_ROW, &options, &coded, &report), TT_OK);
+    CHECK_AT_MOST(report.functional_error, 0.1);
+    tt_free(&train);
+    tt_free(&coded);
+    tt_inputs_free(inputs);
+    free(w);
+  }
+}
+
 // epsilon bounds the functional error with inputs and the weighted one with weights; caps win.
 static void refit_test_epsilon(void) {
   static const double epsilons[3] = {0.5, 0.1, 0.003};
@@ -845,6 +875,7 @@ static void test_refit(void) {
   refit_test_functional_error();
   refit_test_six_shapes();
   refit_test_exact();
+  refit_test_orders();
   refit_test_epsilon();
   refit_test_scale();
   refit_test_planted();
