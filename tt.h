@@ -967,7 +967,8 @@ TTDEF tt_status tt_file_matrix(const tt_file *file, const char *name, const tt_o
                                tt_matrix *out);
 // Statistics of the inputs of layer `name`, released by tt_inputs_free: samples "<name>.inputs"
 // (batch, cols), or moments "<name>.inputs.count", ".mean" (cols) and ".covariance" (cols, cols) or
-// ".variance" (cols); with these, ".sha256" (32 bytes) names the samples they were made from.
+// ".variance" (cols); with these, ".sha256" (32 bytes) names the samples they were made from. Samples
+// take cols^2 doubles unless options->diagonal_inputs: bound that by options->allocator.
 TTDEF tt_status tt_file_inputs(const tt_file *file, const char *name, const tt_options *options,
                                tt_inputs **out);
 // Pairs of the file's metadata, in the order of the file; strings live until tt_file_close.

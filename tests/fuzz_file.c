@@ -34,6 +34,21 @@ static void fuzz_matrix(const tt_file *file, const char *name, const tt_options 
   tt_free(&w);
 }
 
+// Statistics that were read can be added to and written.
+static void fuzz_inputs(const tt_file *file, const char *name, const tt_options *options) {
+  tt_inputs *inputs;
+  tt_options diagonal = *options;        // samples of n inputs would take n^2 doubles
+  double mean;
+  diagonal.diagonal_inputs = 1;
+  tt_status status = tt_file_inputs(file, name, &diagonal, &inputs);
+  fuzz_require(status <= TT_OK && (status == TT_OK) == (inputs != NULL));
+  if (status) return;
+  fuzz_require(tt_inputs_cols(inputs) > 0 && tt_inputs_count(inputs) >= 0);
+  if (tt_inputs_cols(inputs) == 1)
+    fuzz_require(tt_inputs_moments(inputs, &mean, NULL) == TT_OK && mean - mean == 0);
+  tt_inputs_free(inputs);
+}
+
 static void fuzz_tensor(const tt_file *file, int index, const tt_options *options) {
   const char *name, *dtype;
   const ptrdiff_t *dims;
@@ -48,13 +63,15 @@ static void fuzz_tensor(const tt_file *file, int index, const tt_options *option
   fuzz_require(tt_file_read(file, index, 1, copy, size) == TT_ERROR_INVALID);
   free(copy);
   if (order == 2) fuzz_matrix(file, name, options);
-  const char *cores = strstr(name, ".cores.0");
-  if (!cores || cores[8]) return;
+  const char *cores = strstr(name, ".cores.0"), *inputs = strstr(name, ".inputs"),
+             *end = cores ? cores : inputs;
+  if (!end || (cores && cores[8])) return;
   char *layer = (char *)malloc(strlen(name) + 1);
   fuzz_require(layer != NULL);
-  memcpy(layer, name, (size_t)(cores - name));
-  layer[cores - name] = 0;
-  fuzz_matrix(file, layer, options);
+  memcpy(layer, name, (size_t)(end - name));
+  layer[end - name] = 0;
+  if (cores) fuzz_matrix(file, layer, options);
+  else fuzz_inputs(file, layer, options);
   free(layer);
 }
 
@@ -80,8 +97,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
   tt_file *file;
   tt_options options;
-  // U8 weights grow by 4, an index entry by about 20
-  size_t limit = 100000 + 64 * size;
+  // U8 weights grow by 4, an index entry by about 20; a product takes 128 KB
+  size_t limit = 300000 + 64 * size;
   memset(&options, 0, sizeof options);
   options.allocator.alloc_fn = fuzz_alloc;
   options.allocator.free_fn = fuzz_free;
