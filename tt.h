@@ -403,8 +403,8 @@ TTDEF void tt_inputs_free(tt_inputs *inputs); // NULL is fine
 
 // Functional error of a train that stands for y = dense x + bias: sqrt of E||y - y^||^2 over
 // E||y - E y||^2, w->bias included. dense (rows, cols); bias may be NULL. Outputs without variance
-// give 0 if they are met and INFINITY if not. Cost rows cols^2. Returns TT_OK; INVALID (also: no
-// samples, another width); NONFINITE; MEMORY.
+// give 0 if they are met to an ulp of float and INFINITY if not. Cost rows cols^2. Returns TT_OK;
+// INVALID (also: no samples, another width); NONFINITE; MEMORY.
 TTDEF tt_status tt_functional_error(const tt_matrix *w, const float *dense, const float *bias,
                                     const tt_inputs *inputs, double *out);
 
@@ -494,7 +494,7 @@ TTDEF tt_status tt_shape_search(ptrdiff_t rows, ptrdiff_t cols, int order, int r
 //            smallest squared error; for order 1 the error of each column is passed on to those
 //            behind it [Frantar23], for longer trains the cores behind a coded one are fitted
 //            again; the bias makes up for the mean. Cost of order 1: 2 rows cols^2 + cols^3 flops.
-//            Entries beyond 1e90 or all below 1e-90 are then UNSUPPORTED.
+//            Norms beyond 1e37 or below 1e-30 per core are then UNSUPPORTED.
 //   report   relative_error is measured: the norm of the difference of the two trains
 // Returns    TT_OK; INVALID; UNSUPPORTED (groups for a float format, values outside its range);
 // MEMORY; NONFINITE.
@@ -967,7 +967,8 @@ TTDEF tt_status tt_file_matrix(const tt_file *file, const char *name, const tt_o
                                tt_matrix *out);
 // Statistics of the inputs of layer `name`, released by tt_inputs_free: samples "<name>.inputs"
 // (batch, cols), or moments "<name>.inputs.count", ".mean" (cols) and ".covariance" (cols, cols) or
-// ".variance" (cols); with these, ".sha256" (32 bytes) names the samples they were made from. Samples
+// ".variance" (cols); with these, ".sha256" (32 bytes) names the samples they were made from (if it
+// is missing, the moments give the digest). Samples
 // take cols^2 doubles unless options->diagonal_inputs: bound that by options->allocator.
 TTDEF tt_status tt_file_inputs(const tt_file *file, const char *name, const tt_options *options,
                                tt_inputs **out);
@@ -3713,6 +3714,20 @@ static tt_status tt__store(tt__pool *pool, const tt_matrix *header, const tt__so
   return status;
 }
 
+// The bias of a new train: that of a given one, plus that of the options. NULL if there is none and
+// none will be needed to make up for the mean input.
+static const float *tt__bias_sum(tt__pool *pool, const tt_options *options, const float *bias,
+                                 ptrdiff_t rows) {
+  if (!options->bias && !options->inputs) return bias;
+  float *sum = (float *)tt__take(pool, rows, (ptrdiff_t)sizeof(float));
+  for (ptrdiff_t i = 0; sum && i < rows; i++) {
+    double value = (bias ? (double)bias[i] : 0) + (options->bias ? (double)options->bias[i] : 0);
+    if (fabs(value) > (double)FLT_MAX) pool->status = TT_ERROR_UNSUPPORTED;
+    else sum[i] = (float)value;
+  }
+  return sum;
+}
+
 // Stores a chain in natural layout, all cores in one format.
 static tt_status tt__chain_store(tt__pool *pool, const tt__chain *chain, int center,
                                  const tt_matrix *like, const tt_options *options, tt_matrix *out) {
@@ -3945,6 +3960,7 @@ static tt_status tt__chain_add(tt__pool *pool, const tt__chain *a, const tt__cha
 TTDEF tt_status tt_add(const tt_matrix *a, const tt_matrix *b, const tt_options *given,
                        tt_matrix *out) {
   tt_options options;
+  if (b == out) return TT_ERROR_INVALID;                     // before anything is zeroed
   tt_status status = tt__enter(a, given, out, &options);
   if (status) return status;
   if (!tt__valid(b) || a->rows != b->rows || a->cols != b->cols) return TT_ERROR_INVALID;
@@ -4745,7 +4761,10 @@ static tt_status tt__round_plain(tt__pool *pool, const tt_matrix *w, const tt_op
   double norm = status ? 0 : tt__chain_norm(pool, &chain);
   if (!status) status = pool->status;
   if (!status) status = tt__chain_round(pool, &chain, options, norm * norm, report);
-  if (!status) status = tt__chain_store(pool, &chain, chain.shape.order - 1, w, options, out);
+  tt_matrix like = *w;
+  like.bias = tt__bias_sum(pool, options, w->bias, w->rows);
+  if (!status) status = pool->status;
+  if (!status) status = tt__chain_store(pool, &chain, chain.shape.order - 1, &like, options, out);
   if (status) return status;
   report->norm = ldexp(norm, chain.exponent);
   tt__finish_report(&chain.shape, w->rows, w->cols, report);
@@ -4868,6 +4887,9 @@ static void tt__metric_col_leg(tt__pool *pool, const tt_shape *shape, int k, tt_
         for (ptrdiff_t j = 0; j <= i && metric->covariance; j++)
           factor[i * n + j] += metric->covariance[row * metric->cols + (o * n + j) * inner + t];
       }
+  double trace = 0;                                          // its scale does not matter
+  for (ptrdiff_t i = 0; i < n; i++) trace += factor[i * n + i];
+  tt__scale_row(n * n, (double)n / trace, factor);
   if (!tt__cholesky(n, factor)) pool->status = TT_ERROR_CONVERGENCE;
 }
 
@@ -4878,8 +4900,9 @@ static void tt__metric_row_leg(tt__pool *pool, const tt_shape *shape, int k, tt_
   double *factor = metric->row_leg[k] = tt__take_f64(pool, m, 1);
   if (!factor) return;
   for (ptrdiff_t i = 0; i < metric->rows; i++) factor[i / inner % m] += metric->weights[i];
-  double floor_of = 1e-12 * tt__largest_magnitude(m, factor);
-  for (ptrdiff_t i = 0; i < m; i++) factor[i] = sqrt(factor[i] > floor_of ? factor[i] : floor_of);
+  double largest = tt__largest_magnitude(m, factor);
+  for (ptrdiff_t i = 0; i < m; i++)
+    factor[i] = sqrt(factor[i] > 1e-12 * largest ? factor[i] / largest : 1e-12);
 }
 
 static tt_status tt__metric_open(tt__pool *pool, const tt_shape *shape, ptrdiff_t rows,
@@ -5232,7 +5255,7 @@ static tt_status tt__sweep(tt__fit *fit, tt__chain *chain, int lowest, int sites
     // two sites leave the centre on their left core, one site moves on to the next
     int move = sites == 2 || k > lowest ? -1 : 0;
     status = tt__solve_step(fit, chain, k, sites, move, cuts, error, &cut);
-    if (lost && sites == 2) lost[k] = sqrt(cut / cuts->square);
+    if (lost && sites == 2) lost[k] = cuts->square > 0 ? sqrt(cut / cuts->square) : 0;
   }
   return status;
 }
@@ -5321,7 +5344,7 @@ static tt_status tt__start(tt__fit *fit, const tt_shape *request, const tt_optio
     tt__leg_factors(&own, &fit->metric, request, &whole, TT__LEG_HALF, copy);
   tt__source source = tt__plain_source(copy, 1, whole.m, whole.n);
   tt_status status = own.status;
-  if (!status) (void)tt__scan(&source, &square);
+  if (!status && tt__scan(&source, &square) >= 0) status = TT_ERROR_UNSUPPORTED; // beyond double
   if (!status)
     status = tt__compress_cores(&own, &source, square, request, &plain, 1, &made, report);
   tt__pool_close(&own);
@@ -5405,11 +5428,17 @@ static tt_status tt__fit_best(tt__fit *fit, const tt_shape *request, const tt_op
   return status ? status : fit->pool->status;
 }
 
+// One ulp of float of the mean output of a row: what no bias in float can tell from nothing.
+static double tt__mean_ulp(const tt_inputs *inputs, const double *row, double bias) {
+  for (ptrdiff_t j = 0; inputs && j < inputs->cols; j++) bias += fabs(row[j] * inputs->mean[j]);
+  return (double)FLT_EPSILON * bias;
+}
+
 // Bias and measured errors of a stored train. w is the matrix it stands for, scaled by `scale`.
-static tt_status tt__finish_fit(tt__fit *fit, const tt_options *options, const double *bias,
+static tt_status tt__finish_fit(tt__fit *fit, const tt_options *options, const float *bias,
                                 double scale, tt_matrix *out, tt_report *report) {
   ptrdiff_t m = out->rows, n = out->cols, wide = fit->metric.cols;
-  double *e = fit->spare, *dense = fit->expanded, lost = 0, whole = 0, shifted = 0;
+  double *e = fit->spare, *dense = fit->expanded, lost = 0, whole = 0, shifted = 0, ulps = 0;
   tt_status status = tt_expand_f64(out, dense);
   if (status) return status;
   for (ptrdiff_t i = 0; i < m; i++) {
@@ -5418,13 +5447,15 @@ static tt_status tt__finish_fit(tt__fit *fit, const tt_options *options, const d
     lost += tt__dot(n, e + i * wide, e + i * wide);
     whole += tt__dot(n, target, target);
     double mean = options->inputs ? tt__dot(n, e + i * wide, options->inputs->mean) : 0;
-    double value = bias[i] + mean / scale;
+    double value = (bias ? (double)bias[i] : 0) + mean / scale;
     if (fabs(value) > (double)FLT_MAX) return TT_ERROR_UNSUPPORTED;
     if (out->bias) {
       tt_bias_data(out)[i] = (float)value;
       mean = (value - (double)out->bias[i]) * scale;         // what rounding to float leaves
     }
     shifted += mean * mean;
+    mean = tt__mean_ulp(options->inputs, target, fabs(value) * scale);
+    ulps += mean * mean;
   }
   tt__finish_report(&out->shape, m, n, report);
   report->relative_error = tt__ratio(lost, whole);
@@ -5432,8 +5463,8 @@ static tt_status tt__finish_fit(tt__fit *fit, const tt_options *options, const d
   memset(report->discarded, 0, sizeof report->discarded);
   if (!options->inputs) return TT_OK;
   double error = tt__output_square(options->inputs, m, e, wide, fit->mixed, fit->work) + shifted;
-  report->functional_error = tt__ratio(
-      error, tt__output_square(options->inputs, m, fit->target, wide, fit->mixed, fit->work));
+  whole = tt__output_square(options->inputs, m, fit->target, wide, fit->mixed, fit->work);
+  report->functional_error = whole > 0 || error > ulps ? tt__ratio(error, whole) : 0;
   return TT_OK;
 }
 
@@ -5452,15 +5483,6 @@ static tt_status tt__calibration_check(const tt_options *options, ptrdiff_t rows
              ? TT_ERROR_INVALID : TT_OK;
 }
 
-// The bias that a fit starts from: that of a train, plus that of the options.
-static double *tt__base_bias(tt__pool *pool, const tt_options *options, const float *bias,
-                             ptrdiff_t rows) {
-  double *sum = tt__take_f64(pool, rows, 1);
-  for (ptrdiff_t i = 0; sum && i < rows; i++)
-    sum[i] = (bias ? (double)bias[i] : 0) + (options->bias ? (double)options->bias[i] : 0);
-  return sum;
-}
-
 // Stores the chain of a fit, with the bias that makes up for the mean input.
 static tt_status tt__fit_store(tt__fit *fit, tt__chain *chain, const tt__source *input,
                                const float *bias, const tt_options *options, tt_matrix *out,
@@ -5469,13 +5491,11 @@ static tt_status tt__fit_store(tt__fit *fit, tt__chain *chain, const tt__source 
   memset(&like, 0, sizeof like);
   like.rows = fit->rows;
   like.cols = fit->cols;
-  double *base = tt__base_bias(fit->pool, options, bias, like.rows);
-  // any numbers: they are overwritten
-  if (bias || options->bias || options->inputs) like.bias = (const float *)(const void *)base;
+  like.bias = tt__bias_sum(fit->pool, options, bias, like.rows);
   chain->exponent -= tt__log2_exact(input->scale);
   tt_status status = fit->pool->status;
   if (!status) status = tt__chain_store(fit->pool, chain, 0, &like, options, out);
-  if (!status) status = tt__finish_fit(fit, options, base, input->scale, out, report);
+  if (!status) status = tt__finish_fit(fit, options, like.bias, input->scale, out, report);
   if (status) tt_free(out);
   return status;
 }
@@ -5500,8 +5520,8 @@ static tt_status tt__fit_within(tt__fit *fit, const tt_shape *request, const tt_
     if (good > 0 && bad > 0 && bad < 1.1 * good) break;
     options.epsilon = bad <= 0 ? 2 * good : good <= 0 ? bad / 2 : sqrt(good * bad);
   }
-  if (status || good <= 0 || good >= options.epsilon) return status;
-  options.epsilon = good;
+  if (status || (good > 0 && good >= options.epsilon)) return status;
+  options.epsilon = good;                                    // 0: nothing but the caps will do
   return tt__fit_best(fit, request, &options, chain, report);
 }
 
@@ -5611,7 +5631,7 @@ TTDEF tt_status tt_functional_error(const tt_matrix *w, const float *dense, cons
   tt__pool pool = tt__pool_open(&w->allocator);
   ptrdiff_t m = w->rows, n = w->cols;
   double *target = tt__take_f64(&pool, m, n), *e = tt__take_f64(&pool, m, n),
-         *part = tt__take_f64(&pool, m, n), shifted = 0;
+         *part = tt__take_f64(&pool, m, n), shifted = 0, ulps = 0;
   void *work = tt__take(&pool, tt__gemm_work_size(1), 1);
   tt_status status = pool.status ? pool.status : tt_expand_f64(w, e);
   for (ptrdiff_t i = 0; i < m && !status; i++) {
@@ -5624,10 +5644,14 @@ TTDEF tt_status tt_functional_error(const tt_matrix *w, const float *dense, cons
     if (!tt__is_finite(gap)) status = TT_ERROR_NONFINITE;
     gap += tt__dot(n, e + i * n, inputs->mean);
     shifted += gap * gap;
+    gap = tt__mean_ulp(inputs, target + i * n, bias ? fabs((double)bias[i]) : 0);
+    ulps += gap * gap;
   }
-  if (!status)
-    *out = tt__ratio(tt__output_square(inputs, m, e, n, part, work) + shifted,
-                     tt__output_square(inputs, m, target, n, part, work));
+  if (!status) {
+    double whole = tt__output_square(inputs, m, target, n, part, work);
+    double error = tt__output_square(inputs, m, e, n, part, work) + shifted;
+    *out = whole > 0 || error > ulps ? tt__ratio(error, whole) : 0;
+  }
   tt__pool_close(&pool);
   return status;
 }
@@ -5686,13 +5710,17 @@ static tt_status tt__refine_sweeps(tt__fit *fit, tt__chain *chain, const tt__cut
   tt__pool other = tt__pool_open(&fit->pool->allocator);
   tt__chain before;
   tt_status status = fit->pool->status;
+  int allowed = cuts->options.epsilon <= 0;                  // does the start obey the limits?
+  for (int k = 1; k < chain->shape.order && cuts->options.max_rank > 0; k++)
+    if (chain->shape.ranks[k] > cuts->options.max_rank) allowed = 0;
   for (int sweep = 0; sweep < most && !status; sweep++) {
     tt_sweep_log line;
     status = tt__chain_copy(chain, &other, &before);
     if (!status) status = tt__refine_once(fit, chain, sites, cuts, sweeps, &line);
     if (status) break;
-    if (sweep > 0 && line.error > error && tt__is_calibrated(&cuts->options)) {
+    if ((sweep > 0 || allowed) && line.error > error && tt__is_calibrated(&cuts->options)) {
       status = tt__chain_copy(&before, &fit->home, chain);
+      sweeps->count--;
       break;
     }
     if (line.error < 1e-15 || fabs(error - line.error) <= stall * error) break;
@@ -5711,9 +5739,10 @@ TTDEF tt_status tt_refine(const tt_matrix *start, const tt_matrix *target, const
   if (!sweeps) sweeps = &defaults;
   sweeps->count = 0;
   if (report) *report = own;
+  if (target == out) return TT_ERROR_INVALID;                // before anything is zeroed
   tt_status status = tt__enter(start, given, out, &options);
   if (status) return status;
-  if (!tt__valid(target) || target == out || target->rows != start->rows ||
+  if (!tt__valid(target) || target->rows != start->rows ||
       target->cols != start->cols || sweeps->sites < 0 || sweeps->sites > 2 ||
       sweeps->max_sweeps < 0 || sweeps->room < 0 || !(sweeps->stall >= 0))
     return TT_ERROR_INVALID;
@@ -5732,6 +5761,8 @@ TTDEF tt_status tt_refine(const tt_matrix *start, const tt_matrix *target, const
   if (!status) {
     tt__cuts cuts = {options, start->shape, fit.square};
     chain.exponent += tt__log2_exact(source.scale);
+    // a start of so different a norm says nothing about it
+    if (chain.exponent > 200 || chain.exponent < -200) chain.exponent = 0;
     tt__untame(&chain, 0);
     if (options.epsilon > 0 || options.max_rank > 0)
       memset(cuts.start.ranks, 0, sizeof cuts.start.ranks);
@@ -5888,10 +5919,13 @@ static void tt__coding_scales(tt__coding *c, ptrdiff_t first, ptrdiff_t count) {
   ptrdiff_t per_row = tt__row_scales(core->group, c->length);
   for (ptrdiff_t i = 0; i < c->rows; i++) {
     ptrdiff_t at = i * per_row + (core->group > 0 ? first / core->group : 0);
-    unsigned char *code = (unsigned char *)core->scales + (core->group > 0 ? 2 : 4) * at;
-    double top =
-        core->group ? tt__clipped(core->dtype, count, c->values + i * c->length + first) : 0;
-    c->scales[i] = tt__encode_scale(core, top, whole, core->group ? code : NULL);
+    unsigned char *code = NULL;
+    double top = 0;
+    if (core->group) {
+      code = (unsigned char *)core->scales + (core->group > 0 ? 2 : 4) * at;
+      top = tt__clipped(core->dtype, count, c->values + i * c->length + first);
+    }
+    c->scales[i] = tt__encode_scale(core, top, whole, code);
   }
 }
 
@@ -5971,27 +6005,35 @@ static tt_status tt__code_core(tt__fit *fit, tt__chain *chain, int k, tt_matrix 
     if (out->sweep == TT_LEFT_TO_RIGHT) tt__turn_core(&out->shape, k, 0, chain->cores[k], values);
     else memcpy(values, chain->cores[k], (size_t)count * sizeof(double));
     tt_core *core = coding.core;
-    if (tt__is_integer(core->dtype)) {
-      status = tt__coding_run(pool, &coding);
-    } else {
-      status = tt__encode_begin(core, tt__largest_magnitude(count, values));
-      if (!status) tt__encode_rows(core, 0, coding.rows, coding.length, values);
-    }
+    double largest = tt__largest_magnitude(count, values);
+    // scales are floats
+    if (core->dtype != TT_F64 && largest > 0 && largest < 1e-30) status = TT_ERROR_UNSUPPORTED;
+    else if (tt__is_integer(core->dtype)) status = tt__coding_run(pool, &coding);
+    else status = tt__encode_begin(core, largest);
+    if (!status && !tt__is_integer(core->dtype))
+      tt__encode_rows(core, 0, coding.rows, coding.length, values);
   }
   if (!status) tt__read_core(pool, out, k, chain->cores[k]);
   tt__pool_rewind(pool, mark);
   return status ? status : pool->status;
 }
 
-// Codes core after core from the left; those behind it are fitted again to what it became.
+// Codes core after core from the left; those behind it are fitted again to what it became. Where
+// the norm exceeds what the scale of one core can hold, each core takes its share of it along.
 static tt_status tt__code_chain(tt__fit *fit, tt__chain *chain, tt_matrix *out) {
-  enum { SWEEPS = 4 };
-  int order = chain->shape.order;
+  enum { SWEEPS = 4, COMFORTABLE = 40 };
+  int order = chain->shape.order, share = 0;
   tt_status status = TT_OK;
   double error = DBL_MAX;
+  (void)frexp(tt__largest_magnitude(tt__core_count(&chain->shape, 0), chain->cores[0]), &share);
+  share = share > COMFORTABLE || share < -COMFORTABLE ? share / order : 0;
   for (int k = 0; k < order && !status; k++) {
     if (k > 0) status = tt__settle(fit, chain, k, SWEEPS, 3e-3, &error);
-    if (!status && k + 1 < order) tt__move_center(fit->pool, chain, k, 1);
+    if (!status && k + 1 < order) {
+      tt__move_center(fit->pool, chain, k, 1);
+      tt__scale_row(tt__core_count(&chain->shape, k), ldexp(1, share), chain->cores[k]);
+      tt__scale_row(tt__core_count(&chain->shape, k + 1), ldexp(1, -share), chain->cores[k + 1]);
+    }
     if (!status) status = tt__code_core(fit, chain, k, out);
   }
   return status;
@@ -6004,6 +6046,7 @@ static tt_status tt__quantize_calibrated(tt__pool *pool, const tt_matrix *w, tt_
   tt__source source;
   tt__fit fit;
   tt__chain chain;
+  const float *bias = NULL;
   memset(&fit, 0, sizeof fit);
   tt_status status = tt__dense_source(pool, w, 1, &source);
   // codes cannot carry the scale that would keep squares in the range of double
@@ -6011,24 +6054,25 @@ static tt_status tt__quantize_calibrated(tt__pool *pool, const tt_matrix *w, tt_
   source.scale = 1;
   if (!status) status = tt__fit_open(&fit, pool, &source, w->rows, w->cols, &w->shape, options);
   if (!status) status = tt__chain_read(&fit.home, w, &chain);
+  // there and back: ranks are clipped to what both sides can carry
+  if (!status) status = tt__chain_center(pool, &chain, chain.shape.order - 1);
   if (!status) status = tt__chain_center(pool, &chain, 0);
   if (!status) {
     tt__untame(&chain, 0);
-    header->shape = chain.shape;                             // useful ranks
-    status = tt__train_allocate(header, w->bias || options->bias || options->inputs,
-                                &pool->allocator, out);
+    header->shape = chain.shape;
+    bias = tt__bias_sum(pool, options, w->bias, w->rows);
+    status = pool->status;
   }
+  if (!status) status = tt__train_allocate(header, bias != NULL, &pool->allocator, out);
   if (!status) status = tt__code_chain(&fit, &chain, out);
-  double *base = tt__base_bias(pool, options, w->bias, w->rows);
-  if (!status) status = pool->status;
-  if (!status) status = tt__finish_fit(&fit, options, base, 1, out, report);
+  if (!status) status = tt__finish_fit(&fit, options, bias, 1, out, report);
   tt__pool_close(&fit.home);
   return status;
 }
 
 // Quantisation of every core by itself.
 static tt_status tt__quantize_plain(tt__pool *pool, const tt_matrix *w, const tt_matrix *header,
-                                    tt_matrix *out) {
+                                    const tt_options *options, tt_matrix *out) {
   tt__source sources[TT_MAX_ORDER];
   tt__chain chain;
   tt_status status = tt__chain_read(pool, w, &chain);        // for its check of every value
@@ -6040,7 +6084,9 @@ static tt_status tt__quantize_plain(tt__pool *pool, const tt_matrix *w, const tt
     sources[k] = tt__plain_source(values, 1, rows, length);
     status = pool->status;
   }
-  return status ? status : tt__store(pool, header, sources, 0, 0, w->bias, out);
+  const float *bias = tt__bias_sum(pool, options, w->bias, w->rows);
+  if (!status) status = pool->status;
+  return status ? status : tt__store(pool, header, sources, 0, 0, bias, out);
 }
 
 TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group, const tt_options *given,
@@ -6059,7 +6105,7 @@ TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group, const
   header.sweep = w->sweep;
   int calibrated = tt__is_calibrated(&options);
   status = calibrated ? tt__quantize_calibrated(&pool, w, &header, &options, out, &own)
-                      : tt__quantize_plain(&pool, w, &header, out);
+                      : tt__quantize_plain(&pool, w, &header, &options, out);
   if (!status && report && !calibrated) status = tt__measure(&pool, w, out, &own);
   if (status) tt_free(out);
   tt__pool_close(&pool);
@@ -6444,7 +6490,9 @@ static float tt__total_scale(const tt_matrix *w) {
 
 static tt_status tt__gradient_enter(const tt_matrix *w, ptrdiff_t batch, const tt_matrix *grad) {
   if (batch < 0 || !tt__valid(w)) return TT_ERROR_INVALID;
-  if (!tt__has_floats(w)) return TT_ERROR_UNSUPPORTED;
+  float scale = tt__total_scale(w);
+  if (!tt__has_floats(w) || !tt__is_finite((double)scale) || scale == 0)
+    return TT_ERROR_UNSUPPORTED;
   return tt__is_state(w, grad) ? TT_OK : TT_ERROR_INVALID;
 }
 
@@ -6726,6 +6774,7 @@ TTDEF tt_status tt_sgd_step(tt_matrix *w, const tt_matrix *grad, tt_matrix *velo
     float *v = velocity ? tt__array(velocity, a, &count) : NULL, *to = tt__array(w, a, &count);
     for (ptrdiff_t i = 0; i < count; i++) {
       double speed = (double)g[i] + (v ? momentum * (double)v[i] : 0);
+      if (fabs(speed) > (double)FLT_MAX) speed = speed > 0 ? FLT_MAX : -FLT_MAX; // Inf would stay
       if (v) v[i] = (float)speed;
       to[i] = (float)((double)to[i] - rate * speed);
     }
@@ -8143,6 +8192,21 @@ static tt_status tt__moment(const tt_file *file, const char *name, const char *p
   return status;
 }
 
+// Stands for samples that nobody named: the SHA-256 of the moments themselves.
+static void tt__moments_digest(const tt_inputs *inputs, unsigned char digest[32]) {
+  tt_sha256 hash;
+  ptrdiff_t n = inputs->cols, size = inputs->diagonal ? n : n * n;
+  tt_sha256_begin(&hash);
+  for (ptrdiff_t i = 0; i < 1 + n + size; i++) {
+    double value = i == 0  ? (double)inputs->count
+                   : i <= n ? inputs->mean[i - 1]
+                            : inputs->scatter[i - 1 - n];
+    tt__little(&value, 1, 8);
+    tt_sha256_add(&hash, &value, 8);
+  }
+  tt_sha256_end(&hash, digest);
+}
+
 // Moments of a file into an empty record: divided by the count there, sums here.
 static tt_status tt__inputs_read(const tt_file *file, const char *name, tt_inputs *inputs) {
   ptrdiff_t n = inputs->cols;
@@ -8156,15 +8220,20 @@ static tt_status tt__inputs_read(const tt_file *file, const char *name, tt_input
   inputs->count = (ptrdiff_t)count;
   for (ptrdiff_t i = 0; i < n; i++) {
     if (s[inputs->diagonal ? i : i * n + i] < 0) return TT_ERROR_FORMAT;
-    for (ptrdiff_t j = 0; j < i && !inputs->diagonal; j++)
-      s[i * n + j] = s[j * n + i] = (s[i * n + j] + s[j * n + i]) / 2;
+    for (ptrdiff_t j = 0; j < i && !inputs->diagonal; j++) {
+      double both = s[i * n + j] = s[j * n + i] = (s[i * n + j] + s[j * n + i]) / 2;
+      // Cauchy and Schwarz; the roots keep products in range
+      if (fabs(both) > (1 + 1e-6) * sqrt(s[i * n + i]) * sqrt(s[j * n + j])) return TT_ERROR_FORMAT;
+    }
   }
   tt__scale_row(inputs->diagonal ? n : n * n, count, s);
+  for (ptrdiff_t i = 0; i < (inputs->diagonal ? n : n * n); i++)
+    if (!tt__is_finite(s[i])) return TT_ERROR_FORMAT;
   int index = tt__part(file, name, ".inputs.sha256", -1);
-  if (index < 0) return TT_OK;
-  if (tt__entry_at(file, index)->size != 32) return TT_ERROR_FORMAT;
   inputs->is_known = 1;
-  return tt_file_read(file, index, 0, inputs->known, 32);
+  if (index < 0) tt__moments_digest(inputs, inputs->known);
+  else if (tt__entry_at(file, index)->size != 32) return TT_ERROR_FORMAT;
+  return index < 0 ? TT_OK : tt_file_read(file, index, 0, inputs->known, 32);
 }
 
 // Samples of a file into an empty record.

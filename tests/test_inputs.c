@@ -321,6 +321,11 @@ static void inputs_check_spoiled(int what, tt_status wanted) {
   if (what == 7) mean[2] = (double)INFINITY;
   if (what == 8) dims[1] = 2;
   if (what == 9) one = 2;
+  if (what == 13) square[1] = square[3] = 2.5;               // more than both variances allow
+  if (what == 14) {
+    count = 1e6;                                             // sums leave the range
+    for (int i = 0; i < 9; i++) square[i] = i % 4 ? 0 : 1e305;
+  }
   double counts[2];
   counts[0] = counts[1] = count;
   for (int i = 0; i < 9; i++) tt__little(&square[i], 1, 8);
@@ -384,11 +389,11 @@ static void inputs_test_samples(void) {
 }
 
 static void inputs_test_files(void) {
-  static const tt_status wanted[13] = {
+  static const tt_status wanted[15] = {
       TT_OK,           TT_ERROR_FORMAT,    TT_ERROR_FORMAT,    TT_ERROR_FORMAT, TT_ERROR_FORMAT,
       TT_ERROR_FORMAT, TT_ERROR_NONFINITE, TT_ERROR_NONFINITE, TT_ERROR_FORMAT, TT_ERROR_FORMAT,
-      TT_ERROR_INVALID, TT_ERROR_INVALID,  TT_ERROR_INVALID};
-  for (int what = 0; what < 13; what++) inputs_check_spoiled(what, wanted[what]);
+      TT_ERROR_INVALID, TT_ERROR_INVALID,  TT_ERROR_INVALID,   TT_ERROR_FORMAT, TT_ERROR_FORMAT};
+  for (int what = 0; what < 15; what++) inputs_check_spoiled(what, wanted[what]);
   inputs_check_file(0);
   inputs_check_file(1);
   inputs_test_samples();

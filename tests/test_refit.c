@@ -736,6 +736,138 @@ static void refit_test_quantize_edges(void) {
   free(zero);
 }
 
+// ---- what a reader of the code found
+
+// Ranks beyond what the legs can carry, as exact sums have them, are clipped before coding.
+static void refit_test_quantize_sum(void) {
+  static const int legs[3] = {2, 2, 2}, ranks[4] = {1, 4, 4, 1};
+  tt_shape shape = test_shape(3, legs, legs, ranks);
+  tt_matrix a = test_train(&shape), twice, coded;
+  float weights[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+  tt_options options = refit_options(NULL, weights);
+  tt_report report;
+  CHECK_STATUS(tt_add(&a, &a, NULL, &twice), TT_OK);
+  CHECK(twice.shape.ranks[1] == 8);
+  CHECK_STATUS(tt_quantize(&twice, TT_I8, TT_GROUP_ROW, &options, &coded, &report), TT_OK);
+  CHECK(coded.shape.ranks[1] == 4 && coded.shape.ranks[2] == 4);
+  CHECK_AT_MOST(report.relative_error, 0.02);
+  CHECK_STATUS(tt_add(&a, &twice, NULL, &twice), TT_ERROR_INVALID);
+  CHECK(twice.block != NULL);                                // nothing is lost
+  CHECK_STATUS(tt_refine(&a, &twice, NULL, NULL, &twice, NULL), TT_ERROR_INVALID);
+  CHECK(twice.block != NULL);
+  tt_free(&a);
+  tt_free(&twice);
+  tt_free(&coded);
+}
+
+// Weights that differ by all orders of magnitude do not keep epsilon from being met.
+static void refit_test_epsilon_hard(void) {
+  static const int legs[3][4] = {{16, 1, 0, 0}, {4, 4, 0, 0}, {2, 2, 2, 2}};
+  static const int cols[3][4] = {{1, 16, 0, 0}, {4, 4, 0, 0}, {2, 2, 2, 2}};
+  float *w = test_normal_floats(256), weights[16] = {1};
+  tt_inputs *inputs = refit_inputs(16, 200, 12, 0);
+  for (int kind = 0; kind < 6; kind++) {
+    tt_shape shape = test_shape(kind % 3 == 2 ? 4 : 2, legs[kind % 3], cols[kind % 3], NULL);
+    tt_options options = refit_options(inputs, weights);
+    tt_matrix train;
+    tt_report report;
+    for (int i = 0; i < 16; i++) weights[i] = kind < 3 ? i == 0 : i % 2 ? 1e-6f : 1e6f;
+    options.epsilon = 0.05;
+    CHECK_STATUS(tt_compress(w, 16, 16, &shape, &options, &train, &report), TT_OK);
+    CHECK_AT_MOST(report.functional_error, 0.05);
+    tt_free(&train);
+  }
+  tt_inputs_free(inputs);
+  free(w);
+}
+
+// Norms that one scale cannot hold are shared by the cores, or refused; never silently zero.
+static void refit_test_quantize_range(void) {
+  static const double factors[] = {1e-80, 1e-60, 1e-44, 1e-20, 1, 1e20, 1e50, 1e80};
+  static const tt_dtype dtypes[4] = {TT_I8, TT_F16, TT_BF16, TT_E4M3};
+  static const int legs[3] = {3, 2, 3}, ranks[4] = {1, 4, 4, 1};
+  tt_shape shape = test_shape(3, legs, legs, ranks);
+  tt_matrix a = test_train(&shape), scaled, coded;
+  float weights[18];
+  for (int i = 0; i < 18; i++) weights[i] = 1;
+  tt_options options = refit_options(NULL, weights), wide = refit_options(NULL, NULL);
+  for (size_t f = 0; f < sizeof factors / sizeof *factors; f++)
+    for (int t = 0; t < 4; t++) {
+      tt_report report;
+      CHECK_STATUS(tt_scale(&a, factors[f], &wide, &scaled), TT_OK);
+      tt_status status = tt_quantize(&scaled, dtypes[t], t ? 0 : TT_GROUP_ROW, &options, &coded,
+                                     &report);
+      CHECK(status == TT_OK || status == TT_ERROR_UNSUPPORTED);
+      if (!status) CHECK_AT_MOST(report.relative_error, 0.2);
+      if (factors[f] >= 1e-80 && factors[f] <= 1e80) CHECK_STATUS(status, TT_OK);
+      tt_free(&scaled);
+      tt_free(&coded);
+    }
+  tt_free(&a);
+}
+
+// options.bias counts in every call, with and without statistics.
+static void refit_test_bias(void) {
+  static const int legs[2] = {4, 4};
+  tt_shape shape = test_shape(2, legs, legs, NULL);
+  float bias[16], *w = test_normal_floats(256);
+  for (int i = 0; i < 16; i++) bias[i] = (float)i;
+  tt_options options = refit_options(NULL, NULL);
+  tt_matrix one, two, three;
+  options.bias = bias;
+  CHECK_STATUS(tt_compress(w, 16, 16, &shape, &options, &one, NULL), TT_OK);
+  CHECK_STATUS(tt_round(&one, &options, &two, NULL), TT_OK);
+  CHECK_STATUS(tt_quantize(&two, TT_I8, 0, &options, &three, NULL), TT_OK);
+  for (int i = 0; i < 16; i++)
+    CHECK(one.bias[i] == bias[i] && two.bias[i] == 2 * bias[i] && three.bias[i] == 3 * bias[i]);
+  tt_free(&two);
+  bias[3] = 3e38f;
+  ((float *)one.bias)[3] = 3e38f;
+  CHECK_STATUS(tt_round(&one, &options, &two, NULL), TT_ERROR_UNSUPPORTED);
+  CHECK(two.block == NULL);
+  tt_free(&one);
+  tt_free(&three);
+  free(w);
+}
+
+// Large inputs at a high order, and starts and targets of very different norms.
+static void refit_test_magnitudes(void) {
+  static const int twos[8] = {2, 2, 2, 2, 2, 1, 1, 1}, fours[2] = {4, 4};
+  tt_shape shape = test_shape(8, twos, twos, NULL), square = test_shape(2, fours, fours, NULL);
+  float *w = test_normal_floats(32 * 32), *x = test_normal_floats(40 * 32),
+        *zero = test_floats(256);
+  tt_inputs *inputs;
+  tt_matrix train, start = refit_start(square, 2), scaled;
+  tt_report report;
+  CHECK_STATUS(tt_inputs_create(32, NULL, &inputs), TT_OK);
+  for (int i = 0; i < 40 * 32; i++) x[i] *= 1e30f;
+  CHECK_STATUS(tt_inputs_add(inputs, x, 40), TT_OK);
+  tt_options options = refit_options(inputs, NULL), wide = refit_options(NULL, NULL);
+  options.max_rank = 3;
+  CHECK_STATUS(tt_compress(w, 32, 32, &shape, &options, &train, &report), TT_OK);
+  CHECK(report.functional_error > 0 && report.functional_error < 1);
+  tt_free(&train);
+  tt_matrix view = tt_dense_view(w, 16, 16), nothing = tt_dense_view(zero, 16, 16);
+  for (int e = -300; e <= 300; e += 100)
+    for (int sites = 1; sites <= 2; sites++) {
+      tt_sweep_log log[20];
+      tt_sweeps sweeps = refit_sweeps(sites, 20, log, 20);
+      CHECK_STATUS(tt_scale(&start, pow(10, e), &wide, &scaled), TT_OK);
+      CHECK_STATUS(tt_refine(&scaled, &view, &wide, &sweeps, &train, &report), TT_OK);
+      CHECK(report.relative_error < 1 && log[0].error < 1);
+      tt_free(&train);
+      CHECK_STATUS(tt_refine(&scaled, &nothing, &wide, &sweeps, &train, &report), TT_OK);
+      CHECK(report.norm == 0 && tt__is_finite(log[0].discarded[0]));
+      tt_free(&train);
+      tt_free(&scaled);
+    }
+  tt_free(&start);
+  tt_inputs_free(inputs);
+  free(w);
+  free(x);
+  free(zero);
+}
+
 // ---- hostile arguments and failing memory
 
 static void refit_test_errors(void) {
@@ -827,6 +959,7 @@ static void refit_test_constant_inputs(void) {
   options.dtype = TT_F32;
   options.max_rank = 2;
   CHECK_STATUS(tt_compress(w, M, N, &shape, &options, &train, &report), TT_OK);
+  CHECK(report.functional_error == 0);                       // met, as far as a float bias can
   CHECK_STATUS(tt_apply(&train, x, 1, y, work, 4 * 32768), TT_OK);
   for (int i = 0; i < M; i++) {
     double wanted = 0;
@@ -887,6 +1020,11 @@ static void test_refit(void) {
   refit_test_quantize_trains();
   refit_test_refit_gain();
   refit_test_quantize_edges();
+  refit_test_quantize_sum();
+  refit_test_epsilon_hard();
+  refit_test_quantize_range();
+  refit_test_bias();
+  refit_test_magnitudes();
   refit_test_errors();
   refit_test_constant_inputs();
   refit_test_memory();
