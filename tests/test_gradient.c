@@ -980,6 +980,11 @@ static void gradient_test_arguments(void) {
     CHECK_STATUS(tt_quantize_values(&coded, TT_I8, 0, &g.grad), TT_ERROR_UNSUPPORTED);
     tt_free(&coded);
   }
+  float scales[2] = {g.w.cores[0].scale, g.w.cores[1].scale};  // their product leaves the range
+  g.w.cores[0].scale = g.w.cores[1].scale = 1e30f;
+  gradient_refused(&g.w, x, dy, 4, &g.grad, work, size, TT_ERROR_UNSUPPORTED);
+  g.w.cores[0].scale = scales[0];
+  g.w.cores[1].scale = scales[1];
   int index[4] = {0, 3, 35, 36};
   CHECK_STATUS(tt_rows_backward(&g.w, index, 3, dy, &g.grad, work, size), TT_OK);
   double before = gradient_total(&g.grad);
