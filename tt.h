@@ -6768,13 +6768,14 @@ TTDEF tt_status tt_sgd_step(tt_matrix *w, const tt_matrix *grad, tt_matrix *velo
   if (velocity ? !tt__is_memory(w, grad, velocity) : momentum != 0) return TT_ERROR_INVALID;
   int arrays = tt__array_count(grad);
   if (!tt__all_finite(grad, arrays)) return TT_ERROR_NONFINITE;
+  double most = (double)FLT_MAX;
   for (int a = 0; a < arrays; a++) {
     ptrdiff_t count;
     const float *g = tt__array(grad, a, &count);
     float *v = velocity ? tt__array(velocity, a, &count) : NULL, *to = tt__array(w, a, &count);
     for (ptrdiff_t i = 0; i < count; i++) {
       double speed = (double)g[i] + (v ? momentum * (double)v[i] : 0);
-      if (fabs(speed) > (double)FLT_MAX) speed = speed > 0 ? FLT_MAX : -FLT_MAX; // Inf would stay
+      if (fabs(speed) > most) speed = speed > 0 ? most : -most; // Inf would stay
       if (v) v[i] = (float)speed;
       to[i] = (float)((double)to[i] - rate * speed);
     }
