@@ -7155,7 +7155,7 @@ static char tt__json_next(tt__json *json) {                  // the same after w
 }
 
 static void tt__json_expect(tt__json *json, char wanted) {
-  if (tt__json_next(json) == wanted) json->at++;
+  if (tt__json_next(json) == wanted && !json->status) json->at++;
   else tt__json_fail(json, TT_ERROR_FORMAT);
 }
 
@@ -7528,9 +7528,7 @@ static tt_status tt__parse_npy(tt_file *file, const char *text, ptrdiff_t size) 
   }
   while (json.end - json.at > 1 && !json.status)
     if (*json.at++ != ' ') json.status = TT_ERROR_FORMAT;
-  // after a failure the cursor may stand behind the end
-  if (!json.status && (seen != 7 || json.at >= json.end || *json.at != '\n'))
-    json.status = TT_ERROR_FORMAT;
+  if (seen != 7 || json.at == json.end || *json.at != '\n') tt__json_fail(&json, TT_ERROR_FORMAT);
   offsets[1] = (uint64_t)(file->length - file->data);
   return json.status ? json.status : tt__file_add(file, "", type, order, dims, offsets);
 }
