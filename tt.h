@@ -63,7 +63,7 @@
      >>entropy   spectra and entropies of bonds
      >>quantize  storage formats of cores
      >>apply     the forward pass, rows of a matrix
-    >>gradient  gradients, optimisers, the balanced gauge: to train and to heal
+     >>gradient  gradients, optimisers, the balanced gauge: to train and to heal
      >>file      byte order and streams
      >>json      the one reader of text
      >>open      safetensors and .npy: checking and reading
