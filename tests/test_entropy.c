@@ -68,6 +68,92 @@ static void entropy_test_chains(void) {
   free(dense);
 }
 
+// Twelve sites of two; the ten inner cores are one and the same.
+static tt_matrix entropy_uniform_train(int rank) {
+  int legs[12], ones[12], ranks[13];
+  for (int k = 0; k < 12; k++) {
+    legs[k] = 2;
+    ones[k] = 1;
+    ranks[k] = rank;
+  }
+  tt_shape shape = test_shape(12, legs, ones, ranks);
+  tt_matrix w = test_train(&shape);
+  for (int k = 2; k < 11; k++)
+    memcpy(tt_core_data(&w, k), tt_core_data(&w, 1), sizeof(double) * (size_t)(rank * 2 * rank));
+  return w;
+}
+
+// Schmidt values between the sites of a set (bit k: site k) and all others, by dense unfolding.
+// Returns their number, at most 64.
+static int entropy_of_sites(const double *dense, int sites, double *values) {
+  int rows = 1, cols = 1;
+  double *unfolding = test_doubles(4096);
+  for (int k = 0; k < 12; k++) *(sites >> k & 1 ? &rows : &cols) *= 2;
+  for (int i = 0; i < 4096; i++) {
+    int row = 0, col = 0;
+    for (int k = 0; k < 12; k++) {
+      int *side = sites >> k & 1 ? &row : &col;
+      *side = 2 * *side + (i >> (11 - k) & 1);
+    }
+    unfolding[row * cols + col] = dense[i];
+  }
+  CHECK_STATUS(tt_svd_f64(unfolding, rows, cols, NULL, values, NULL, NULL), TT_OK);
+  free(unfolding);
+  return rows < cols ? rows : cols;
+}
+
+static int entropy_numerical_rank(const double *values, int count) {
+  int rank = 0;
+  for (int i = 0; i < count; i++) rank += values[i] > 1e-12 * values[0];
+  return rank;
+}
+
+// All blocks of neighbours: rank at most D and entropy at most ln D for each bond that the block
+// cuts. *highest becomes the largest entropy of an interior block; returns the largest rank of one.
+static int entropy_check_blocks(const double *dense, int bond, double *highest) {
+  double values[64];
+  int top = 0;
+  for (int first = 0; first < 12; first++)
+    for (int end = first + 1; end < (first ? 13 : 12); end++) {
+      int count = entropy_of_sites(dense, (1 << end) - (1 << first), values);
+      int rank = entropy_numerical_rank(values, count), interior = first > 0 && end < 12;
+      double entropy = tt_entropy(values, count, 1);
+      CHECK(rank <= (interior ? bond * bond : bond));
+      CHECK_AT_MOST(entropy, (interior ? 2 : 1) * log(bond) + 1e-9);
+      if (!interior) continue;
+      if (rank > top) top = rank;
+      if (entropy > *highest) *highest = entropy;
+    }
+  return top;
+}
+
+// An interior block of a uniform train cuts two bonds: S <= 2 ln D. The bound has teeth: each train
+// has blocks of rank D^2, for each D some block exceeds the ln D of one bond, and odd against even
+// sites, which cuts eleven bonds, has a higher rank each time and more entropy at least once. No
+// single train need have much entropy: its transfer matrix may be close to rank 1.
+static void entropy_test_uniform_blocks(void) {
+  double *dense = test_doubles(4096), values[64];
+  uint64_t state = test_state; // the tests behind this one keep their numbers
+  int beyond = 0;
+  for (int bond = 2; bond <= 4; bond++) {
+    double highest = 0;
+    for (unsigned seed = 1; seed <= 5; seed++) {
+      test_seed(seed);
+      tt_matrix w = entropy_uniform_train(bond);
+      CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
+      CHECK(entropy_check_blocks(dense, bond, &highest) == bond * bond);
+      int count = entropy_of_sites(dense, 0xAAA, values);
+      CHECK(entropy_numerical_rank(values, count) > bond * bond);
+      beyond += tt_entropy(values, count, 1) > 2 * log(bond);
+      tt_free(&w);
+    }
+    CHECK(highest > log(bond));
+  }
+  CHECK(beyond > 0);
+  test_state = state;
+  free(dense);
+}
+
 // Singlets between sites (0,3), (1,6), (2,5) of eight: each bond has ln 2 per singlet that it cuts.
 static void entropy_test_singlets(void) {
   static const int partner[8] = {3, 6, 5, 0, 4, 2, 1, 7}, cut[7] = {1, 2, 3, 2, 2, 1, 0};
@@ -252,6 +338,7 @@ static void entropy_test_corners(void) {
 static void test_entropy(void) {
   entropy_test_six_shapes();
   entropy_test_chains();
+  entropy_test_uniform_blocks();
   entropy_test_singlets();
   entropy_test_invariances();
   entropy_test_report();
