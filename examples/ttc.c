@@ -14,6 +14,10 @@
 #include "ttc/text.h"
 #include "ttc/options.h"
 #include "ttc/model.h"
+#include "ttc/spec.h"
+#include "ttc/fit.h"
+#include "ttc/pack.h"
+#include "ttc/compress.h"
 #include "ttc/check.h"
 
 int main(int argc, char **argv) {
@@ -22,6 +26,7 @@ int main(int argc, char **argv) {
   signal(SIGTERM, note_signal);
   switch (options.command) {
     case DO_INFO: info(&options); break;
+    case DO_COMPRESS: compress(&options); break;
   }
   if (fflush(stdout)) fail(EXIT_SYSTEM, "stdout: cannot write");
   return EXIT_GOOD;
