@@ -85,6 +85,16 @@ static uint64_t writer_size(tt_writer *writer) {
   return size;
 }
 
+// Writes the file in one step, unless this is a dry run.
+static void save_writer(tt_writer *writer, const char *path, int dry_run) {
+  stop_if_interrupted();
+  if (dry_run)
+    remark("dry run: nothing written");
+  else
+    must(tt_writer_save(writer, path), "%s", path);
+  stop_if_interrupted();
+}
+
 // ------------------------------------------------------------------------------------- one layer
 
 static void describe_train(const tt_matrix *train, const tt_report *report,
@@ -172,13 +182,17 @@ static void set_metadata(struct pack *pack, const char *key, const char *value) 
   must(tt_writer_metadata(pack->writer, key, value), "metadata %s", key);
 }
 
+// Is it a pair of the file's own, which no conversion touches?
+static int is_own_metadata(const char *key) {
+  return strcmp(key, "format") && strncmp(key, "tt.", 3) && strncmp(key, "ttc.", 4);
+}
+
 // The source's own pairs, its hashes, and the records.
 static void pack_metadata(struct pack *pack, const struct model *model) {
   const char *key, *value;
   for (int i = 0; i < tt_file_metadata_count(model->file); i++) {
     must(tt_file_metadata(model->file, i, &key, &value), "metadata");
-    if (strcmp(key, "format") && strncmp(key, "tt.", 3) && strncmp(key, "ttc.", 4))
-      set_metadata(pack, key, value);
+    if (is_own_metadata(key)) set_metadata(pack, key, value);
   }
   set_metadata(pack, "tt.source.sha256", model->sha256);
   set_metadata(pack, "tt.source.data_sha256", model->data_sha256);
@@ -445,22 +459,16 @@ static void print_results(const struct job *job, const struct pack *pack) {
   json_close(&json, "}}\n");
   if (json_file) text_save(&json, json_file);
   if (!json_file || strcmp(json_file, "-")) {
-    table_end(&table, stdout);
-    printf("total: %llu -> %llu bytes, %.2f times smaller%s\n",
-           (unsigned long long)model->file_size, (unsigned long long)pack->size, ratio,
-           job->options->num_shards ? " (this part alone)" : "");
+    table_print(&table, stdout);
+    if (job->options->num_shards)
+      printf("part %d of %d: %llu bytes\n", job->options->shard, job->options->num_shards,
+             (unsigned long long)pack->size);
+    else
+      printf("total: %llu -> %llu bytes, %.2f times smaller\n",
+             (unsigned long long)model->file_size, (unsigned long long)pack->size, ratio);
   }
+  table_free(&table);
   text_free(&json);
-}
-
-// Writes the file, unless this is a dry run.
-static void write_pack(const struct job *job, struct pack *pack) {
-  stop_if_interrupted();
-  if (job->options->dry_run)
-    remark("dry run: nothing written");
-  else
-    must(tt_writer_save(pack->writer, job->output), "%s", job->output);
-  stop_if_interrupted();
 }
 
 #endif
