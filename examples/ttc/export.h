@@ -7,17 +7,15 @@
 // Every array is `const` (else it would be copied to RAM) and aligned to 16 bytes (unaligned words
 // stop a Cortex-M4F). tt_apply reads them through ordinary pointers: on a machine with a separate
 // program memory (AVR) they take RAM all the same. Text compiles slowly: some 10 MB of source per
-// MB of weights, which compilers read at 1 to 10 MB a second. Include after text.h.
+// MB of weights, which compilers read at 1 to 10 MB a second. Include after model.h.
 #ifndef TTC_EXPORT_H
 #define TTC_EXPORT_H
 
+#include "model.h"
+#include "options.h"
+#include "output.h"
 #include <ctype.h>
 #include <math.h>
-
-struct export_job {
-  const char *input, *layer, *output;
-  char sha256[65];                          // of the input file
-};
 
 // ------------------------------------------------------------------------------------------- names
 
@@ -46,8 +44,8 @@ static void export_identifier(const char *layer, struct text *name) {
   if (!letter || export_reserved(layer) || !strncmp(layer, "tt_", 3) || !strncmp(layer, "TT_", 3))
     text_add(name, "layer_");
   for (const char *at = layer; *at; at++) {
-    int keep = (*at >= 'a' && *at <= 'z') || (*at >= 'A' && *at <= 'Z') ||
-               (*at >= '0' && *at <= '9');
+    int keep =
+        (*at >= 'a' && *at <= 'z') || (*at >= 'A' && *at <= 'Z') || (*at >= '0' && *at <= '9');
     text_bytes(name, keep ? at : "_", 1);
   }
 }
@@ -70,7 +68,7 @@ static void export_comment(struct text *out, const char *what) {
 
 // ------------------------------------------------------------------------------------------ arrays
 
-enum export_kind {             // how a number is stored, and thus written
+enum export_kind { // how a number is stored, and thus written
   EXPORT_FLOAT,
   EXPORT_DOUBLE,
   EXPORT_U16,
@@ -182,8 +180,10 @@ static void export_matrix(struct text *out, const char *name, const tt_matrix *w
     export_real(scale, (double)core->scale, 1);
     text_add(out, "%s{%s, %d, %s, %s_core%d, ", k ? ",\n   " : "", dtypes[core->dtype], core->group,
              scale, name, k);
-    if (core->group) text_add(out, "%s_scales%d, NULL}", name, k);
-    else text_add(out, "NULL, NULL}");
+    if (core->group)
+      text_add(out, "%s_scales%d, NULL}", name, k);
+    else
+      text_add(out, "NULL, NULL}");
   }
   text_add(out, "},\n  %s%s, NULL, {NULL, NULL, NULL}\n};\n", w->bias ? name : "NULL",
            w->bias ? "_bias" : "");
@@ -202,8 +202,10 @@ static void export_self_test(struct text *out, const char *name, const char *upp
   char array[1200], tolerance[40];
   for (ptrdiff_t i = 0; i < w->cols; i++) x[i] = (float)(i % 17 * 7 % 17 - 8) / 8;
   must(tt_apply(w, x, 1, y, work, size), "%s", name);
-  for (ptrdiff_t i = 0; i < w->rows; i++) if (fabsf(y[i]) > largest) largest = fabsf(y[i]);
-  if (!(largest <= 3e38f)) fail(EXIT_INPUT, "%s: its outputs leave the range of float", name);
+  for (ptrdiff_t i = 0; i < w->rows; i++) {
+    if (y[i] - y[i] != 0) fail(EXIT_INPUT, "%s: its outputs leave the range of float", name);
+    if (fabsf(y[i]) > largest) largest = fabsf(y[i]);
+  }
   export_real(tolerance, 1e-4 * (double)largest, 1);
   snprintf(array, sizeof array, "%s_expected", name);
   text_add(out, "\n#ifdef %s_SELF_TEST\n", upper);
@@ -232,17 +234,18 @@ static void export_self_test(struct text *out, const char *name, const char *upp
 
 // ------------------------------------------------------------------------------------- the header
 
-static void export_head(struct text *out, const struct export_job *job, const char *name,
-                        const char *upper) {
+static void export_head(struct text *out, const struct options *options, const char *sha256,
+                        const char *name, const char *upper) {
+  const char *layer = options->files[1];
   text_add(out, "/* Layer \"");
-  export_comment(out, job->layer);
+  export_comment(out, layer);
   text_add(out, "\" as constant data for tt.h, made by ttc %s. Do not edit.\n\n   ttc export-c ",
            TT_VERSION);
-  export_comment(out, job->input);
+  export_comment(out, options->files[0]);
   text_add(out, " ");
-  export_comment(out, job->layer);
+  export_comment(out, layer);
   text_add(out, " -o ");
-  export_comment(out, job->output);
+  export_comment(out, options->output);
   text_add(out,
            "\n   sha256 of that file: %s\n\n"
            "     #define TT_IMPLEMENTATION             in one file of the program\n"
@@ -250,7 +253,7 @@ static void export_head(struct text *out, const struct export_job *job, const ch
            "     #include \"%s.h\"\n"
            "     static unsigned char work[%s_SCRATCH_BYTES];\n"
            "     tt_apply(&%s, x, 1, y, work, sizeof work);   y = W x + bias */\n",
-           job->sha256, name, upper, name);
+           sha256, name, upper, name);
 }
 
 // Bytes of the arrays: what is stored, less the scales of whole cores, which stand in the struct.
@@ -261,21 +264,23 @@ static size_t export_flash(const tt_matrix *w) {
   return size;
 }
 
-// tt_apply_work_size(w, 1) as a program with TT_INFERENCE_ONLY has it: the same states, but slabs of
-// 1024 numbers (see >>apply) and a block of 32 x 16 (see >>gemm). The tests compare.
+// tt_apply_work_size(w, 1) as a program with TT_INFERENCE_ONLY has it: the states are the same, slabs
+// have 1024 numbers (see >>apply) and the block of a product 32 x 16 (see >>gemm). The tests compare.
 static size_t export_small_work(const tt_matrix *w) {
   enum { SLAB = 1024, BLOCK = 32 * 16 };
+  const ptrdiff_t each = (ptrdiff_t)sizeof(float);
   tt__buffers full;
-  ptrdiff_t slab = 0;
+  ptrdiff_t slab = 0, total = 64;
   if (!tt__plan_buffers(w, 1, &full)) fail(EXIT_INPUT, "the layer is too large to run");
   for (int k = 0; k < w->shape.order; k++) {
     tt__step step = tt__step_at(w, 1, k);
     ptrdiff_t rows = tt__max(1, tt__min(step.rows, SLAB / step.length));
     if (!tt__plain_core(&w->cores[step.core])) slab = tt__max(slab, rows * step.length);
   }
-  ptrdiff_t larger = full.slab - slab;
-  return (size_t)(full.total - tt__gemm_work_size(0) +
-                  (BLOCK - larger) * (ptrdiff_t)sizeof(float));
+  if (!tt__add_size(&total, full.state, each) || !tt__add_size(&total, full.state, each) ||
+      !tt__add_size(&total, slab, each) || !tt__add_size(&total, BLOCK, each))
+    fail(EXIT_INPUT, "the layer is too large to run");
+  return (size_t)total;
 }
 
 static void export_macros(struct text *out, const char *upper, const tt_matrix *w) {
@@ -296,10 +301,11 @@ static void export_macros(struct text *out, const char *upper, const tt_matrix *
            "#endif\n"
            "#endif\n\n",
            TT_MATRIX_LAYOUT, w->shape.order,
-           has_double ? "#ifdef TT_INFERENCE_ONLY\n"
-                        "#error \"TT_INFERENCE_ONLY knows no F64: quantise the layer to F32 or less\"\n"
-                        "#endif\n"
-                      : "");
+           has_double
+               ? "#ifdef TT_INFERENCE_ONLY\n"
+                 "#error \"TT_INFERENCE_ONLY knows no F64: quantise the layer to F32 or less\"\n"
+                 "#endif\n"
+               : "");
   text_add(out, "#define %s_ROWS          %ld\n", upper, (long)w->rows);
   text_add(out, "#define %s_COLS          %ld\n", upper, (long)w->cols);
   text_add(out, "#define %s_FLASH_BYTES   %lu /* the arrays; sizeof(tt_matrix) comes on top */\n",
@@ -318,13 +324,14 @@ static void export_macros(struct text *out, const char *upper, const tt_matrix *
 
 // The whole header. Bytes of the arrays are counted as they are written and compared with what
 // NAME_FLASH_BYTES says.
-static void export_header(struct text *out, const struct export_job *job, const tt_matrix *w) {
+static void export_header(struct text *out, const struct options *options, const char *sha256,
+                          const tt_matrix *w) {
   struct text name = {NULL, 0, 0}, upper = {NULL, 0, 0};
-  size_t size = 0;
   char array[1200];
-  export_identifier(job->layer, &name);
+  size_t size = 0;
+  export_identifier(options->files[1], &name);
   export_upper(name.data, &upper);
-  export_head(out, job, name.data, upper.data);
+  export_head(out, options, sha256, name.data, upper.data);
   text_add(out, "#ifndef %s_H\n#define %s_H\n\n#include \"tt.h\"\n", upper.data, upper.data);
   export_macros(out, upper.data, w);
   for (int k = 0; k < w->shape.order; k++) size += export_core(out, name.data, w, k);
@@ -332,13 +339,27 @@ static void export_header(struct text *out, const struct export_job *job, const 
     snprintf(array, sizeof array, "%s_bias", name.data);
     size += export_array(out, EXPORT_FLOAT, array, w->bias, w->rows);
   }
-  if (size != export_flash(w)) fail(EXIT_SYSTEM, "%s: the arrays have another size", job->layer);
+  if (size != export_flash(w)) fail(EXIT_SYSTEM, "%s: arrays of another size", name.data);
   text_add(out, "\n");
   export_matrix(out, name.data, w);
   export_self_test(out, name.data, upper.data, w);
   text_add(out, "\n#endif\n");
   text_free(&name);
   text_free(&upper);
+}
+
+// ttc export-c FILE LAYER -o H
+static void export_c(const struct options *options) {
+  struct text out = {NULL, 0, 0};
+  check_output(options->output, options->files[0], options->force);
+  struct model model = model_open(options->files[0]);
+  tt_matrix train = read_train(&model, model_find(&model, options->files[1]));
+  model_hash(&model);
+  export_header(&out, options, model.sha256, &train);
+  text_save(&out, options->output);
+  text_free(&out);
+  tt_free(&train);
+  model_close(&model);
 }
 
 #endif

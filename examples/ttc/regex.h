@@ -126,7 +126,8 @@ static void regex_skip(const struct regex_program *program, unsigned char *reach
     if (reached[i] && program->items[i].skippable) reached[i + 1] = 1;
 }
 
-static void regex_step(const struct regex_program *program, unsigned char byte, unsigned char *reached) {
+static void regex_step(const struct regex_program *program, unsigned char byte,
+                       unsigned char *reached) {
   unsigned char next[REGEX_MAX_LENGTH + 1] = {0};
   for (int i = 0; i < program->count; i++) {
     if (!reached[i] || !regex_takes(&program->items[i], byte)) continue;
