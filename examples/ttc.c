@@ -14,9 +14,14 @@
 #include "ttc/text.h"
 #include "ttc/options.h"
 #include "ttc/model.h"
+#include "ttc/spec.h"
+#include "ttc/fit.h"
+#include "ttc/profile.h"
+#include "ttc/pack.h"
+#include "ttc/compress.h"
 #include "ttc/check.h"
-#include "ttc/output.h"
 #include "ttc/export.h"
+#include "ttc/study.h"
 
 int main(int argc, char **argv) {
   struct options options = read_command_line(argc, argv);
@@ -24,6 +29,8 @@ int main(int argc, char **argv) {
   signal(SIGTERM, note_signal);
   switch (options.command) {
     case DO_INFO: info(&options); break;
+    case DO_COMPRESS: compress(&options); break;
+    case DO_PROFILE: study(&options); break;
     case DO_EXPORT: export_c(&options); break;
   }
   if (fflush(stdout)) fail(EXIT_SYSTEM, "stdout: cannot write");

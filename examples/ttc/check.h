@@ -7,22 +7,9 @@
 
 // -------------------------------------------------------------------------------------------- info
 
-// Legs of the cores, (16x4)(4x16), or "-" for a matrix that is not cut.
-static void shape_modes(const tt_shape *shape, struct text *out) {
-  for (int k = 0; k < shape->order && shape->order > 1; k++)
-    text_add(out, "(%dx%d)", shape->rows[k], shape->cols[k]);
-  if (shape->order == 1) text_add(out, "-");
-}
-
-// Inner ranks, 8,16, or "-".
-static void shape_ranks(const tt_shape *shape, struct text *out) {
-  for (int k = 1; k < shape->order; k++) text_add(out, "%s%d", k > 1 ? "," : "", shape->ranks[k]);
-  if (shape->order == 1) text_add(out, "-");
-}
-
 // The largest entropy of the bonds of a train, in nats; NaN for a matrix that is not cut.
 static double largest_entropy(const tt_matrix *train) {
-  double largest = NAN;
+  double largest = NO_VALUE;
   for (int k = 0; k + 1 < train->shape.order; k++) {
     int count = train->shape.ranks[k + 1];
     double *values = (double *)get_memory((size_t)count, sizeof *values);
@@ -61,18 +48,10 @@ static void info_tensor(const struct tensor *tensor, struct table *table, struct
   json_close(json, "}");
 }
 
-static void json_shape(struct text *json, const tt_shape *shape) {
-  json_open(json, "shape", "{");
-  json_integers(json, "rows", shape->rows, shape->order);
-  json_integers(json, "cols", shape->cols, shape->order);
-  json_integers(json, "ranks", shape->ranks, shape->order + 1);
-  json_close(json, "}");
-}
-
 static void info_layer(const struct model *model, const struct layer *layer, struct table *table,
                        struct text *json) {
   struct text modes = {NULL, 0, 0}, ranks = {NULL, 0, 0};
-  double entropy = NAN;
+  double entropy = NO_VALUE;
   if (layer->tensor < 0) {
     tt_matrix train = read_train(model, layer);
     entropy = largest_entropy(&train);

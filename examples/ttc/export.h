@@ -7,13 +7,11 @@
 // Every array is `const` (else it would be copied to RAM) and aligned to 16 bytes (unaligned words
 // stop a Cortex-M4F). tt_apply reads them through ordinary pointers: on a machine with a separate
 // program memory (AVR) they take RAM all the same. Text compiles slowly: some 10 MB of source per
-// MB of weights, which compilers read at 1 to 10 MB a second. Include after model.h.
+// MB of weights, which compilers read at 1 to 10 MB a second. Include after pack.h.
 #ifndef TTC_EXPORT_H
 #define TTC_EXPORT_H
 
-#include "model.h"
-#include "options.h"
-#include "output.h"
+#include "pack.h"
 #include <ctype.h>
 #include <math.h>
 

@@ -265,6 +265,204 @@ static float *read_bias(const struct model *model, const struct layer *layer) {
   return layer->bias < 0 ? NULL : read_floats(model->file, layer->bias);
 }
 
+// ------------------------------------------------------------------------------------------- shapes
+
+// Legs of the cores, (16x4)(4x16), or "-" for a matrix that is not cut.
+static void shape_modes(const tt_shape *shape, struct text *out) {
+  for (int k = 0; k < shape->order && shape->order > 1; k++)
+    text_add(out, "(%dx%d)", shape->rows[k], shape->cols[k]);
+  if (shape->order == 1) text_add(out, "-");
+}
+
+// Inner ranks, 8,16, or "-".
+static void shape_ranks(const tt_shape *shape, struct text *out) {
+  for (int k = 1; k < shape->order; k++) text_add(out, "%s%d", k > 1 ? "," : "", shape->ranks[k]);
+  if (shape->order == 1) text_add(out, "-");
+}
+
+static void json_shape(struct text *json, const tt_shape *shape) {
+  json_open(json, "shape", "{");
+  json_integers(json, "rows", shape->rows, shape->order);
+  json_integers(json, "cols", shape->cols, shape->order);
+  json_integers(json, "ranks", shape->ranks, shape->order + 1);
+  json_close(json, "}");
+}
+
+// ------------------------------------------------------------------------------------------ records
+// The metadata key "ttc.layers" is JSON: what each train stands for, so that `expand` can restore
+// names and formats and `verify` knows the errors that were measured.
+
+struct record { // strings are its own
+  char *layer;
+  char *tensor, *dtype; // name and format of the tensor that was replaced
+  char *bias;           // format of the bias that was replaced, NULL = it was not
+  char *spec;
+  double relative_error, functional_error, svd_error; // NaN where they do not apply
+};
+
+struct records {
+  struct record *list;
+  size_t count, room;
+};
+
+static void set_string(char **to, const char *text) {
+  free(*to);
+  *to = text ? copy_string(text) : NULL;
+}
+
+static void free_record(struct record *record) {
+  free(record->layer);
+  free(record->tensor);
+  free(record->dtype);
+  free(record->bias);
+  free(record->spec);
+  memset(record, 0, sizeof *record);
+}
+
+static struct record copy_record(const struct record *from) {
+  struct record record = *from;
+  record.layer = copy_string(from->layer);
+  record.tensor = copy_string(from->tensor);
+  record.dtype = copy_string(from->dtype);
+  record.bias = from->bias ? copy_string(from->bias) : NULL;
+  record.spec = from->spec ? copy_string(from->spec) : NULL;
+  return record;
+}
+
+static void free_records(struct records *records) {
+  for (size_t i = 0; i < records->count; i++) free_record(&records->list[i]);
+  free(records->list);
+  memset(records, 0, sizeof *records);
+}
+
+// Value of a key of the metadata, or NULL.
+static const char *find_metadata(const tt_file *file, const char *wanted) {
+  const char *key, *value;
+  for (int i = 0; i < tt_file_metadata_count(file); i++) {
+    must(tt_file_metadata(file, i, &key, &value), "metadata");
+    if (!strcmp(key, wanted)) return value;
+  }
+  return NULL;
+}
+
+static void read_record(tt__json *json, struct record *record) {
+  char word[32];
+  ptrdiff_t count = 0;
+  record->relative_error = record->functional_error = record->svd_error = NO_VALUE;
+  tt__json_expect(json, '{');
+  while (tt__json_more(json, '}', &count)) {
+    tt__json_string(json, word, sizeof word);
+    tt__json_expect(json, ':');
+    if (!strcmp(word, "tensor"))
+      json_read_string(json, &record->tensor);
+    else if (!strcmp(word, "dtype"))
+      json_read_string(json, &record->dtype);
+    else if (!strcmp(word, "bias"))
+      json_read_string(json, &record->bias);
+    else if (!strcmp(word, "spec"))
+      json_read_string(json, &record->spec);
+    else if (!strcmp(word, "relative_error"))
+      record->relative_error = json_read_real(json);
+    else if (!strcmp(word, "functional_error"))
+      record->functional_error = json_read_real(json);
+    else if (!strcmp(word, "svd_error"))
+      record->svd_error = json_read_real(json);
+    else
+      tt__json_skip(json);
+  }
+  if (!record->layer || !record->tensor || !record->dtype || !is_float(record->dtype) ||
+      (record->bias && !is_float(record->bias)))
+    tt__json_fail(json, TT_ERROR_FORMAT);
+}
+
+// All records of a file; none if it has no such key.
+static struct records read_records(const struct model *model) {
+  struct records records = {NULL, 0, 0};
+  const char *text = find_metadata(model->file, "ttc.layers");
+  ptrdiff_t count = 0;
+  if (!text) return records;
+  tt__json json = tt__json_open(text, (ptrdiff_t)strlen(text));
+  tt__json_expect(&json, '{');
+  while (tt__json_more(&json, '}', &count)) {
+    records.list =
+        (struct record *)grow(records.list, records.count, &records.room, sizeof *records.list);
+    struct record *record = &records.list[records.count++];
+    memset(record, 0, sizeof *record);
+    json_read_string(&json, &record->layer);
+    tt__json_expect(&json, ':');
+    read_record(&json, record);
+  }
+  must(json.status, "%s: metadata ttc.layers", model->path);
+  return records;
+}
+
+static const struct record *find_record(const struct records *records, const char *layer) {
+  for (size_t i = 0; i < records->count; i++)
+    if (!strcmp(records->list[i].layer, layer)) return &records->list[i];
+  return NULL;
+}
+
+static void write_record(struct text *json, const struct record *record) {
+  json_open(json, record->layer, "{");
+  json_text(json, "tensor", record->tensor);
+  json_text(json, "dtype", record->dtype);
+  json_text(json, "bias", record->bias);
+  json_text(json, "spec", record->spec);
+  json_real(json, "relative_error", record->relative_error, 6);
+  json_real(json, "functional_error", record->functional_error, 6);
+  json_real(json, "svd_error", record->svd_error, 6);
+  json_close(json, "}");
+}
+
+// One layer of "tt.layers". Returns 0 if it says nothing about the fit.
+static int read_layer_report(tt__json *json, tt_report *report) {
+  char word[32];
+  ptrdiff_t fields = 0, bonds = 0;
+  int found = 0;
+  tt__json_expect(json, '{');
+  while (tt__json_more(json, '}', &fields)) {
+    tt__json_string(json, word, sizeof word);
+    tt__json_expect(json, ':');
+    int is_error = !strcmp(word, "rel_error"), is_entropy = !strcmp(word, "bond_entropy");
+    found |= is_error;
+    if (is_error)
+      report->relative_error = json_read_real(json);
+    else if (!strcmp(word, "dense_params"))
+      report->dense_params = (ptrdiff_t)tt__json_number(json);
+    else if (!is_entropy)
+      tt__json_skip(json);
+    if (is_entropy) tt__json_expect(json, '[');
+    while (is_entropy && tt__json_more(json, ']', &bonds)) {
+      double entropy = json_read_real(json);
+      if (bonds <= TT_MAX_ORDER) report->entropy[bonds - 1] = entropy;
+    }
+  }
+  return found;
+}
+
+// What "tt.layers" says about the fit of a train, so that a copy says it too. Returns 0 if nothing.
+static int read_report(const struct model *model, const char *layer, tt_report *report) {
+  char *name = NULL;
+  const char *text = find_metadata(model->file, "tt.layers");
+  ptrdiff_t layers = 0;
+  int found = 0;
+  memset(report, 0, sizeof *report);
+  if (!text) return 0;
+  tt__json json = tt__json_open(text, (ptrdiff_t)strlen(text));
+  tt__json_expect(&json, '{');
+  while (tt__json_more(&json, '}', &layers)) {
+    json_read_string(&json, &name);
+    tt__json_expect(&json, ':');
+    if (name && !strcmp(name, layer))
+      found = read_layer_report(&json, report);
+    else
+      tt__json_skip(&json);
+  }
+  free(name);
+  must(json.status, "%s: metadata tt.layers", model->path);
+  return found;
+}
+
 // ------------------------------------------------------------------------------------------- inputs
 // A calibration file (--inputs) says what flows into layers: samples or moments, and how often each
 // row of a table is asked for.

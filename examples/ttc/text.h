@@ -5,6 +5,7 @@
 #define TTC_TEXT_H
 
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,6 +28,8 @@
 #else
 #define PRINTF_LIKE(string, first)
 #endif
+
+#define NO_VALUE ((double)NAN) // what does not apply: "-" in tables, null in JSON
 
 enum exit_code {
   EXIT_GOOD = 0,
@@ -343,6 +346,37 @@ static struct text text_load(const char *path) {
   if (ferror(file)) fail(EXIT_SYSTEM, "%s: cannot read", path);
   fclose(file);
   return text;
+}
+
+// ---- reading, with the cursor of tt.h
+
+// A number, or NaN for null.
+static double json_read_real(tt__json *json) {
+  char word[40];
+  size_t length = 0;
+  char *end;
+  (void)tt__json_next(json);
+  for (char c; (c = tt__json_peek(json)) != 0 && strchr("+-.0123456789eEnul", c); json->at++)
+    if (length + 1 < sizeof word) word[length++] = c;
+  word[length] = 0;
+  if (!strcmp(word, "null")) return NO_VALUE;
+  double value = strtod(word, &end);
+  if (!length || *end || !strchr("-0123456789", *word)) tt__json_fail(json, TT_ERROR_FORMAT);
+  return value;
+}
+
+// A string or null as a new string or NULL, which replaces *out.
+static void json_read_string(tt__json *json, char **out) {
+  free(*out);
+  *out = NULL;
+  if (tt__json_next(json) == 'n') {
+    (void)json_read_real(json);
+    return;
+  }
+  tt__json start = *json;
+  ptrdiff_t length = tt__json_string(json, NULL, 0);
+  *out = (char *)get_memory((size_t)length + 1, 1);
+  tt__json_string(&start, *out, length + 1);
 }
 
 // ---------------------------------------------------------------------------------------- progress
