@@ -6,7 +6,7 @@
 #include "pack.h"
 #include "profile.h"
 
-// --------------------------------------------------------------------------------------- the tables
+// -------------------------------------------------------------------------------------- the tables
 
 // Marks the candidates that no mixture of two others beats: the lower convex hull of bytes and
 // squared error.
@@ -99,7 +99,7 @@ static void print_profile(const struct profile *profile) {
   }
 }
 
-// --------------------------------------------------------------------------------------- the command
+// ------------------------------------------------------------------------------------- the command
 
 // Is the layer dense, and named by one of the --layer patterns, if there are any?
 static int is_wanted(const struct options *options, const struct layer *layer) {
