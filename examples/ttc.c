@@ -27,12 +27,16 @@ int main(int argc, char **argv) {
   struct options options = read_command_line(argc, argv);
   signal(SIGINT, note_signal);
   signal(SIGTERM, note_signal);
+  int code = EXIT_GOOD;
   switch (options.command) {
     case DO_INFO: info(&options); break;
-    case DO_COMPRESS: compress(&options); break;
     case DO_PROFILE: study(&options); break;
+    case DO_COMPRESS: compress(&options); break;
+    case DO_EXPAND: expand(&options); break;
+    case DO_VERIFY: code = verify(&options); break;
+    case DO_DIFF: code = diff(&options); break;
     case DO_EXPORT: export_c(&options); break;
   }
   if (fflush(stdout)) fail(EXIT_SYSTEM, "stdout: cannot write");
-  return EXIT_GOOD;
+  return code;
 }

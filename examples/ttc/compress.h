@@ -59,7 +59,7 @@ static void compress(const struct options *options) {
   struct job job = open_job(options);
   struct choice *choices = choose_by_rules(&job);
   struct pack pack = options->join ? pack_join(&job) : pack_choices(&job, choices);
-  write_pack(&job, &pack);
+  save_writer(pack.writer, job.output, options->dry_run);
   print_results(&job, &pack);
   pack_free(&pack, job.model.num_layers);
   free(choices);

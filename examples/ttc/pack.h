@@ -71,11 +71,13 @@ static void discard_writer(void) {
   open_writer = NULL;
 }
 
-static tt_writer *create_writer(void) {
+// A writer whose data wait in a file beside `path`; in memory if that is NULL.
+static tt_writer *create_writer(const char *path) {
   static int registered;
   tt_options options = patience();
   if (!registered++) atexit(discard_writer);
   must(tt_writer_create(&options, &open_writer), "writer");
+  if (path) must(tt_writer_spill(open_writer, path), "%s", path);
   return open_writer;
 }
 
@@ -83,6 +85,16 @@ static uint64_t writer_size(tt_writer *writer) {
   size_t size = 0;
   must(tt_writer_save_memory(writer, NULL, &size), "writer");
   return size;
+}
+
+// Writes the file in one step, unless this is a dry run.
+static void save_writer(tt_writer *writer, const char *path, int dry_run) {
+  stop_if_interrupted();
+  if (dry_run)
+    remark("dry run: nothing written");
+  else
+    must(tt_writer_save(writer, path), "%s", path);
+  stop_if_interrupted();
 }
 
 // ------------------------------------------------------------------------------------- one layer
@@ -172,13 +184,17 @@ static void set_metadata(struct pack *pack, const char *key, const char *value) 
   must(tt_writer_metadata(pack->writer, key, value), "metadata %s", key);
 }
 
+// Is it a pair of the file's own, which no conversion touches?
+static int is_own_metadata(const char *key) {
+  return strcmp(key, "format") && strncmp(key, "tt.", 3) && strncmp(key, "ttc.", 4);
+}
+
 // The source's own pairs, its hashes, and the records.
 static void pack_metadata(struct pack *pack, const struct model *model) {
   const char *key, *value;
   for (int i = 0; i < tt_file_metadata_count(model->file); i++) {
     must(tt_file_metadata(model->file, i, &key, &value), "metadata");
-    if (strcmp(key, "format") && strncmp(key, "tt.", 3) && strncmp(key, "ttc.", 4))
-      set_metadata(pack, key, value);
+    if (is_own_metadata(key)) set_metadata(pack, key, value);
   }
   set_metadata(pack, "tt.source.sha256", model->sha256);
   set_metadata(pack, "tt.source.data_sha256", model->data_sha256);
@@ -188,10 +204,10 @@ static void pack_metadata(struct pack *pack, const struct model *model) {
   }
 }
 
-static struct pack pack_begin(const struct model *model) {
+static struct pack pack_begin(const struct model *model, const char *output) {
   struct pack pack;
   memset(&pack, 0, sizeof pack);
-  pack.writer = create_writer();
+  pack.writer = create_writer(output);
   pack.outcomes = (struct outcome *)get_memory((size_t)model->num_layers, sizeof *pack.outcomes);
   for (int i = 0; i < model->num_layers; i++)
     describe_dense(model, &model->layers[i], &pack.outcomes[i]);
@@ -264,7 +280,7 @@ static void pack_part_metadata(struct pack *pack, const struct job *job) {
 // Builds the file of these choices, one a layer, in the writer.
 static struct pack pack_choices(const struct job *job, const struct choice *choices) {
   const struct model *model = &job->model;
-  struct pack pack = pack_begin(model);
+  struct pack pack = pack_begin(model, job->output);
   struct records known = read_records(model);
   struct progress progress = progress_begin(0);
   int is_part = job->options->num_shards > 0;
@@ -349,7 +365,7 @@ static struct pack pack_join(const struct job *job) {
     parts[i] = open_part(job, i, i ? &parts[0] : NULL);
     records[i] = read_records(&parts[i]);
   }
-  struct pack pack = pack_begin(model);
+  struct pack pack = pack_begin(model, job->output);
   struct records known = read_records(model);
   for (int i = 0; i < model->num_layers; i++) {
     stop_if_interrupted();
@@ -445,22 +461,16 @@ static void print_results(const struct job *job, const struct pack *pack) {
   json_close(&json, "}}\n");
   if (json_file) text_save(&json, json_file);
   if (!json_file || strcmp(json_file, "-")) {
-    table_end(&table, stdout);
-    printf("total: %llu -> %llu bytes, %.2f times smaller%s\n",
-           (unsigned long long)model->file_size, (unsigned long long)pack->size, ratio,
-           job->options->num_shards ? " (this part alone)" : "");
+    table_print(&table, stdout);
+    if (job->options->num_shards)
+      printf("part %d of %d: %llu bytes\n", job->options->shard, job->options->num_shards,
+             (unsigned long long)pack->size);
+    else
+      printf("total: %llu -> %llu bytes, %.2f times smaller\n",
+             (unsigned long long)model->file_size, (unsigned long long)pack->size, ratio);
   }
+  table_free(&table);
   text_free(&json);
-}
-
-// Writes the file, unless this is a dry run.
-static void write_pack(const struct job *job, struct pack *pack) {
-  stop_if_interrupted();
-  if (job->options->dry_run)
-    remark("dry run: nothing written");
-  else
-    must(tt_writer_save(pack->writer, job->output), "%s", job->output);
-  stop_if_interrupted();
 }
 
 #endif

@@ -50,7 +50,8 @@ static void print_candidates(const struct profile_layer *layer) {
     text_free(&ranks);
     free(spec);
   }
-  table_end(&table, stdout);
+  table_print(&table, stdout);
+  table_free(&table);
   free(best);
 }
 
@@ -82,7 +83,8 @@ static void print_bonds(const struct profile_layer *layer) {
     table_cell(&table, "%d", bond->figures.tail_ranks[1]);
     text_free(&name);
   }
-  table_end(&table, stdout);
+  table_print(&table, stdout);
+  table_free(&table);
 }
 
 static void print_profile(const struct profile *profile) {

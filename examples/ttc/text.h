@@ -243,8 +243,8 @@ static size_t table_width(const struct table *table, size_t j) {
   return width;
 }
 
-// Prints the table, without blanks at the ends of lines, and releases it.
-static void table_end(struct table *table, FILE *out) {
+// Prints the table, without blanks at the ends of lines.
+static void table_print(const struct table *table, FILE *out) {
   size_t *width = (size_t *)get_memory(table->columns, sizeof *width), blanks = 0;
   for (size_t j = 0; j < table->columns; j++) width[j] = table_width(table, j);
   for (size_t i = 0; i < table->count; i++) {
@@ -255,9 +255,12 @@ static void table_end(struct table *table, FILE *out) {
     blanks = length ? (left ? pad : 0) : blanks + pad;
     blanks += 2;
     if (j + 1 == table->columns) fputc('\n', out);
-    free(table->cells[i]);
   }
   free(width);
+}
+
+static void table_free(struct table *table) {
+  for (size_t i = 0; i < table->count; i++) free(table->cells[i]);
   free(table->cells);
   memset(table, 0, sizeof *table);
 }
