@@ -11,7 +11,7 @@ barrier
 if works cc -fsanitize=address,undefined; then
   check "ttc is built with sanitizers" cc $flags ../examples/ttc.c -o "$build/ttc" -lm
   barrier
-  check "with sanitizers" run_tests python3 ttc_profile.py "$build/ttc" $digits "$build"
+  check "with sanitizers" run_tests python3 ttc_profile.py "$build/ttc" $digits "$build" quick
 else
   skip "sanitizers of cc" "not installed"
 fi
