@@ -123,10 +123,11 @@ static int spec_of_shape(const tt_shape *shape, tt_dtype dtype, struct spec *spe
 
 // ----------------------------------------------------------------------------------------- measure
 
-// The singular values to keep of `count`: closer together where they are large.
+// The singular values to keep of `count`: the last, and the first closer together than the others.
 static void choose_points(int count, struct profile_bond *out) {
-  for (int i = 0; i < count && out->num_points < SPECTRUM_POINTS; i += 1 + i / 7)
+  for (int i = 0; i < count - 1 && out->num_points < SPECTRUM_POINTS - 1; i += 1 + i / 12)
     out->index[out->num_points++] = i;
+  out->index[out->num_points++] = count - 1;
 }
 
 // Singular values of w at the bond, divided by their norm, at its points.
@@ -640,6 +641,24 @@ static struct profile profile_read(const char *path, const struct model *model, 
   struct profile profile = profile_load(path);
   profile_check(&profile, path, model, force);
   return profile;
+}
+
+// -------------------------------------------------------------------------------------------- best
+
+// Candidates that no mixture of two others beats, fewest bytes first: the lower convex hull of bytes
+// and squared error. The caller frees the list.
+static int *best_candidates(const struct profile_layer *layer, int *count) {
+  size_t room = layer->num_candidates;
+  tt_plan_point *points = (tt_plan_point *)get_memory(room, sizeof *points);
+  int *hull = (int *)get_memory(room, sizeof *hull);
+  for (size_t i = 0; i < room; i++) {
+    double error = candidate_error(&layer->candidates[i]);
+    points[i].bytes = layer->candidates[i].bytes;
+    points[i].loss = error * error;
+  }
+  must(tt_plan_hull(points, (int)room, hull, count), "layer %s", layer->name);
+  free(points);
+  return hull;
 }
 
 #endif
