@@ -86,19 +86,29 @@ static tt_options fit_options(const struct layer_data *data) {
 
 // ------------------------------------------------------------------------------------------- errors
 
-// ||W - W^|| / ||W||, each row weighted by row_weights if that is not NULL.
+// ||W - W^|| / ||W||, each row weighted by row_weights if that is not NULL. Some rows at a time, so
+// that the dense matrix is not needed twice.
 static double weight_error(const tt_matrix *train, const float *w, const float *row_weights) {
-  size_t cols = (size_t)train->cols, count = (size_t)train->rows * cols;
-  float *approximation = (float *)get_memory(count, sizeof *approximation);
+  enum { ROWS = 64 };
+  size_t cols = (size_t)train->cols, work_size = tt_rows_work_size(train);
+  float *rows = (float *)get_memory(ROWS * cols, sizeof *rows);
+  void *work = get_memory(work_size, 1);
   double lost = 0, all = 0;
-  must(tt_expand(train, approximation), "expand");
-  for (size_t i = 0; i < count; i++) {
-    double weight = row_weights ? (double)row_weights[i / cols] : 1;
-    double gap = (double)w[i] - (double)approximation[i];
-    lost += weight * gap * gap;
-    all += weight * (double)w[i] * (double)w[i];
+  for (ptrdiff_t first = 0; first < train->rows; first += ROWS) {
+    int index[ROWS];
+    ptrdiff_t count = train->rows - first < ROWS ? train->rows - first : ROWS;
+    for (int i = 0; i < count; i++) index[i] = (int)first + i;
+    must(tt_rows(train, index, count, rows, work, work_size), "rows");
+    for (size_t i = 0; i < (size_t)count * cols; i++) {
+      size_t at = (size_t)first * cols + i;
+      double weight = row_weights ? (double)row_weights[at / cols] : 1, exact = (double)w[at];
+      double gap = exact - (double)rows[i];
+      lost += weight * gap * gap;
+      all += weight * exact * exact;
+    }
   }
-  free(approximation);
+  free(rows);
+  free(work);
   return all > 0 ? sqrt(lost / all) : 0;
 }
 
@@ -152,14 +162,24 @@ static tt_matrix fit_shape(const struct layer_data *data, const tt_shape *shape,
 }
 
 // The train with coded cores; takes the given one over. Integer codes are chosen for the inputs;
-// rounding to F16 loses too little to choose.
+// rounding to F16 loses too little to choose. A matrix whose codes do not depend on anything else is
+// coded by tt_compress, which reads it in place.
 static tt_matrix code_train(const struct layer_data *data, tt_matrix *train, tt_dtype dtype) {
+  const struct layer *layer = data->layer;
   tt_options options = fit_options(data);
   tt_matrix coded;
+  tt_status status;
   options.bias = NULL; // the train has it
+  options.dtype = dtype;
+  options.group = find_format(NULL, dtype)->group;
   if (dtype == TT_F16) options.inputs = NULL;
-  must(tt_quantize(train, dtype, find_format(NULL, dtype)->group, &options, &coded, NULL),
-       "layer %s", data->layer->name);
+  if (train->shape.order == 1 && !options.inputs && !options.row_weights) {
+    options.bias = train->bias;
+    status = tt_compress(data->w, layer->rows, layer->cols, &train->shape, &options, &coded, NULL);
+  } else {
+    status = tt_quantize(train, dtype, options.group, &options, &coded, NULL);
+  }
+  must(status, "layer %s", layer->name);
   tt_free(train);
   return coded;
 }
