@@ -22,6 +22,7 @@
 #include "ttc/compress.h"
 #include "ttc/check.h"
 #include "ttc/export.h"
+#include "ttc/picture.h"
 #include "ttc/study.h"
 
 int main(int argc, char **argv) {
