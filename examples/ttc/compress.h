@@ -1,0 +1,86 @@
+// ttc compress: from the command line to the file. Include after plan.h.
+#ifndef TTC_COMPRESS_H
+#define TTC_COMPRESS_H
+
+#include "plan.h"
+
+// Options that contradict each other, or that need one which is not there.
+static void check_options(const struct options *o) {
+  int has_target = o->target_ratio > 0 || o->target_error > 0 || o->max_drop >= 0;
+  if (o->join && (o->num_shards || o->num_rules || has_target))
+    fail(EXIT_USAGE, "--join takes the parts as they are: no --shard, --layer or target");
+  if (!o->join && !o->num_rules && !has_target)
+    fail(EXIT_USAGE, "nothing to do: give --layer, --target-ratio or --target-error");
+  if (o->max_drop >= 0 && !o->eval) fail(EXIT_USAGE, "--max-drop needs --eval");
+  if (o->eval && !o->output)
+    fail(EXIT_USAGE, "--eval needs -o, beside which candidates are written");
+  if (o->eval && o->max_drop < 0 && !(o->target_ratio > 0))
+    fail(EXIT_USAGE, "--eval needs --target-ratio or --max-drop");
+  if (o->probe && (!o->eval || o->max_drop >= 0))
+    fail(EXIT_USAGE, "--probe needs --eval and --target-ratio, without --max-drop");
+  if (o->num_shards && (o->eval || (o->target_ratio > 0 && !o->profile)))
+    fail(EXIT_USAGE, "--shard with --target-ratio needs --profile, and takes no --eval: no process "
+                     "sees all layers");
+  if ((o->profile || o->candidates) && !has_target)
+    fail(EXIT_USAGE, "--profile and --candidates need a target");
+  if (o->profile && o->candidates) fail(EXIT_USAGE, "--profile brings its own candidates");
+  if (o->join && !o->output) fail(EXIT_USAGE, "--join needs -o, by which parts are found");
+}
+
+static struct job open_job(const struct options *options) {
+  struct job job;
+  memset(&job, 0, sizeof job);
+  job.options = options;
+  job.rules = read_rules(options);
+  if (options->output)
+    job.output = options->num_shards
+                     ? part_name(options->output, options->shard, options->num_shards)
+                     : copy_string(options->output);
+  job.model = model_open(options->files[0]);
+  check_rules(&job.rules, &job.model);
+  if (job.output && !options->dry_run) check_output(job.output, options->files[0], options->force);
+  if (options->inputs) {
+    job.calibration = (struct model *)get_memory(1, sizeof *job.calibration);
+    *job.calibration = model_open(options->inputs);
+    model_hash(job.calibration);
+  }
+  model_hash(&job.model);
+  return job;
+}
+
+static void close_job(struct job *job) {
+  model_close(&job->model);
+  if (job->calibration) model_close(job->calibration);
+  free(job->calibration);
+  free_rules(&job->rules);
+  free(job->output);
+}
+
+// The choice of rules and plan. A target is a size of the whole file, 0 = none.
+static void compress(const struct options *options) {
+  check_options(options);
+  struct job job = open_job(options);
+  uint64_t target = options->target_ratio > 0
+                        ? (uint64_t)((double)job.model.file_size / options->target_ratio)
+                        : 0;
+  int is_planned = target || options->target_error > 0 || options->max_drop >= 0;
+  struct choice *choices = NULL;
+  if (is_planned) {
+    struct plan plan = plan_open(&job);
+    choices = plan_choices(&plan, target);
+    plan_free(&plan);
+  } else if (!options->join) {
+    choices = choose_by_rules(&job);
+  }
+  struct pack pack = options->join ? pack_join(&job) : pack_choices(&job, choices);
+  if (target && !options->num_shards && pack.size > target)
+    fail(EXIT_TARGET, "target not met: the file has %llu bytes, the target is %llu",
+         (unsigned long long)pack.size, (unsigned long long)target);
+  save_writer(pack.writer, job.output, options->dry_run);
+  print_results(&job, &pack);
+  pack_free(&pack, job.model.num_layers);
+  free(choices);
+  close_job(&job);
+}
+
+#endif
