@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 
-FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1"}
+PLAIN = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?", "I8": "i1", "U8": "u1", "I16": "<i2",
+         "U16": "<u2", "I32": "<i4", "U32": "<u4", "I64": "<i8", "U64": "<u8"}
 BITS = {"I4": 4, "I3": 3, "I2": 2}
 
 
@@ -22,7 +23,7 @@ def read(path):
         elif t["dtype"] in ("F8_E4M3", "F8_E5M2"):
             values = fp8(np.frombuffer(part, "u1"), 4 if t["dtype"] == "F8_E4M3" else 5)
         else:
-            values = np.frombuffer(part, FLOATS[t["dtype"]])
+            values = np.frombuffer(part, PLAIN[t["dtype"]])
         tensors[name] = values.reshape(t["shape"])
     return tensors, meta
 
@@ -49,11 +50,15 @@ def unpack(bytes_, length, bits):
 
 def load(path, layer):
     """The dense matrix (outputs, inputs) of a layer, in float64."""
-    tensors, meta = read(path)
+    return matrix(*read(path), layer)
+
+
+def matrix(tensors, meta, layer):
+    """The same from what read() gave."""
     if f"{layer}.weight" in tensors:
         return tensors[f"{layer}.weight"].astype(float)
     info = json.loads(meta.get("tt.layers", "{}")).get(layer, {})
-    left_to_right, matrix = info.get("sweep", 0), np.ones((1, 1, 1))    # (rows, cols, rank) so far
+    left_to_right, dense = info.get("sweep", 0), np.ones((1, 1, 1))     # (rows, cols, rank) so far
     for k in range(sum(name.startswith(f"{layer}.cores.") for name in tensors)):
         core, dtype = tensors[f"{layer}.cores.{k}"], info["cores"][k]["dtype"] if info else ""
         if dtype in BITS:               # the shape of packed codes stands in the metadata alone
@@ -69,11 +74,29 @@ def load(path, layer):
             core = core * np.repeat(scales, group, axis=1)[:, :core.shape[1]]
         core = core * tensors.get(f"{layer}.scale.{k}", np.ones(1)).astype(float).reshape(-1)[0]
         core = core.reshape(shape).transpose((2, 0, 3, 1) if left_to_right else (0, 1, 2, 3))
-        matrix = np.einsum("abr,rmns->ambns", matrix, core)
-        a, m, b, n, s = matrix.shape
-        matrix = matrix.reshape(a * m, b * n, s)
-    rows, cols = info.get("size", matrix.shape[:2])                     # cuts off zero padding
-    return matrix[:rows, :cols, 0]
+        a, b, r = dense.shape
+        _, m, n, s = core.shape
+        dense = (dense.reshape(-1, r) @ core.reshape(r, -1)).reshape(a, b, m, n, s)
+        dense = dense.transpose(0, 2, 1, 3, 4).reshape(a * m, b * n, s)
+    rows, cols = info.get("size", dense.shape[:2])                      # cuts off zero padding
+    return dense[:rows, :cols, 0]
+
+
+def write(path, tensors):
+    """A safetensors file of float64, float32 and uint8 arrays by name."""
+    names = {"f8": "F64", "f4": "F32", "u1": "U8"}
+    header, data = {}, []
+    for name in sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)):
+        part = np.ascontiguousarray(tensors[name]).astype(tensors[name].dtype.newbyteorder("<"))
+        begin = sum(map(len, data))
+        data.append(part.tobytes())
+        header[name] = {"dtype": names[part.dtype.str[1:]], "shape": part.shape,
+                        "data_offsets": [begin, begin + len(data[-1])]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.writelines(data)
 
 
 if __name__ == "__main__":
