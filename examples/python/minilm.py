@@ -2,13 +2,13 @@
 
     python minilm.py dense                       the model itself, and the floor: no layer at all
     python minilm.py eval FILE ..                the same questions to other files, dense or trains
-    python minilm.py --number noun.B.mrr eval FILE      one number, as `ttc compress --eval` wants it
+    python minilm.py --number noun.B.mrr eval FILE       one number, for `ttc compress --eval`
     python minilm.py calibrate -o FILE           what flows into each matrix, for `ttc --inputs`
 
 The questions come from WordNet. A query is the example sentence of a synset, its document the
 synset's lemmas and definition (task A) or the definition alone (task B), to be found among those of
-1000 synsets. A is lexical: two thirds of its score are there without any layer, so read B. Cosine is
-between the embeddings of a file and those of the model, over queries and documents A of nouns.
+1000 synsets. A is lexical: two thirds of its score are there without any layer, so read B. Cosine
+is between the embeddings of a file and those of the model, over queries and documents A of nouns.
 Nouns served for development, verbs were never looked at.
 
 The model and WordNet: see minilm.sh, which fetches both.
@@ -24,6 +24,7 @@ import unicodedata
 import numpy as np
 
 import load_tt
+from record_inputs import Moments
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HEADS, MAX_TOKENS, POOL = 12, 32, 1000
@@ -182,7 +183,7 @@ class Encoder:
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
     def embed(self, sentences):
-        """Embeddings of tokenised sentences; batches hold sentences of one length, about 1000 tokens."""
+        """Embeddings of tokenised sentences, in batches of one length and about 1000 tokens."""
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         width = self.tensors[TABLE + ".weight"].shape[1]
         out, begin = np.empty((len(sentences), width), np.float32), 0
@@ -285,7 +286,7 @@ def ranks(queries, documents):
 
 
 def measure(tasks, encoder, parts, reference):
-    """Numbers by name, such as noun.B.mrr; cosine wants the embeddings of the model as reference."""
+    """Numbers by name, such as noun.B.mrr; the reference is what the model itself embeds."""
     got = tasks.embed(encoder, parts)
     numbers = {}
     for task in parts[1:]:
@@ -313,7 +314,7 @@ def row(name, numbers):
 
 
 class Bench:
-    """The tasks that the wanted numbers need, with the embeddings of the dense model kept on disk."""
+    """The tasks that the wanted numbers need; embeddings of the dense model are kept on disk."""
 
     def __init__(self, options):
         self.model = os.path.join(options.model, "model.safetensors")
@@ -355,32 +356,8 @@ class Bench:
 # ------------------------------------------------------------------------------------- calibration
 
 
-class Moments:
-    """Count, mean and covariance of all rows that came, in double, merged batch by batch."""
-
-    def __init__(self):
-        self.count, self.mean, self.scatter = 0, 0, 0
-
-    def add(self, x):
-        x = x.astype(np.float64)
-        count, mean = len(x), x.mean(0)
-        x -= mean
-        shift, total = mean - self.mean, self.count + count
-        self.scatter = self.scatter + x.T @ x
-        self.scatter += np.outer(shift, shift) * (self.count * count / total)
-        self.mean = self.mean + shift * (count / total)
-        self.count = total
-
-    def tensors(self, name):
-        return {
-            f"{name}.inputs.count": np.array([self.count], np.float64),
-            f"{name}.inputs.mean": self.mean,
-            f"{name}.inputs.covariance": self.scatter / self.count,
-        }
-
-
 def calibrate(options):
-    """Moments of the inputs of every matrix over 3000 texts, look-up counts of the table over 24000."""
+    """Moments of the inputs of all matrices over 3000 texts, look-ups of the table over 24000."""
     tokenise = WordPiece(os.path.join(options.model, "vocab.txt"))
     tensors = load(os.path.join(options.model, "model.safetensors"))
     sentences = [tokenise(text) for text in training_texts(options.wordnet, 24000)]
