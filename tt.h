@@ -78,7 +78,7 @@
      TTDEF               attributes of public functions, e.g. __declspec(dllexport)
      TT_ASSERT(x)        our own invariants; default nothing
      TT_MALLOC, TT_FREE  default allocator, instead of malloc and free (define both)
-     TT_NO_STDIO         no tt_file_open and tt_writer_save; memory variants remain
+     TT_NO_STDIO         no tt_file_open, tt_writer_save, _spill; memory variants remain
      TT_USE_CBLAS        large products go to cblas_sgemm and cblas_dgemm (link a BLAS)
      TT_INFERENCE_ONLY   only what runs a train: no malloc, stdio, double, libm or writable data
      TT_MAX_ORDER        largest number of cores, 16; another value only together with TT_STATIC
@@ -980,8 +980,9 @@ TTDEF tt_status tt_file_metadata(const tt_file *file, int index, const char **ke
 TTDEF void tt_file_close(tt_file *file); // NULL is fine
 
 // A writer collects tensors, then writes one safetensors file: sorted as the reference
-// implementation does, data at a multiple of 64. All data are copied when added. A duplicate or
-// unusable name is INVALID.
+// implementation does, data at a multiple of 64. All data are copied when added: into memory, or
+// into a temporary file after tt_writer_spill. A duplicate or unusable name is INVALID; a call that
+// fails adds nothing.
 typedef struct tt_writer tt_writer;
 TTDEF tt_status tt_writer_create(const tt_options *options, tt_writer **out);
 // Raw tensor: dtype is a safetensors name; data is little-endian, of exactly the size that dtype
@@ -999,6 +1000,14 @@ TTDEF tt_status tt_writer_copy(tt_writer *writer, const tt_file *file, int index
 // "tt.generator", "tt.layers" are set by the library.
 TTDEF tt_status tt_writer_metadata(tt_writer *writer, const char *key, const char *value);
 #ifndef TT_NO_STDIO
+// From now on data wait in a temporary file beside `path` (where the writer will save, say) until
+// tt_writer_free removes it: a tensor then takes some 200 bytes and its name of memory, whatever
+// its size, and tt_writer_copy streams. The saved bytes are the same. Once for a writer; IO if no
+// such file can be made, and from then on wherever the disk is full.
+//   Temporary files, this one and that of tt_writer_save, are new files: "<path>.tmp", or where
+// that exists the first of "<path>.tmp1" .. "<path>.tmp99" that does not. A program that may be
+// interrupted (SIGINT) notes before each of the two calls which name that will be, and removes it.
+TTDEF tt_status tt_writer_spill(tt_writer *writer, const char *path);
 // Writes path through a sibling temporary file and a rename: path holds either its old or all of
 // its new bytes.
 TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path);
@@ -7016,6 +7025,7 @@ TTDEF tt_status tt_quantize_values(const tt_matrix *w, tt_dtype dtype, int group
 #define TT__NAME_CAP    1024
 #define TT__NPY_CAP     10000
 #define TT__MAX_DIMS    8
+#define TT__CHUNK       16384  // bytes copied at a time
 
 typedef struct tt__file_type {
   char name[12];
@@ -8279,15 +8289,16 @@ TTDEF tt_status tt_file_inputs(const tt_file *file, const char *name, const tt_o
 }
 
 // ---------------------------------------------------------------------------------------- >>writer
-// Tensors and trains are copied when added, found by a search tree over the bits of their names,
-// sorted when saved. The header is emitted twice by the same code: once to count, once to write.
+// Tensors and trains are copied when added, to memory or behind each other into a spill file, found
+// by a search tree over the bits of their names, sorted when saved. The header is emitted twice by
+// the same code: once to count, once to write.
 
 typedef struct tt__item {      // a tensor, a pair of the metadata or a layer's entry of "tt.layers"
   struct tt__item *older;
   struct tt__item *child[4], **slot;
   const char *name;
-  char *data;                  // bytes of a tensor; else text
-  ptrdiff_t size;
+  char *data;                  // bytes of a tensor, NULL = in the spill file; else text
+  ptrdiff_t size, position;    // bytes; where they begin in the spill file
   int type, order;
   ptrdiff_t dims[TT__MAX_DIMS];
 } tt__item;
@@ -8300,7 +8311,16 @@ typedef struct tt__list {      // newest first, and as a search tree
 struct tt_writer {
   tt__pool pool;
   tt__list tensors, pairs, layers;
+#ifndef TT_NO_STDIO
+  FILE *spill;                 // unbuffered, or NULL
+#endif
+  char *spill_name;            // or NULL
 };
+
+typedef struct tt__mark {      // what a writer held at some moment
+  void *blocks;
+  int tensors, layers;
+} tt__mark;
 
 // Where `name` is, or belongs. Level d of the tree branches on bits 2d and 2d+1 of the name, so
 // that no order of insertion makes it deeper than the name is long.
@@ -8340,6 +8360,24 @@ static void tt__list_cut(tt__list *list, int count) {
   }
 }
 
+static tt__mark tt__writer_mark(const tt_writer *writer) {
+  tt__mark mark;
+  mark.blocks = writer->pool.blocks;
+  mark.tensors = writer->tensors.count;
+  mark.layers = writer->layers.count;
+  return mark;
+}
+
+// Takes away what was added since the mark if that failed. Returns the status.
+static tt_status tt__writer_keep(tt_writer *writer, const tt__mark *mark, tt_status status) {
+  if (status) {
+    tt__list_cut(&writer->tensors, mark->tensors);
+    tt__list_cut(&writer->layers, mark->layers);
+    tt__pool_rewind(&writer->pool, mark->blocks);
+  }
+  return status;
+}
+
 // Can this name be read back?
 static int tt__name_usable(const char *name) {
   size_t length = strlen(name);
@@ -8347,7 +8385,7 @@ static int tt__name_usable(const char *name) {
          tt__utf8_valid(name, (ptrdiff_t)length) && strcmp(name, "__metadata__") != 0;
 }
 
-// Checks a new tensor and makes room for its data.
+// Checks a new tensor and makes room for its data: in memory, or behind those that were spilled.
 static tt_status tt__writer_tensor(tt_writer *writer, const char *name, int type, int order,
                                    const ptrdiff_t *dims, ptrdiff_t size, tt__item **out) {
   uint64_t wide[TT__MAX_DIMS], needed;
@@ -8360,12 +8398,46 @@ static tt_status tt__writer_tensor(tt_writer *writer, const char *name, int type
   }
   if (tt__tensor_size(type, order, wide, &needed) || needed != (uint64_t)size)
     return TT_ERROR_INVALID;
-  tt__item *item = tt__list_add(&writer->tensors, &writer->pool, name, size);
+  const tt__item *last = writer->tensors.newest;
+  ptrdiff_t position = last && !last->data ? last->position + last->size : 0, end = position;
+  int spilled = writer->spill_name != NULL;
+  if (!tt__increase(&end, size)) return TT_ERROR_MEMORY;
+  tt__item *item = tt__list_add(&writer->tensors, &writer->pool, name, spilled ? 0 : size);
   if (!item) return TT_ERROR_MEMORY;
+  if (spilled) item->data = NULL;
+  item->size = size;
+  item->position = position;
   item->type = type;
   item->order = order;
   for (int i = 0; i < order; i++) item->dims[i] = dims[i];
   *out = item;
+  return TT_OK;
+}
+
+// Bytes at .. at+size-1 of a tensor, put in or taken out again.
+static tt_status tt__item_write(tt_writer *writer, tt__item *item, ptrdiff_t at, const void *bytes,
+                                ptrdiff_t size) {
+  if (size == 0) return TT_OK;
+#ifndef TT_NO_STDIO
+  if (!item->data)
+    return TT__SEEK(writer->spill, item->position + at, SEEK_SET) == 0 &&
+           fwrite(bytes, 1, (size_t)size, writer->spill) == (size_t)size ? TT_OK : TT_ERROR_IO;
+#endif
+  (void)writer;
+  memcpy(item->data + at, bytes, (size_t)size);
+  return TT_OK;
+}
+
+static tt_status tt__item_read(const tt_writer *writer, const tt__item *item, ptrdiff_t at,
+                               void *bytes, ptrdiff_t size) {
+  if (size == 0) return TT_OK;
+#ifndef TT_NO_STDIO
+  if (!item->data)
+    return TT__SEEK(writer->spill, item->position + at, SEEK_SET) == 0 &&
+           fread(bytes, 1, (size_t)size, writer->spill) == (size_t)size ? TT_OK : TT_ERROR_IO;
+#endif
+  (void)writer;
+  memcpy(bytes, item->data + at, (size_t)size);
   return TT_OK;
 }
 
@@ -8384,6 +8456,12 @@ TTDEF tt_status tt_writer_create(const tt_options *options, tt_writer **out) {
 TTDEF void tt_writer_free(tt_writer *writer) {
   if (!writer) return;
   tt_allocator allocator = writer->pool.allocator;
+#ifndef TT_NO_STDIO
+  if (writer->spill) {
+    fclose(writer->spill);
+    remove(writer->spill_name);
+  }
+#endif
   tt__pool_close(&writer->pool);
   tt__release(&allocator, writer);
 }
@@ -8393,26 +8471,27 @@ TTDEF tt_status tt_writer_add(tt_writer *writer, const char *name, const char *d
   tt__item *item;
   if (!writer || !name || !dtype || (!data && size) || size > (size_t)PTRDIFF_MAX)
     return TT_ERROR_INVALID;
+  tt__mark mark = tt__writer_mark(writer);
   tt_status status = tt__writer_tensor(writer, name, tt__file_type_find(dtype), order, dims,
                                        (ptrdiff_t)size, &item);
-  if (!status && size) memcpy(item->data, data, size);
-  return status;
+  if (!status) status = tt__item_write(writer, item, 0, data, (ptrdiff_t)size);
+  return tt__writer_keep(writer, &mark, status);
 }
 
 TTDEF tt_status tt_writer_copy(tt_writer *writer, const tt_file *file, int index) {
+  unsigned char chunk[TT__CHUNK];
   tt__item *item;
   if (!writer || !file || index < 0 || index >= file->num_entries) return TT_ERROR_INVALID;
   const tt__entry *entry = tt__entry_at(file, index);
-  int count = writer->tensors.count;
-  void *mark = writer->pool.blocks;
+  tt__mark mark = tt__writer_mark(writer);
   tt_status status = tt__writer_tensor(writer, entry->name, entry->type, entry->order, entry->dims,
                                        entry->size, &item);
-  if (!status) status = tt__file_fetch(file, file->data + entry->begin, item->data, entry->size);
-  if (status) {
-    tt__list_cut(&writer->tensors, count);
-    tt__pool_rewind(&writer->pool, mark);
+  for (ptrdiff_t at = 0; at < entry->size && !status; at += TT__CHUNK) {
+    ptrdiff_t some = tt__min(TT__CHUNK, entry->size - at);
+    status = tt__file_fetch(file, file->data + entry->begin + at, chunk, some);
+    if (!status) status = tt__item_write(writer, item, at, chunk, some);
   }
-  return status;
+  return tt__writer_keep(writer, &mark, status);
 }
 
 TTDEF tt_status tt_writer_metadata(tt_writer *writer, const char *key, const char *value) {
@@ -8550,19 +8629,24 @@ static void tt__sink_layer(tt__sink *sink, const char *name, const tt_matrix *w,
   tt__sink_text(sink, "}");
 }
 
-// One array of a train as a tensor; `width` is that of its numbers.
+// One array of a train as a tensor; `width` is that of its numbers. The caller takes back what
+// fails.
 static tt_status tt__writer_part(tt_writer *writer, const char *layer, const char *part, int k,
                                  int type, int order, const ptrdiff_t *dims, const void *data,
                                  ptrdiff_t size, int width) {
   char name[TT__NAME_CAP + 1];
+  unsigned char chunk[TT__CHUNK];
   tt__item *item;
   tt__part_name(name, layer, part, k);
   tt_status status =
       *name ? tt__writer_tensor(writer, name, type, order, dims, size, &item) : TT_ERROR_INVALID;
-  if (status) return status;
-  memcpy(item->data, data, (size_t)size);
-  tt__little(item->data, size / width, width);
-  return TT_OK;
+  for (ptrdiff_t at = 0; at < size && !status; at += TT__CHUNK) {
+    ptrdiff_t some = tt__min(TT__CHUNK, size - at);
+    memcpy(chunk, (const char *)data + at, (size_t)some);
+    tt__little(chunk, some / width, width);
+    status = tt__item_write(writer, item, at, chunk, some);
+  }
+  return status;
 }
 
 static tt_status tt__writer_core(tt_writer *writer, const char *name, const tt_matrix *w, int k) {
@@ -8600,8 +8684,8 @@ static tt_status tt__writer_moment(tt_writer *writer, const char *name, const ch
 TTDEF tt_status tt_writer_add_inputs(tt_writer *writer, const char *name, const tt_inputs *inputs) {
   if (!writer || !name || !inputs || inputs->count < 1 || !tt__name_usable(name))
     return TT_ERROR_INVALID;
-  int tensors = writer->tensors.count, wide = !inputs->diagonal;
-  void *mark = writer->pool.blocks;
+  tt__mark mark = tt__writer_mark(writer);
+  int wide = !inputs->diagonal;
   unsigned char digest[32];
   ptrdiff_t n = inputs->cols, size = wide ? n * n : n, length = 32;
   double count = (double)inputs->count;
@@ -8617,19 +8701,14 @@ TTDEF tt_status tt_writer_add_inputs(tt_writer *writer, const char *name, const 
   if (!status)
     status = tt__writer_part(writer, name, ".inputs.sha256", -1, TT__TYPE_U8, 1, &length, digest,
                              length, 1);
-  if (status) {
-    tt__list_cut(&writer->tensors, tensors);
-    tt__pool_rewind(&writer->pool, mark);
-  }
   tt__pool_close(&pool);
-  return status;
+  return tt__writer_keep(writer, &mark, status);
 }
 
 TTDEF tt_status tt_writer_add_matrix(tt_writer *writer, const char *name, const tt_matrix *w,
                                      const tt_report *report) {
   if (!writer || !name || !tt__valid(w) || !tt__name_usable(name)) return TT_ERROR_INVALID;
-  int tensors = writer->tensors.count, layers = writer->layers.count;
-  void *mark = writer->pool.blocks;
+  tt__mark mark = tt__writer_mark(writer);
   tt__sink sink = {NULL, 0, 0};
   tt_status status = *tt__list_slot(&writer->layers, name) ? TT_ERROR_INVALID : TT_OK;
   for (int k = 0; k < w->shape.order && !status; k++) status = tt__writer_core(writer, name, w, k);
@@ -8647,12 +8726,7 @@ TTDEF tt_status tt_writer_add_matrix(tt_writer *writer, const char *name, const 
     sink.size = 0;
     tt__sink_layer(&sink, name, w, report);
   }
-  if (status) {
-    tt__list_cut(&writer->tensors, tensors);
-    tt__list_cut(&writer->layers, layers);
-    tt__pool_rewind(&writer->pool, mark);
-  }
-  return status;
+  return tt__writer_keep(writer, &mark, status);
 }
 
 typedef struct tt__plan {      // a file about to be written; lists in their order in the file
@@ -8771,9 +8845,9 @@ TTDEF tt_status tt_writer_save_memory(tt_writer *writer, void *bytes, size_t *si
   if (!status && bytes) {
     unsigned char *at =
         (unsigned char *)memcpy(bytes, plan.header, (size_t)plan.header_size) + plan.header_size;
-    for (int i = 0; i < plan.num_tensors; i++) {
+    for (int i = 0; i < plan.num_tensors && !status; i++) {
       const tt__item *item = plan.tensors[plan.order[i]];
-      memcpy(at, item->data, (size_t)item->size);
+      status = tt__item_read(writer, item, 0, at, item->size);
       at += item->size;
     }
   }
@@ -8799,14 +8873,15 @@ static int tt__replace_file(const char *from, const char *to) {
 #endif
 }
 
-// Creates a file that did not exist. C99 lacks the exclusive mode "x" that most libraries have.
+// Creates a file that did not exist, to be written and read. C99 lacks the exclusive mode "x" that
+// most libraries have.
 static FILE *tt__create_file(const char *path) {
 #if defined(__GLIBC__) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L)
-  return fopen(path, "wbx");
+  return fopen(path, "w+bx");
 #else
   FILE *there = fopen(path, "rb");
   if (there) fclose(there);
-  return there ? NULL : fopen(path, "wb");
+  return there ? NULL : fopen(path, "w+b");
 #endif
 }
 
@@ -8823,7 +8898,29 @@ static FILE *tt__create_sibling(const char *path, char *name) {
   return stream;
 }
 
+TTDEF tt_status tt_writer_spill(tt_writer *writer, const char *path) {
+  if (!writer || !path || writer->spill_name) return TT_ERROR_INVALID;
+  void *mark = writer->pool.blocks;
+  char *name = (char *)tt__take(&writer->pool, (ptrdiff_t)strlen(path) + 16, 1);
+  writer->pool.status = TT_OK;
+  if (!name) return TT_ERROR_MEMORY;
+  writer->spill = tt__create_sibling(path, name);
+  // Without a buffer a full disk is met by the call that adds, and no switch needs a flush.
+  if (writer->spill && setvbuf(writer->spill, NULL, _IONBF, 0) == 0) {
+    writer->spill_name = name;
+    return TT_OK;
+  }
+  if (writer->spill) {
+    fclose(writer->spill);
+    remove(name);
+    writer->spill = NULL;
+  }
+  tt__pool_rewind(&writer->pool, mark);
+  return TT_ERROR_IO;
+}
+
 TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path) {
+  unsigned char chunk[TT__CHUNK];
   tt__plan plan;
   if (!writer || !path) return TT_ERROR_INVALID;
   tt__pool pool = tt__pool_open(&writer->pool.allocator);
@@ -8835,7 +8932,11 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path) {
     int good = fwrite(plan.header, 1, (size_t)plan.header_size, stream) == (size_t)plan.header_size;
     for (int i = 0; i < plan.num_tensors && good; i++) {
       const tt__item *item = plan.tensors[plan.order[i]];
-      good = fwrite(item->data, 1, (size_t)item->size, stream) == (size_t)item->size;
+      for (ptrdiff_t at = 0; at < item->size && good; at += TT__CHUNK) {
+        ptrdiff_t some = tt__min(TT__CHUNK, item->size - at);
+        good = !tt__item_read(writer, item, at, chunk, some) &&
+               fwrite(chunk, 1, (size_t)some, stream) == (size_t)some;
+      }
     }
     good = fflush(stream) == 0 && good;
     good = fclose(stream) == 0 && good;

@@ -1258,6 +1258,146 @@ static void file_test_atomic(void) {
 #endif
 }
 
+// ---- data that wait in a temporary file
+
+#ifndef TT_NO_STDIO
+// Tensors of every kind, some longer than what is copied at a time; data spill from part `begin` of
+// 4 on.
+static tt_status file_fill(tt_writer *writer, const tt_file *source, int begin) {
+  static const char types[4][5] = {"U8", "F32", "F64", "BF16"};
+  static const ptrdiff_t widths[4] = {1, 4, 8, 2};
+  tt_matrix w[3] = {file_train(2, TT_I4, 5, 1, 1, 1, NULL), file_train(3, TT_F64, 0, 0, 0, 0, NULL),
+                    file_train(3, TT_I8, TT_GROUP_ROW, 0, 0, 1, NULL)};
+  char name[32];
+  tt_inputs *inputs;
+  float *x = test_normal_floats(70 * 60);
+  CHECK_STATUS(tt_inputs_create(60, NULL, &inputs), TT_OK);
+  CHECK_STATUS(tt_inputs_add(inputs, x, 70), TT_OK);
+  tt_status status = TT_OK;
+  for (int part = 0; part < 4 && !status; part++) {
+    if (part == begin) status = tt_writer_spill(writer, FILE_PATH);
+    for (int i = 0; i < 60 && !status; i++) {
+      ptrdiff_t count = i < 4 ? 700 : i % 7;
+      sprintf(name, "%d.%d", i * 37 % 60, part);
+      status =
+          tt_writer_add(writer, name, types[i % 4], 1, &count, x, (size_t)(count * widths[i % 4]));
+    }
+    sprintf(name, "layer%d", part);
+    if (!status && part < 3) status = tt_writer_add_matrix(writer, name, &w[part], NULL);
+    if (!status && part == 3) status = tt_writer_add_inputs(writer, name, inputs);
+    for (int i = part; i < tt_file_count(source) && !status; i += 4)
+      status = tt_writer_copy(writer, source, i);
+    if (!status) status = tt_writer_metadata(writer, name, "said");
+  }
+  for (int i = 0; i < 3; i++) tt_free(&w[i]);
+  tt_inputs_free(inputs);
+  free(x);
+  return status;
+}
+
+// Seven tensors around the size that is copied at a time, and one of 3 MB.
+static file_bytes file_long(void) {
+  char header[1000] = "{", *at = header + 1;
+  ptrdiff_t begin = 0;
+  for (int i = 0; i < 8; i++) {
+    ptrdiff_t size = i < 7 ? (i / 3 + 1) * TT__CHUNK + i % 3 - 1 : 3000000;
+    at += sprintf(at, "%s'long%d':{'dtype':'U8','shape':[%ld],'data_offsets':[%ld,%ld]}",
+                  i ? "," : "", i, (long)size, (long)begin, (long)(begin + size));
+    begin += size;
+  }
+  strcpy(at, "}");
+  file_bytes file = file_build(header, begin, 0);
+  for (ptrdiff_t i = 1; i <= begin; i++)
+    file.bytes[file.size - (size_t)i] = (unsigned char)test_u64();
+  return file;
+}
+
+// Saved bytes do not depend on where the data waited; memory does.
+static void file_test_spill(void) {
+  file_bytes source = file_long(), wanted = {NULL, 0};
+  tt_file *file;
+  CHECK_STATUS(tt_file_open_memory(source.bytes, source.size, NULL, &file), TT_OK);
+  for (int begin = 4; begin >= 0; begin--) {
+    test_heap heap;
+    tt_options options = test_options();
+    tt_writer *writer;
+    options.allocator = test_allocator(&heap);
+    CHECK_STATUS(tt_writer_create(&options, &writer), TT_OK);
+    test_seed(7);
+    CHECK_STATUS(file_fill(writer, file, begin), TT_OK);
+    CHECK(file_exists(FILE_PATH ".tmp") == (begin < 4));
+    if (begin == 4) CHECK(heap.peak > 3000000);
+    if (begin == 0) CHECK(heap.peak < 200000);
+    CHECK_STATUS(tt_writer_save(writer, FILE_PATH), TT_OK);
+    CHECK(!file_exists(FILE_PATH ".tmp1"));
+    if (begin == 0) CHECK(heap.peak < 200000);
+    file_bytes bytes = file_saved(writer);
+    if (begin == 4) wanted = bytes;
+    CHECK(bytes.size == wanted.size && !memcmp(bytes.bytes, wanted.bytes, wanted.size));
+    FILE *stream = fopen(FILE_PATH, "rb");
+    unsigned char *saved = (unsigned char *)test_new((ptrdiff_t)wanted.size + 1, 1);
+    CHECK(stream && fread(saved, 1, wanted.size + 1, stream) == wanted.size);
+    if (stream) fclose(stream);
+    CHECK(!memcmp(saved, wanted.bytes, wanted.size));
+    free(saved);
+    if (begin < 4) free(bytes.bytes);
+    tt_writer_free(writer);
+    CHECK(!file_exists(FILE_PATH ".tmp") && heap.live_blocks == 0);
+  }
+  remove(FILE_PATH);
+  free(wanted.bytes);
+  tt_file_close(file);
+  free(source.bytes);
+}
+
+// A disk that refuses takes nothing into the file; one that forgets is noticed when saving.
+static void file_test_spill_fails(void) {
+  tt_writer *writer;
+  static const ptrdiff_t dims[1] = {40000};
+  char *data = (char *)test_new(40000, 1);
+  CHECK_STATUS(tt_writer_create(NULL, &writer), TT_OK);
+  CHECK_STATUS(tt_writer_spill(NULL, FILE_PATH), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_writer_spill(writer, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_writer_spill(writer, "no/such/folder/file"), TT_ERROR_IO);
+  CHECK_STATUS(tt_writer_add(writer, "a", "U8", 1, dims, data, 40000), TT_OK);
+  file_store(FILE_PATH ".tmp", "mine", 4); // not ours to overwrite
+  CHECK_STATUS(tt_writer_spill(writer, FILE_PATH), TT_OK);
+  CHECK(file_exists(FILE_PATH ".tmp1"));
+  CHECK_STATUS(tt_writer_spill(writer, FILE_PATH), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_writer_add(writer, "b", "U8", 0, NULL, "x", 1), TT_OK);
+  tt_matrix w = file_train(2, TT_I8, 32, 0, 0, 1, NULL);
+  writer->spill = freopen(FILE_PATH ".tmp1", "rb", writer->spill);
+  if (writer->spill) { // nothing can be written
+    CHECK_STATUS(tt_writer_add(writer, "c", "U8", 1, dims, data, 40000), TT_ERROR_IO);
+    CHECK_STATUS(tt_writer_add_matrix(writer, "d", &w, NULL), TT_ERROR_IO);
+    CHECK(writer->tensors.count == 2 && writer->layers.count == 0);
+    writer->spill = freopen(FILE_PATH ".tmp1", "r+b", writer->spill);
+  }
+  if (writer->spill) { // there is space again
+    CHECK_STATUS(tt_writer_add_matrix(writer, "d", &w, NULL), TT_OK);
+    CHECK_STATUS(tt_writer_add(writer, "c", "U8", 1, dims, data, 40000), TT_OK);
+    file_bytes bytes = file_saved(writer);
+    tt_file *file;
+    tt_matrix back;
+    CHECK_STATUS(tt_file_open_memory(bytes.bytes, bytes.size, NULL, &file), TT_OK);
+    CHECK_STATUS(tt_file_matrix(file, "d", NULL, &back), TT_OK);
+    CHECK(file_same(&w, &back));
+    tt_free(&back);
+    tt_file_close(file);
+    writer->spill = freopen(FILE_PATH ".tmp1", "w+b", writer->spill);
+    CHECK_STATUS(tt_writer_save_memory(writer, bytes.bytes, &bytes.size), TT_ERROR_IO);
+    CHECK_STATUS(tt_writer_save(writer, FILE_PATH), TT_ERROR_IO);
+    CHECK(!file_exists(FILE_PATH) && !file_exists(FILE_PATH ".tmp2"));
+    free(bytes.bytes);
+  }
+  CHECK(writer->spill != NULL);
+  tt_writer_free(writer);
+  CHECK(!file_exists(FILE_PATH ".tmp1") && remove(FILE_PATH ".tmp") == 0);
+  tt_free(&w);
+  free(data);
+}
+#endif
+
 // ---- damage
 
 // A file with a bit of everything.
@@ -1359,10 +1499,16 @@ static int file_run_write(const tt_options *options) {
   if (!status) status = tt_writer_metadata(writer, "k", "a longer value");
   if (!status) status = tt_writer_save_memory(writer, bytes, &size);
 #ifndef TT_NO_STDIO
+  if (!status) status = tt_writer_spill(writer, FILE_PATH ".copy");
+  if (!status) status = tt_writer_add(writer, "y", "U8", 0, NULL, "y", 1);
+  if (!status) status = tt_writer_copy(writer, file, 1);
   if (!status) status = tt_writer_save(writer, FILE_PATH ".copy");
 #endif
   CHECK(!status || status == TT_ERROR_MEMORY);
   tt_writer_free(writer);
+#ifndef TT_NO_STDIO
+  CHECK(!file_exists(FILE_PATH ".copy.tmp"));
+#endif
   tt_file_close(file);
   tt_free(&w);
   return !status;
@@ -1426,6 +1572,10 @@ static void test_file(void) {
   file_test_copy();
   file_test_report();
   file_test_atomic();
+#ifndef TT_NO_STDIO
+  file_test_spill();
+  file_test_spill_fails();
+#endif
   file_test_damage();
   file_test_memory();
 }
