@@ -16,9 +16,12 @@
 #include "ttc/model.h"
 #include "ttc/spec.h"
 #include "ttc/fit.h"
+#include "ttc/profile.h"
 #include "ttc/pack.h"
 #include "ttc/compress.h"
 #include "ttc/check.h"
+#include "ttc/export.h"
+#include "ttc/study.h"
 
 int main(int argc, char **argv) {
   struct options options = read_command_line(argc, argv);
@@ -27,10 +30,12 @@ int main(int argc, char **argv) {
   int code = EXIT_GOOD;
   switch (options.command) {
     case DO_INFO: info(&options); break;
+    case DO_PROFILE: study(&options); break;
     case DO_COMPRESS: compress(&options); break;
     case DO_EXPAND: expand(&options); break;
     case DO_VERIFY: code = verify(&options); break;
     case DO_DIFF: code = diff(&options); break;
+    case DO_EXPORT: export_c(&options); break;
   }
   if (fflush(stdout)) fail(EXIT_SYSTEM, "stdout: cannot write");
   return code;

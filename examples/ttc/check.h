@@ -192,7 +192,7 @@ static void expand(const struct options *options) {
   int trains = 0;
   if (options->output && !options->dry_run)
     check_output(options->output, options->files[0], options->force);
-  tt_writer *writer = create_writer();
+  tt_writer *writer = create_writer(options->dry_run ? NULL : options->output);
   for (int i = 0; i < model.num_layers; i++) {
     const struct layer *layer = &model.layers[i];
     stop_if_interrupted();

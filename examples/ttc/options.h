@@ -115,7 +115,7 @@ struct option_row {
 static const struct option_row option_rows[] = {
     {"-o", OPTION_TEXT, FIELD(output), DO_COMPRESS | DO_EXPAND | DO_EXPORT},
     {"-f", OPTION_FLAG, FIELD(force), DO_COMPRESS | DO_EXPAND | DO_EXPORT},
-    {"--layer", OPTION_RULE, 0, DO_COMPRESS},
+    {"--layer", OPTION_RULE, 0, DO_COMPRESS | DO_PROFILE},
     {"--target-ratio", OPTION_NUMBER, FIELD(target_ratio), DO_COMPRESS},
     {"--target-error", OPTION_NUMBER, FIELD(target_error), DO_COMPRESS},
     {"--max-drop", OPTION_NUMBER, FIELD(max_drop), DO_COMPRESS},
@@ -124,11 +124,11 @@ static const struct option_row option_rows[] = {
     {"--probe", OPTION_FLAG, FIELD(probe), DO_COMPRESS},
     {"--profile", OPTION_TEXT, FIELD(profile), DO_COMPRESS},
     {"--force-profile", OPTION_FLAG, FIELD(force_profile), DO_COMPRESS},
-    {"--candidates", OPTION_TEXT, FIELD(candidates), DO_COMPRESS | DO_PROFILE},
+    {"--candidates", OPTION_TEXT, FIELD(candidates), DO_COMPRESS},
     {"--add-bias", OPTION_FLAG, FIELD(add_bias), DO_COMPRESS},
     {"--dry-run", OPTION_FLAG, FIELD(dry_run), DO_COMPRESS | DO_EXPAND},
-    {"--shard", OPTION_SHARD, 0, DO_COMPRESS},
-    {"--join", OPTION_COUNT, FIELD(join), DO_COMPRESS},
+    {"--shard", OPTION_SHARD, 0, DO_COMPRESS | DO_PROFILE},
+    {"--join", OPTION_COUNT, FIELD(join), DO_COMPRESS | DO_PROFILE},
     {"--json", OPTION_TEXT, FIELD(json), DO_INFO | DO_PROFILE | DO_COMPRESS | DO_VERIFY | DO_DIFF},
     {"--svg", OPTION_TEXT, FIELD(svg), DO_PROFILE},
 };

@@ -71,11 +71,13 @@ static void discard_writer(void) {
   open_writer = NULL;
 }
 
-static tt_writer *create_writer(void) {
+// A writer whose data wait in a file beside `path`; in memory if that is NULL.
+static tt_writer *create_writer(const char *path) {
   static int registered;
   tt_options options = patience();
   if (!registered++) atexit(discard_writer);
   must(tt_writer_create(&options, &open_writer), "writer");
+  if (path) must(tt_writer_spill(open_writer, path), "%s", path);
   return open_writer;
 }
 
@@ -202,10 +204,10 @@ static void pack_metadata(struct pack *pack, const struct model *model) {
   }
 }
 
-static struct pack pack_begin(const struct model *model) {
+static struct pack pack_begin(const struct model *model, const char *output) {
   struct pack pack;
   memset(&pack, 0, sizeof pack);
-  pack.writer = create_writer();
+  pack.writer = create_writer(output);
   pack.outcomes = (struct outcome *)get_memory((size_t)model->num_layers, sizeof *pack.outcomes);
   for (int i = 0; i < model->num_layers; i++)
     describe_dense(model, &model->layers[i], &pack.outcomes[i]);
@@ -278,7 +280,7 @@ static void pack_part_metadata(struct pack *pack, const struct job *job) {
 // Builds the file of these choices, one a layer, in the writer.
 static struct pack pack_choices(const struct job *job, const struct choice *choices) {
   const struct model *model = &job->model;
-  struct pack pack = pack_begin(model);
+  struct pack pack = pack_begin(model, job->output);
   struct records known = read_records(model);
   struct progress progress = progress_begin(0);
   int is_part = job->options->num_shards > 0;
@@ -363,7 +365,7 @@ static struct pack pack_join(const struct job *job) {
     parts[i] = open_part(job, i, i ? &parts[0] : NULL);
     records[i] = read_records(&parts[i]);
   }
-  struct pack pack = pack_begin(model);
+  struct pack pack = pack_begin(model, job->output);
   struct records known = read_records(model);
   for (int i = 0; i < model->num_layers; i++) {
     stop_if_interrupted();

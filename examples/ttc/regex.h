@@ -19,22 +19,22 @@
 
 enum { REGEX_MAX_LENGTH = 255 };
 
-typedef struct regex_item {
+struct regex_item {
   unsigned char set[32];     // bit per byte that it takes
   int skippable, repeatable; // x? and x*; x+ and x*
-} regex_item;
+};
 
-typedef struct regex_program {
-  regex_item items[REGEX_MAX_LENGTH];
+struct regex_program {
+  struct regex_item items[REGEX_MAX_LENGTH];
   int count;
   int at_start, at_end; // ^ and $
-} regex_program;
+};
 
 static void regex_put(unsigned char set[32], unsigned char byte) {
   set[byte >> 3] = (unsigned char)(set[byte >> 3] | 1u << (byte & 7));
 }
 
-static int regex_takes(const regex_item *item, unsigned char byte) {
+static int regex_takes(const struct regex_item *item, unsigned char byte) {
   return item->set[byte >> 3] >> (byte & 7) & 1;
 }
 
@@ -50,7 +50,7 @@ static const char *regex_read_byte(const char **at, unsigned char *byte) {
 }
 
 // The set behind [ up to and with its ].
-static const char *regex_read_set(const char **at, regex_item *item) {
+static const char *regex_read_set(const char **at, struct regex_item *item) {
   const char *error;
   int outside = **at == '^';
   if (outside) (*at)++;
@@ -75,7 +75,7 @@ static const char *regex_read_set(const char **at, regex_item *item) {
 }
 
 // One thing that takes a byte, without what says how often.
-static const char *regex_read_item(const char **at, regex_item *item) {
+static const char *regex_read_item(const char **at, struct regex_item *item) {
   unsigned char byte;
   if (strchr("*+?", **at)) return "*, + or ? must follow what it repeats";
   if (strchr("(){}|", **at))
@@ -96,7 +96,7 @@ static const char *regex_read_item(const char **at, regex_item *item) {
 }
 
 // NULL, or what is wrong with the pattern.
-static const char *regex_compile(const char *pattern, regex_program *out) {
+static const char *regex_compile(const char *pattern, struct regex_program *out) {
   const char *at = pattern, *error;
   memset(out, 0, sizeof *out);
   if (!*pattern) return "the pattern is empty";
@@ -108,7 +108,7 @@ static const char *regex_compile(const char *pattern, regex_program *out) {
       out->at_end = 1;
       break;
     }
-    regex_item *item = &out->items[out->count];
+    struct regex_item *item = &out->items[out->count];
     if ((error = regex_read_item(&at, item)) != NULL) return error;
     if (*at == '*' || *at == '+' || *at == '?') {
       item->skippable = *at != '+';
@@ -121,12 +121,13 @@ static const char *regex_compile(const char *pattern, regex_program *out) {
 }
 
 // The places of the pattern that a match has reached: reached[i] says that items before i are done.
-static void regex_skip(const regex_program *program, unsigned char *reached) {
+static void regex_skip(const struct regex_program *program, unsigned char *reached) {
   for (int i = 0; i < program->count; i++)
     if (reached[i] && program->items[i].skippable) reached[i + 1] = 1;
 }
 
-static void regex_step(const regex_program *program, unsigned char byte, unsigned char *reached) {
+static void regex_step(const struct regex_program *program, unsigned char byte,
+                       unsigned char *reached) {
   unsigned char next[REGEX_MAX_LENGTH + 1] = {0};
   for (int i = 0; i < program->count; i++) {
     if (!reached[i] || !regex_takes(&program->items[i], byte)) continue;
@@ -138,14 +139,14 @@ static void regex_step(const regex_program *program, unsigned char byte, unsigne
 
 // What is wrong with a pattern, in English; NULL if it is valid.
 static const char *regex_error(const char *pattern) {
-  regex_program program;
+  struct regex_program program;
   return regex_compile(pattern, &program);
 }
 
 // Non-zero if the pattern matches text, or a part of it where no anchor says otherwise. 0 for a
 // pattern that is not valid.
 static int regex_match(const char *pattern, const char *text) {
-  regex_program program;
+  struct regex_program program;
   unsigned char reached[REGEX_MAX_LENGTH + 1] = {0};
   if (regex_compile(pattern, &program)) return 0;
   for (const char *at = text;; at++) {

@@ -296,7 +296,9 @@ static void json_open(struct text *json, const char *key, const char *bracket) {
   text_bytes(json, bracket, 1);
 }
 
-static void json_close(struct text *json, const char *bracket) { text_bytes(json, bracket, 1); }
+static void json_close(struct text *json, const char *brackets) {
+  text_bytes(json, brackets, strlen(brackets));
+}
 
 static void json_text(struct text *json, const char *key, const char *value) {
   json_key(json, key);

@@ -1,0 +1,145 @@
+// Tests of `ttc export-c`, in two parts that checks/export.sh brings together; C99 and C++11.
+//   ttc_export FILE        writes a file of trains: every storage format, order, sweep and grouping,
+//                          with and without bias; prints their names
+//   with -DHEADER="x.h" -DLAYER=x -DUPPER=X -DARRAYS=".. the arrays of x.h: sizeof a + .."
+//   ttc_export FILE NAME   compares that header with layer NAME of FILE, bit for bit
+// With -DTT_INFERENCE_ONLY the second has no FILE: it runs the self-test of the header alone.
+#ifdef LAYER
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#define NAMED(a, b) a##b
+#define MACRO(name, what) NAMED(name, what)
+#define ROWS MACRO(UPPER, _ROWS)
+#define COLS MACRO(UPPER, _COLS)
+#define SCRATCH MACRO(UPPER, _SCRATCH_BYTES)
+#include HEADER
+
+static int failed;
+static void check(int good, const char *what) {
+  if (good) return;
+  failed = 1;
+  printf("%s: %s\n", HEADER, what);
+}
+
+#ifndef TT_INFERENCE_ONLY
+static void compare(const tt_matrix *w, const char *path, const char *name) {
+  static float x[COLS], y[ROWS], wanted[ROWS];
+  static unsigned char work[SCRATCH];
+  tt_file *file;
+  tt_matrix loaded;
+  check(!tt_file_open(path, NULL, &file), "the file opens");
+  if (failed) return;
+  check(!tt_file_matrix(file, name, NULL, &loaded), "the file has the layer");
+  for (int trial = 0; trial < 20 && !failed; trial++) {
+    for (int i = 0; i < COLS; i++) x[i] = (float)rand() / (float)RAND_MAX - 0.5f;
+    check(!tt_apply(w, x, 1, y, work, sizeof work), "the header runs");
+    check(!tt_apply(&loaded, x, 1, wanted, work, sizeof work), "the layer runs");
+    check(!memcmp(y, wanted, sizeof y), "both give the same bits");
+  }
+  check(!memcmp(&w->shape, &loaded.shape, sizeof w->shape), "the shape");
+  tt_free(&loaded);
+  tt_file_close(file);
+}
+#endif
+
+int main(int argc, char **argv) {
+  const tt_matrix *w = &LAYER;
+#ifndef TT_INFERENCE_ONLY
+  check(argc == 3, "two arguments");
+  if (argc == 3) compare(w, argv[1], argv[2]);
+#else
+  (void)argc;
+  (void)argv;
+#endif
+  check(w->rows == ROWS && w->cols == COLS, "NAME_ROWS, NAME_COLS");
+  check((ARRAYS) == MACRO(UPPER, _FLASH_BYTES), "NAME_FLASH_BYTES is the size of the arrays");
+  check(tt_apply_macs(w, 1) == MACRO(UPPER, _MACS), "NAME_MACS");
+  check(tt_apply_work_size(w, 1) == SCRATCH, "NAME_SCRATCH_BYTES");
+  check(!MACRO(LAYER, _self_test)(), "the self-test");
+  return failed;
+}
+#else
+#define TT_IMPLEMENTATION
+#include "../tt.h"
+#include <stdio.h>
+
+static void must(tt_status status) {
+  if (status == TT_OK) return;
+  printf("ttc_export: %s\n", tt_status_string(status));
+  exit(1);
+}
+
+static uint32_t state = 1;
+static float noise(void) {
+  state = state * 1664525u + 1013904223u;
+  return (float)(state >> 8) / 16777216.0f - 0.5f;
+}
+
+// A train of this shape in every storage format and grouping, named "<what>.<format>".
+static void add(tt_writer *writer, const char *name, const tt_matrix *w) {
+  must(tt_writer_add_matrix(writer, name, w, NULL));
+  puts(name);
+}
+
+static void add_formats(tt_writer *writer, const char *what, const tt_matrix *w) {
+  static const char *const names[] = {"f32",  "f64", "f16", "bf16", "e4m3",
+                                      "e5m2", "i8",  "i4",  "i3",   "i2"};
+  static const int groups[] = {0, TT_GROUP_ROW, 32, 5};
+  for (int dtype = TT_F32; dtype <= TT_I2; dtype++)
+    for (int g = 0; g < (dtype >= TT_I8 ? 4 : 1); g++) {
+      char name[80];
+      tt_matrix coded;
+      must(tt_quantize(w, (tt_dtype)dtype, groups[g], NULL, &coded, NULL));
+      sprintf(name, "%s.%s.%d", what, names[dtype], g);
+      add(writer, name, &coded);
+      tt_free(&coded);
+    }
+}
+
+static void add_shape(tt_writer *writer, const char *what, int order, int rows, int cols, int sweep,
+                      int with_bias) {
+  enum { MOST = 60 };
+  static float w[MOST * MOST], bias[MOST];
+  tt_options options;
+  tt_shape shape;
+  tt_matrix train, turned;
+  memset(&options, 0, sizeof options);
+  options.max_rank = 5;
+  if (with_bias) options.bias = bias;
+  for (int i = 0; i < rows * cols; i++) w[i] = noise();
+  for (int i = 0; i < rows; i++) bias[i] = noise();
+  must(tt_shape_factor(rows, cols, order, &shape));
+  must(tt_compress(w, rows, cols, &shape, &options, &train, NULL));
+  must(tt_turn(&train, sweep, NULL, &turned));
+  add_formats(writer, what, &turned);
+  tt_free(&train);
+  tt_free(&turned);
+}
+
+// Names that are no names in C, and numbers at the ends of the range.
+static void add_odd(tt_writer *writer) {
+  static const float extreme[6] = {1.23456789e38f, -1.17549435e-38f, 1e-45f,
+                                   -0.0f,          16777216,         1e-7f};
+  static const char *const names[] = {"0.attn.c_attn", "double",    "_x",
+                                      "tt_apply",      "a*/b//\\c", "static_cast"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    tt_matrix w = tt_dense_view(extreme, 1 + (i & 1), 3);
+    add(writer, names[i], &w);
+  }
+}
+
+int main(int argc, char **argv) {
+  tt_writer *writer;
+  if (argc < 2) return 2;
+  must(tt_writer_create(NULL, &writer));
+  add_shape(writer, "dense", 1, 37, 45, TT_RIGHT_TO_LEFT, 1);
+  add_shape(writer, "two", 2, 36, 60, TT_RIGHT_TO_LEFT, 0);
+  add_shape(writer, "padded", 3, 31, 59, TT_RIGHT_TO_LEFT, 1);
+  add_shape(writer, "left", 3, 60, 24, TT_LEFT_TO_RIGHT, 1);
+  add_odd(writer);
+  must(tt_writer_save(writer, argv[1]));
+  tt_writer_free(writer);
+  return 0;
+}
+#endif
