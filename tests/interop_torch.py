@@ -180,7 +180,7 @@ def check_network():
         losses[-1] < losses[0] / 2,
         f"training through the cores: {losses[0]:.4f} to {losses[-1]:.4f}",
     )
-    print(f"  trained through its cores: loss {losses[0]:.4f} to {losses[-1]:.4f}")
+    print(f"  trained through its cores: loss {losses[0]:.1e} to {losses[-1]:.1e}")
     healed = os.path.join(BUILD, "healed.safetensors")
     load_tt.save(small, healed)
     for name, cols in (("inner.0", 64), ("inner.1", 96), ("last", 48)):
