@@ -1,9 +1,10 @@
-// The C side of interop.py: writes what Python reads, and reads what Python wrote.
+// The C side of interop.py and interop_torch.py: writes what Python reads, and reads what Python wrote.
 //   interop codes FOLDER                     decode tables, and codes of FOLDER/inputs.f32
 //   interop write FOLDER                     FOLDER/raw.safetensors and FOLDER/trains.safetensors
 //   interop dump FILE FOLDER                 every tensor of FILE as float32, FOLDER/<index>.f32
 //   interop fit FILE RANK FOLDER             samples a.inputs, matrix a.weight: fits and moments
 //   interop compress FILE NAME ROWS COLS RANKS OUT    lists like 3,4,5; prints error and ranks
+//   interop apply FILE LAYER FOLDER          tt_apply to FOLDER/x.f32 (batch, cols), FOLDER/y.f32
 #define TT_IMPLEMENTATION
 #include "../tt.h"
 #include <stdio.h>
@@ -241,6 +242,32 @@ static int fit(const char *path, int rank, const char *folder) {
   return 0;
 }
 
+static int apply(const char *path, const char *layer, const char *folder) {
+  char name[512];
+  tt_file *file;
+  tt_matrix w;
+  need(tt_file_open(path, NULL, &file), path);
+  need(tt_file_matrix(file, layer, NULL, &w), layer);
+  tt_file_close(file);
+  snprintf(name, sizeof name, "%s/x.f32", folder);
+  FILE *given = fopen(name, "rb");
+  if (!given || fseek(given, 0, SEEK_END)) return 1;
+  ptrdiff_t batch = (ptrdiff_t)ftell(given) / (ptrdiff_t)sizeof(float) / w.cols;
+  rewind(given);
+  size_t work_size = tt_apply_work_size(&w, batch), count = (size_t)(batch * w.cols);
+  float *x = (float *)allocate(count * sizeof *x);
+  float *y = (float *)allocate((size_t)(batch * w.rows) * sizeof *y);
+  void *work = allocate(work_size);
+  if (fread(x, sizeof *x, count, given) != count || fclose(given)) return 1;
+  need(tt_apply(&w, x, batch, y, work, work_size), "apply");
+  save(folder, "y.f32", y, (size_t)(batch * w.rows) * sizeof *y);
+  free(x);
+  free(y);
+  free(work);
+  tt_free(&w);
+  return 0;
+}
+
 int main(int argc, char **argv) {
   if (argc == 3 && !strcmp(argv[1], "codes")) return codes(argv[2]);
   if (argc == 3 && !strcmp(argv[1], "write")) {
@@ -250,6 +277,7 @@ int main(int argc, char **argv) {
   }
   if (argc == 4 && !strcmp(argv[1], "dump")) return dump(argv[2], argv[3]);
   if (argc == 5 && !strcmp(argv[1], "fit")) return fit(argv[2], atoi(argv[3]), argv[4]);
+  if (argc == 5 && !strcmp(argv[1], "apply")) return apply(argv[2], argv[3], argv[4]);
   if (argc == 8 && !strcmp(argv[1], "compress")) return compress(argv + 2);
   return 2;
 }
