@@ -51,9 +51,11 @@
      >>gemm      the one matrix product
      >>qr        Householder LQ and QR
      >>eigen     symmetric eigenvalue problem
+     >>source    matrices read block by block, whatever their order in memory
      >>svd       four singular value decompositions
      >>shape     factors, useful ranks, counts, the cost of a forward pass
-     >>train     create, expand, merge, add, dot, orthogonalise
+     >>train     create, copy, free; trains as chains of doubles
+     >>algebra   orthogonalise, dot, add, merge, expand
      >>inputs    statistics of what flows into a layer
      >>compress  TT-SVD with an error budget
      >>round     recompression of trains
@@ -2390,20 +2392,10 @@ TTDEF tt_status tt_eigh_f64(ptrdiff_t n, const double *a, ptrdiff_t lda, double 
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
-// ------------------------------------------------------------------------------------------- >>svd
-// Singular value decompositions. A matrix is given as a source: rows and columns addressed by
-// mixed-radix legs, read as doubles block by block, so that an unfolding of a permuted, padded,
-// float or double array needs no copy. The smaller side s is always the rows; a tall matrix is read
-// transposed.
-//
-//   Gram         eigenvectors of G = A A^T in double, where products of floats are exact: better
-//                singular values for float data than LAPACK in float
-//   Jacobi       pivoted LQ, one-sided Jacobi on the rows of L^T [Demmel92, Drmac08, DeRijk89]:
-//                small values relatively right where A is well conditioned up to scaling
-//   Householder  LQ, bidiagonalisation, implicit QR with rotations on rows [Golub13, 8.6]
-//   Randomised   block Krylov [Musco15], every block orthogonal to all earlier ones
-//
-// Inputs are scaled by a power of two to a largest entry near 1, so nothing over- or underflows.
+// ---------------------------------------------------------------------------------------- >>source
+// A matrix to read: rows and columns addressed by mixed-radix legs, read as doubles block by block,
+// so that an unfolding of a permuted, padded, float or double array needs no copy. Every SVD reads
+// its input so, and trains are stored so.
 
 // Digits of an index, most significant first; digit t of leg k moves by t*row[k] rows and t*col[k]
 // columns.
@@ -2545,6 +2537,22 @@ static void tt__project(tt__pool *pool, const double *vectors, ptrdiff_t count,
   }
   tt__pool_rewind(pool, mark);
 }
+
+#endif // TT_INFERENCE_ONLY
+
+#ifndef TT_INFERENCE_ONLY
+// ------------------------------------------------------------------------------------------- >>svd
+// Singular value decompositions of a source (see above). The smaller side s is always the rows; a
+// tall matrix is read transposed.
+//
+//   Gram         eigenvectors of G = A A^T in double, where products of floats are exact: better
+//                singular values for float data than LAPACK in float
+//   Jacobi       pivoted LQ, one-sided Jacobi on the rows of L^T [Demmel92, Drmac08, DeRijk89]:
+//                small values relatively right where A is well conditioned up to scaling
+//   Householder  LQ, bidiagonalisation, implicit QR with rotations on rows [Golub13, 8.6]
+//   Randomised   block Krylov [Musco15], every block orthogonal to all earlier ones
+//
+// Inputs are scaled by a power of two to a largest entry near 1, so nothing over- or underflows.
 
 // ---- Jacobi
 
@@ -3480,13 +3488,13 @@ static double tt__best_groups(const tt_shape *shape, int sweep, ptrdiff_t batch,
 
 #ifndef TT_INFERENCE_ONLY
 // ----------------------------------------------------------------------------------------- >>train
-// Trains as objects, and their algebra.
+// Trains as objects, and as chains to compute with.
 //
 // A public train has coded cores in the layout of its sweep. Algebra works on a chain: the same
 // cores as doubles in natural layout, with one exponent of two for the whole, so that norms far
 // outside the range of double do not matter. Every operation is: read trains into chains, compute,
-// store the chain. Storing goes through sources (see >>svd), so a core that is a view of the input
-// matrix is stored like any other.
+// store the chain. Storing goes through sources (see >>source), so a core that is a view of the
+// input matrix is stored like any other.
 
 // Bytes of codes and of scales of core k.
 static void tt__core_sizes(const tt_matrix *w, int k, ptrdiff_t *data, ptrdiff_t *scales) {
@@ -3785,6 +3793,13 @@ static tt_status tt__enter(const tt_matrix *a, const tt_options *given, tt_matri
   *options = tt__train_options(given, a, NULL);
   return TT_OK;
 }
+
+#endif // TT_INFERENCE_ONLY
+
+#ifndef TT_INFERENCE_ONLY
+// --------------------------------------------------------------------------------------- >>algebra
+// Orthogonalisation, products, sums, norms, merging and expanding: every operation reads trains
+// into chains, computes on the cores, and stores the chain (see >>train).
 
 // ---- orthogonalisation
 

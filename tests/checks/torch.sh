@@ -1,5 +1,5 @@
-# tt.h and the program ttc against torch: modules whose layers are trains. torch is searched for, not
-# installed (Debian: python3-torch); safetensors comes from pip.
+# tt.h and the program ttc against torch: modules whose layers are trains. torch is searched for,
+# not installed (Debian: python3-torch); safetensors comes from pip.
 . "$(dirname "$0")/common.sh"
 package="safetensors==0.8.0"
 venv=build/venv_torch
