@@ -781,6 +781,7 @@ typedef struct tt_selection {
   double max_drop;             // of the score against choice 0 in every layer
   const double *floor;         // score below which nothing may end, or NULL
   int batch;                   // layers compressed between two scores; 0 = an eighth of them
+  int trust_losses;            // 1: no probes, the given weight x loss stands for the drop
   // found
   double baseline, score;      // with choice 0 everywhere; with the final choice
   uint64_t bytes;              // of the final choice
@@ -791,9 +792,10 @@ typedef struct tt_selection {
 
 // Greedy selection. Point 0 of every layer is the layer as it is. One probe per (layer, candidate)
 // replaces the loss of the point by the drop it causes alone (given losses and weights are not
-// used); tt_plan_budget finds the target; layers go there in batches, least drop per saved byte
-// first. A batch after which the score breaks max_drop or the floor is bisected, the last good
-// state restored, and the selection ends: TT_OK, stopped = 1, perhaps above the budget.
+// used, unless trust_losses: then no candidate is probed or refused); tt_plan_budget finds the
+// target; layers go there in batches, least drop per saved byte first. A batch after which the
+// score breaks max_drop or the floor is bisected, the last good state restored, and the selection
+// ends: TT_OK, stopped = 1, perhaps above the budget.
 //   choice   (num_layers), always the last good state, also on error
 // Returns  TT_OK; INVALID; MEMORY; NONFINITE (eval failed); UNSUPPORTED (the baseline is below the
 //          floor, or the budget cannot be met); selection->layer says where.
@@ -9781,6 +9783,7 @@ static tt_status tt__search_open(tt__pool *pool, tt__search *search) {
 }
 
 // One probe per layer and candidate: its loss is the drop it causes alone, 0 where the score rose.
+// Trusted losses stay as they are.
 // A candidate that alone ends below the floor is refused: it leaves the list, which is why the
 // probed points have their own numbers. Point 0 is the layer as it is and is never probed.
 static tt_status tt__probe(tt__pool *pool, tt__search *search) {
@@ -9788,11 +9791,16 @@ static tt_status tt__probe(tt__pool *pool, tt__search *search) {
   int at = 0;
   for (int l = 0; l < search->num_layers && !status; l++) {
     const tt_plan_layer *given = &search->layers[l];
+    search->first[l] = at;
+    if (search->io->trust_losses) {
+      search->probed[l] = *given;
+      for (int i = 0; i < given->count; i++) search->origin[at++] = i;
+      continue;
+    }
     tt_plan_point *points =
         (tt_plan_point *)tt__take(pool, given->count, (ptrdiff_t)sizeof(tt_plan_point));
     int count = 0;
     if (!points) return pool->status;
-    search->first[l] = at;
     for (int i = 0; i < given->count && !status; i++) {
       double score = search->io->baseline;
       search->trial[l] = i;
@@ -9816,7 +9824,8 @@ static tt_status tt__probe(tt__pool *pool, tt__search *search) {
 // Drop per saved byte of the target of a layer, which has fewer bytes than point 0.
 static double tt__target_price(const tt__search *search, int l) {
   const tt_plan_point *points = search->probed[l].points, *target = &points[search->target[l]];
-  return target->loss / (double)(points[0].bytes - target->bytes);
+  double drop = search->probed[l].weight * (target->loss - points[0].loss);
+  return drop / (double)(points[0].bytes - target->bytes);
 }
 
 // The targets of all layers, and the layers that change, most compressible first (insertion sort;
