@@ -458,6 +458,7 @@ static void choose_by_drop(struct plan *plan) {
   selection.budget = plan->budget;
   selection.max_drop = options->max_drop;
   selection.floor = &floor;
+  selection.trust_losses = !options->probe;
   tt_status status = tt_plan_select(layers, plan->num_layers, &selection, &patient, plan->choice);
   free_plan_points(layers, plan->num_layers);
   if (status == TT_ERROR_UNSUPPORTED)
