@@ -18,6 +18,7 @@
 #include "ttc/fit.h"
 #include "ttc/profile.h"
 #include "ttc/pack.h"
+#include "ttc/plan.h"
 #include "ttc/compress.h"
 #include "ttc/check.h"
 #include "ttc/export.h"
