@@ -90,7 +90,7 @@ static float *read_floats(const tt_file *file, int index) {
 
 // Path of shard `index` of a sharded checkpoint: beside its index.
 static char *shard_path(const struct model *model, int index) {
-  const char *name, *slash = strrchr(model->path, '/');
+  const char *name = "", *slash = strrchr(model->path, '/');
   must(tt_file_shard_name(model->file, index, &name), "%s", model->path);
 #ifdef _WIN32
   const char *other = strrchr(model->path, '\\');

@@ -424,7 +424,7 @@ static void add_row(struct table *table, const struct layer *layer, const struct
   table_real(table, 4, outcome->record.functional_error);
   table_real(table, 4, outcome->record.svd_error);
   table_real(table, 2, outcome->macs > 0 ? dense / (double)outcome->macs : NO_VALUE);
-  table_cell(table, "%lu", (unsigned long)outcome->work_bytes);
+  table_real(table, 0, outcome->is_train ? (double)outcome->work_bytes : NO_VALUE);
   table_cell(table, "%s", outcome->record.spec);
   text_free(&modes);
   text_free(&ranks);
