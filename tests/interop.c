@@ -1,4 +1,4 @@
-// The C side of interop.py and interop_torch.py: writes what Python reads, and reads what Python wrote.
+// The C side of interop.py and interop_torch.py: writes what Python reads, reads what Python wrote.
 //   interop codes FOLDER                     decode tables, and codes of FOLDER/inputs.f32
 //   interop write FOLDER                     FOLDER/raw.safetensors and FOLDER/trains.safetensors
 //   interop dump FILE FOLDER                 every tensor of FILE as float32, FOLDER/<index>.f32

@@ -116,8 +116,11 @@ def check_compress(profile, options):
 def check_shards(options, whole):
     for i in range(3):
         good("profile", SOURCE, "--json", path("parts"), "--shard", f"{i}/3", *options)
-    good("profile", SOURCE, "--json", path("parts"), "--join", "3", *options)
+    good("profile", SOURCE, "--json", path("parts"), "--join", "3")
     check(read(path("parts")) == whole, "three shards give the bytes of one process")
+    write(path("parts.part-1-of-3"), read(path("parts.part-0-of-3")))
+    result = ttc("profile", SOURCE, "--json", path("parts"), "--join", "3")
+    check(result.returncode == 3, "a part that is another is refused", result.stderr)
 
 
 def refused(data, what):

@@ -91,7 +91,8 @@ static struct profile_bond *add_bond(struct profile_layer *layer) {
   return bond;
 }
 
-static const struct profile_layer *profile_find(const struct profile *profile, const char *name) {
+// The layer of this name, or NULL.
+static struct profile_layer *profile_find(struct profile *profile, const char *name) {
   for (size_t i = 0; i < profile->num_layers; i++)
     if (!strcmp(profile->layers[i].name, name)) return &profile->layers[i];
   return NULL;
