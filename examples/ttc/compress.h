@@ -16,8 +16,7 @@ static void check_options(const struct options *o) {
     fail(EXIT_USAGE, "--eval needs -o, beside which candidates are written");
   if (o->eval && o->max_drop < 0 && !(o->target_ratio > 0))
     fail(EXIT_USAGE, "--eval needs --target-ratio or --max-drop");
-  if (o->probe && (!o->eval || o->max_drop >= 0))
-    fail(EXIT_USAGE, "--probe needs --eval and --target-ratio, without --max-drop");
+  if (o->probe && !o->eval) fail(EXIT_USAGE, "--probe needs --eval");
   if (o->num_shards && (o->eval || (o->target_ratio > 0 && !o->profile)))
     fail(EXIT_USAGE, "--shard with --target-ratio needs --profile, and takes no --eval: no process "
                      "sees all layers");
@@ -38,7 +37,7 @@ static struct job open_job(const struct options *options) {
                      : copy_string(options->output);
   job.model = model_open(options->files[0]);
   check_rules(&job.rules, &job.model);
-  if (job.output && !options->dry_run) check_output(job.output, options->files[0], options->force);
+  if (job.output && !options->dry_run) check_output(job.output, &job.model, options->force);
   if (options->inputs) {
     job.calibration = (struct model *)get_memory(1, sizeof *job.calibration);
     *job.calibration = model_open(options->inputs);

@@ -349,8 +349,8 @@ static void export_header(struct text *out, const struct options *options, const
 // ttc export-c FILE LAYER -o H
 static void export_c(const struct options *options) {
   struct text out = {NULL, 0, 0};
-  check_output(options->output, options->files[0], options->force);
   struct model model = model_open(options->files[0]);
+  check_output(options->output, &model, options->force);
   tt_matrix train = read_train(&model, model_find(&model, options->files[1]));
   model_hash(&model);
   export_header(&out, options, model.sha256, &train);

@@ -261,12 +261,16 @@ static void drop_coarse_points(struct plan *plan, double most) {
   }
 }
 
-static void choose_fewest_bytes(struct plan *plan) {
-  for (int l = 0; l < plan->num_layers; l++) {
-    const struct plan_layer *layer = &plan->layers[l];
-    for (size_t i = 1; i < layer->count; i++)
-      if (layer->points[i].bytes < layer->points[plan->choice[l]].bytes) plan->choice[l] = (int)i;
-  }
+// The smallest point of a layer.
+static int fewest_bytes(const struct plan_layer *layer) {
+  int least = 0;
+  for (size_t i = 1; i < layer->count; i++)
+    if (layer->points[i].bytes < layer->points[least].bytes) least = (int)i;
+  return least;
+}
+
+static void choose_fewest_bytes(const struct plan *plan, int *choice) {
+  for (int l = 0; l < plan->num_layers; l++) choice[l] = fewest_bytes(&plan->layers[l]);
 }
 
 // -------------------------------------------------------------------------------------- the budget
@@ -313,10 +317,7 @@ static void check_budget(const struct plan *plan, uint64_t target) {
   uint64_t fewest = plan->fixed;
   for (int l = 0; l < plan->num_layers; l++) {
     const struct plan_layer *layer = &plan->layers[l];
-    uint64_t least = layer->points[0].bytes;
-    for (size_t i = 1; i < layer->count; i++)
-      if (layer->points[i].bytes < least) least = layer->points[i].bytes;
-    fewest += least;
+    fewest += layer->points[fewest_bytes(layer)].bytes;
   }
   if (fewest > target)
     fail(EXIT_TARGET, "target not met: the candidates need %llu bytes, the target is %llu",
@@ -445,29 +446,65 @@ static double select_score(void *user, const int *choice, int num_layers) {
   return plan_score((const struct plan *)user, choice);
 }
 
-// --max-drop: layer by layer as far as the score allows, with roll-back (tt_plan_select).
+// Without a target, where does the score begin to fall too far? Bisects the bytes of mixed plans.
+// plan->choice becomes the smallest plan that kept the floor, if one did; plan->budget the bytes of
+// the largest that did not, or 0. Returns the number of scores.
+static int bisect_budget(struct plan *plan, double floor) {
+  enum { STEPS = 8 };
+  size_t size = (size_t)plan->num_layers * sizeof(int);
+  int *choice = (int *)get_memory((size_t)plan->num_layers, sizeof *choice), scores = 0;
+  for (int l = 0; l < plan->num_layers; l++) choice[l] = 0;
+  uint64_t good = plan_bytes(plan, choice), bad;
+  choose_fewest_bytes(plan, choice);
+  plan->budget = bad = plan_bytes(plan, choice);
+  while (scores < STEPS && good > bad) {
+    if (scores) plan->budget = (uint64_t)sqrt((double)good * (double)bad);
+    choose_mixed(plan, choice);
+    uint64_t bytes = plan_bytes(plan, choice);
+    int is_good = plan_score(plan, choice) >= floor;
+    if (is_good) memcpy(plan->choice, choice, size);
+    if (is_good)
+      good = bytes;
+    else
+      bad = plan->budget;
+    scores++;
+  }
+  plan->budget = good > bad ? bad : 0;
+  free(choice);
+  return scores;
+}
+
+// --max-drop: in batches of layers as far as the score allows, with roll-back (tt_plan_select).
+// Without probes the squared errors say in which order.
 static void choose_by_drop(struct plan *plan) {
   const struct options *options = plan->job->options;
   tt_selection selection;
   tt_options patient = patience();
-  tt_plan_layer *layers = plan_points(plan);
+  int *choice = (int *)get_memory((size_t)plan->num_layers, sizeof *choice), scores = 1;
   double floor = run_eval(options->eval, plan->job->model.path) - options->max_drop;
+  uint64_t target = plan->budget;
   memset(&selection, 0, sizeof selection);
+  if (!target && !options->probe) scores += bisect_budget(plan, floor);
   selection.eval = select_score;
   selection.user = plan;
   selection.budget = plan->budget;
   selection.max_drop = options->max_drop;
   selection.floor = &floor;
-  tt_status status = tt_plan_select(layers, plan->num_layers, &selection, &patient, plan->choice);
+  selection.trust_losses = !options->probe;
+  tt_plan_layer *layers = plan_points(plan);
+  tt_status status = tt_plan_select(layers, plan->num_layers, &selection, &patient, choice);
   free_plan_points(layers, plan->num_layers);
   if (status == TT_ERROR_UNSUPPORTED)
     fail(EXIT_TARGET, "target not met: the score is %.6g at most, it must be %.6g",
          selection.baseline, floor);
   must(status, "plan");
-  remark("score %.6g, it was %.6g; %d evaluations", selection.score, floor + options->max_drop,
-         selection.num_evals + 1);
-  if (plan->budget && selection.bytes > plan->budget)
-    fail(EXIT_TARGET, "target not met: more than %llu bytes would cost too much of the score",
+  if (plan_bytes(plan, choice) < plan_bytes(plan, plan->choice))
+    memcpy(plan->choice, choice, (size_t)plan->num_layers * sizeof *choice);
+  free(choice);
+  remark("score %.6g at least, it was %.6g; %d evaluations", floor, floor + options->max_drop,
+         scores + selection.num_evals);
+  if (target && selection.bytes > target)
+    fail(EXIT_TARGET, "target not met: fewer than %llu bytes cost too much of the score",
          (unsigned long long)(selection.bytes + plan->fixed));
 }
 
@@ -478,9 +515,7 @@ static void probe_weights(struct plan *plan) {
   int free_layers = 0;
   for (int l = 0; l < plan->num_layers; l++) {
     struct plan_layer *layer = &plan->layers[l];
-    int least = 0;
-    for (size_t i = 1; i < layer->count; i++)
-      if (layer->points[i].bytes < layer->points[least].bytes) least = (int)i;
+    int least = fewest_bytes(layer);
     if (!least || !(layer->points[least].error > 0)) continue;
     choice[l] = least;
     double error = layer->points[least].error, drop = base - plan_score(plan, choice);
@@ -497,8 +532,7 @@ static void probe_weights(struct plan *plan) {
 
 // --------------------------------------------------------------------------------- the best of plans
 
-// Is a plan, known by its loss and perhaps its score, better than the best so far?
-struct contest {
+struct contest { // plan->choice holds the best so far
   const struct plan *plan;
   int has_best;
   double loss, score;
@@ -554,7 +588,7 @@ static struct choice *plan_choices(struct plan *plan, uint64_t target) {
   else if (target)
     choose_within_budget(plan);
   else
-    choose_fewest_bytes(plan);
+    choose_fewest_bytes(plan, plan->choice);
   return plan_result(plan, plan->choice, 0);
 }
 
