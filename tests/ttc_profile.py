@@ -1,8 +1,8 @@
 """Checks of `ttc profile`. Usage: ttc_profile.py TTC CHECKPOINT FOLDER [quick]. Standard library.
 
-Profiles say what compress then does; shards join to the same bytes; whatever is not a profile, or is
-one of another checkpoint, is refused with exit status 3. `quick` compares one candidate in ten with
-compress, for builds that start slowly.
+Profiles say what compress then does; shards join to the same bytes; whatever is not a profile, or
+is one of another checkpoint, is refused with exit status 3. `quick` compares one candidate in ten
+with compress, for builds that start slowly.
 """
 
 import json
@@ -171,7 +171,7 @@ def check_hostile(whole):
     ):
         check(old in text, f"{old} is in the profile")
         refused(text.replace(old, new, 1).encode(), f"{old[:30]} -> {new[:30]}")
-    for _ in range(100 if QUICK else 300):                                    # no crash, whatever the verdict
+    for _ in range(100 if QUICK else 300):                  # no crash, whatever the verdict
         broken = bytearray(whole)
         for _ in range(3):
             broken[random.randrange(len(broken))] = random.choice(b'0159-{}[]",:.eE\x00\xff ')

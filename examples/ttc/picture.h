@@ -6,7 +6,7 @@
 #include "../svg.h"
 #include "profile.h"
 
-// ------------------------------------------------------------------------------------------- panels
+// ------------------------------------------------------------------------------------------ panels
 // One small panel a layer, side by side, rows from the top.
 
 enum { PANEL_WIDTH = 250, PANEL_HEIGHT = 170, PANEL_LEFT = 62, PANEL_TOP = 44, HEAD = 58 };
@@ -98,7 +98,7 @@ static void legend_marker(struct legend *legend, int shape, const char *fill, co
   legend_text(legend, text);
 }
 
-// ------------------------------------------------------------------------------------------ families
+// ---------------------------------------------------------------------------------------- families
 
 enum family { FAMILY_DENSE, FAMILY_SVD, FAMILY_TWO, FAMILY_THREE, FAMILY_PLAIN, NUM_FAMILIES };
 
@@ -119,7 +119,7 @@ static int family_of(const tt_shape *shape) {
   return shape->order == 2 ? FAMILY_TWO : FAMILY_THREE;
 }
 
-// ------------------------------------------------------------------------------------------- spectra
+// ----------------------------------------------------------------------------------------- spectra
 
 // A marker on the line of a spectrum (x, y) at the rank that leaves out 10 % of the norm.
 static void mark_rank(const svg_panel *panel, const struct profile_bond *bond, const double *x,
@@ -184,7 +184,7 @@ static void draw_spectra(const struct profile *profile, const char *prefix) {
   close_picture(file, prefix);
 }
 
-// ------------------------------------------------------------------------------------------- entropy
+// ----------------------------------------------------------------------------------------- entropy
 
 enum { CELL_WIDTH = 84, CELL_HEIGHT = 26, CELLS_TOP = 124 };
 static const double heat_low = 0.5; // entropy over that of a Gaussian matrix: the darkest colour
@@ -296,7 +296,7 @@ static void draw_entropy(const struct profile *profile, const char *prefix) {
   close_picture(file, prefix);
 }
 
-// ---------------------------------------------------------------------------------------- candidates
+// -------------------------------------------------------------------------------------- candidates
 
 #define HULL_COLOR "#B0B0B0"
 
