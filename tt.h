@@ -34,7 +34,7 @@
      one forward pass; cores in F64 F32 F16 BF16 FP8 and INT8 to INT2; singular values and entropy
      of every bond; rounding, sums, products and norms of trains; fits to the outputs of a layer
      from samples of its inputs; gradients with SGD and Adam, also through quantisation; the profile
-     of a layer, byte budgets over many, what to deploy; safetensors in and out, .npy in.
+     of a layer, byte budgets over many, what to deploy; safetensors (shards too) in and out, .npy.
 
    WHAT IT DOES NOT DO
      Train whole networks (losses, data and other layers are yours or your framework's),
@@ -66,7 +66,7 @@
      >>gradient  gradients, optimisers, the balanced gauge: to train and to heal
      >>file      byte order and streams
      >>json      the one reader of text
-     >>open      safetensors and .npy: checking and reading
+     >>open      safetensors, their shards, and .npy: checking and reading
      >>layer     trains in files
      >>writer    safetensors: writing
      >>profile   candidates of one layer, built and measured
@@ -781,6 +781,7 @@ typedef struct tt_selection {
   double max_drop;             // of the score against choice 0 in every layer
   const double *floor;         // score below which nothing may end, or NULL
   int batch;                   // layers compressed between two scores; 0 = an eighth of them
+  int trust_losses;            // 1: no probes, the given weight x loss stands for the drop
   // found
   double baseline, score;      // with choice 0 everywhere; with the final choice
   uint64_t bytes;              // of the final choice
@@ -791,8 +792,8 @@ typedef struct tt_selection {
 
 // Greedy selection. Point 0 of every layer is the layer as it is. One probe per (layer, candidate)
 // replaces the loss of the point by the drop it causes alone (given losses and weights are not
-// used); tt_plan_budget finds the target; layers go there in batches, least drop per saved byte
-// first. A batch after which the score breaks max_drop or the floor is bisected, the last good
+// used, unless trust_losses: then no candidate is probed or refused); tt_plan_budget finds the
+// target; layers go there in batches, least drop per saved byte first. A batch after which the score breaks max_drop or the floor is bisected, the last good
 // state restored, and the selection ends: TT_OK, stopped = 1, perhaps above the budget.
 //   choice   (num_layers), always the last good state, also on error
 // Returns  TT_OK; INVALID; MEMORY; NONFINITE (eval failed); UNSUPPORTED (the baseline is below the
@@ -933,16 +934,22 @@ TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]); // ends the
 // "<name>.cores.<k>", "<name>.scale.<k>", "<name>.scales.<k>", "<name>.bias" and an entry of the
 // metadata key "tt.layers". All bytes of the header are checked before anything is allocated by a
 // size the file chose. FORMAT = malformed, UNSUPPORTED = valid but above a limit (header 100 MB,
-// 1,000,000 tensors) or a newer layout, IO = the system said no.
+// 1,000,000 tensors, 1000 shards) or a newer layout, IO = the system said no.
 
 typedef struct tt_file tt_file;
 
 #ifndef TT_NO_STDIO
 // Opens a file; its bytes are read when asked for, so that large checkpoints stream. tt_file_close
 // when done.
+//   The index of a sharded checkpoint (Hugging Face's "*.index.json", an object whose "weight_map"
+// gives the shard of each tensor) opens all shards beside it as one file. Shards are plain names of
+// safetensors files in the folder of the index; each is checked whole and stays open. Only tensors
+// of the map are visible; one that its shard lacks is FORMAT, a missing shard IO. Data come in the
+// order of the shards' names. The metadata are those of the first shard.
 TTDEF tt_status tt_file_open(const char *path, const tt_options *options, tt_file **out);
 #endif
-// The same for a file in memory, whose bytes are borrowed until tt_file_close.
+// The same for a file in memory, whose bytes are borrowed until tt_file_close. An index is
+// UNSUPPORTED.
 TTDEF tt_status tt_file_open_memory(const void *bytes, size_t size, const tt_options *options,
                                     tt_file **out);
 // Number of tensors; 0 for NULL. A .npy file holds one, named "".
@@ -977,6 +984,12 @@ TTDEF int tt_file_metadata_count(const tt_file *file);
 // Pair `index` of them. Either output may be NULL.
 TTDEF tt_status tt_file_metadata(const tt_file *file, int index, const char **key,
                                  const char **value);
+// Number of shards that tt_file_open found through an index; 0 for any other file.
+TTDEF int tt_file_shard_count(const tt_file *file);
+// Name of shard `index`, in the order of names (byte by byte), without the folder; lives until
+// tt_file_close. To hash a whole source, read these files in this order; to hash data alone,
+// tt_file_read tensors 0 .. count-1: without an index these are all bytes behind the header.
+TTDEF tt_status tt_file_shard_name(const tt_file *file, int index, const char **name);
 TTDEF void tt_file_close(tt_file *file); // NULL is fine
 
 // A writer collects tensors, then writes one safetensors file: sorted as the reference
@@ -7024,6 +7037,7 @@ TTDEF tt_status tt_quantize_values(const tt_matrix *w, tt_dtype dtype, int group
 #define TT__TENSOR_CAP  1000000L
 #define TT__NAME_CAP    1024
 #define TT__NPY_CAP     10000
+#define TT__SHARD_CAP   1000
 #define TT__MAX_DIMS    8
 #define TT__CHUNK       16384  // bytes copied at a time
 
@@ -7298,17 +7312,25 @@ static void tt__json_skip(tt__json *json) {
 // Safetensors and .npy as objects: one block holds a copy of the header's strings, the tensors
 // sorted by offset and an index sorted by name. The header is read twice by the same code: the
 // first pass checks and counts, the second fills the block. Nothing is allocated by a size that the
-// file chose before every rule has been checked.
+// file chose before every rule has been checked. The index of a sharded checkpoint is read in the
+// same way, its map as metadata; the file made of it borrows the entries of its shards.
 
 typedef struct tt__entry {
+  const tt_file *file;         // whose data they are: a shard, or the file itself
   const char *name;
   const ptrdiff_t *dims;
   ptrdiff_t begin, size;       // bytes, counted from the start of the data
   int type, order;
 } tt__entry;
 
+enum { TT__SAFETENSORS, TT__NPY, TT__INDEX };
+
 struct tt_file {               // one block: this, then its arrays, then its strings
   tt_allocator allocator;
+  int kind;                    // one of the three above
+  tt_file *shards, *next;      // the first shard; from there to the next
+  const char *shard;           // name of a shard, or NULL
+  int number, num_shards;      // place of a shard among num_shards of its owner
   const unsigned char *bytes;  // the whole file, or NULL: it is read from stream
 #ifndef TT_NO_STDIO
   FILE *stream;
@@ -7330,9 +7352,11 @@ struct tt_file {               // one block: this, then its arrays, then its str
 #ifdef _WIN32
 #define TT__SEEK(stream, offset, origin) _fseeki64(stream, (__int64)(offset), origin)
 #define TT__TELL(stream) ((ptrdiff_t)_ftelli64(stream))
+#define TT__SEPARATORS "/\\:"
 #else
 #define TT__SEEK(stream, offset, origin) fseek(stream, (long)(offset), origin)
 #define TT__TELL(stream) ((ptrdiff_t)ftell(stream))
+#define TT__SEPARATORS "/"
 #endif
 #endif
 
@@ -7350,6 +7374,13 @@ static tt_status tt__file_fetch(const tt_file *file, ptrdiff_t position, void *o
   if (fread(out, 1, (size_t)size, file->stream) == (size_t)size) return TT_OK;
 #endif
   return TT_ERROR_IO;
+}
+
+// The same, counted from the beginning of a tensor.
+static tt_status tt__entry_fetch(const tt__entry *entry, ptrdiff_t offset, void *out,
+                                 ptrdiff_t size) {
+  const tt_file *file = entry->file;
+  return tt__file_fetch(file, file->data + entry->begin + offset, out, size);
 }
 
 // Room for a string of `length` bytes: only counted in the first pass (NULL).
@@ -7375,6 +7406,7 @@ static tt_status tt__file_add(tt_file *file, const char *name, int type, int ord
   if (kept) {
     tt__entry *entry = file->entries + file->num_entries;
     memcpy(kept, name, (size_t)length + 1);
+    entry->file = file;
     entry->name = kept;
     entry->dims = file->dims + file->num_dims;
     entry->begin = (ptrdiff_t)offsets[0];
@@ -7471,6 +7503,33 @@ static tt_status tt__parse_safetensors(tt_file *file, const char *text, ptrdiff_
   return json.status;
 }
 
+// A file name without a folder, and not a hidden one.
+static int tt__shard_usable(const char *name) {
+  size_t length = strlen(name);
+  return length > 0 && length <= TT__NAME_CAP && *name != '.' && !strpbrk(name, "/\\:") &&
+         !tt__has_control(name);
+}
+
+// {"metadata":{..},"weight_map":{tensor:shard,..}}; the map becomes the file's pairs.
+static tt_status tt__parse_index(tt_file *file, const char *text, ptrdiff_t size) {
+  char word[16];
+  ptrdiff_t count = 0;
+  tt__json json = tt__json_open(text, size);
+  if (!tt__utf8_valid(text, size)) return TT_ERROR_FORMAT;
+  tt__json_expect(&json, '{');
+  while (tt__json_more(&json, '}', &count)) {
+    tt__json_string(&json, word, 16);
+    tt__json_expect(&json, ':');
+    if (!strcmp(word, "weight_map")) tt__parse_metadata(&json, file);
+    else tt__json_skip(&json);
+  }
+  if (tt__json_next(&json) || json.at != json.end || !file->described)
+    tt__json_fail(&json, TT_ERROR_FORMAT);
+  for (int i = 0; i < file->num_pairs && file->pairs && !json.status; i++)
+    if (!tt__shard_usable(file->pairs[2 * i + 1])) json.status = TT_ERROR_FORMAT;
+  return json.status;
+}
+
 // A quoted word without escapes.
 static void tt__npy_word(tt__json *json, char word[16]) {
   char quote = tt__json_next(json);
@@ -7546,6 +7605,7 @@ static tt_status tt__parse_npy(tt_file *file, const char *text, ptrdiff_t size) 
 static int tt__offset_before(const void *context, int a, int b) {
   const tt__entry *x = ((const tt_file *)context)->entries + a,
                   *y = ((const tt_file *)context)->entries + b;
+  if (x->file != y->file) return x->file->number < y->file->number;
   if (x->begin != y->begin) return x->begin < y->begin;
   if (x->size != y->size)
     return x->size < y->size; // an empty tensor may share the next one's offset
@@ -7573,6 +7633,17 @@ static const char *tt__file_value(const tt_file *file, const char *key) {
   return NULL;
 }
 
+// Sorts the tensors by offset and by name. No name comes twice.
+static tt_status tt__file_sort(tt_file *file) {
+  int *index = file->by_name;
+  for (int i = 0; i < file->num_entries; i++) index[i] = file->by_offset[i] = i;
+  tt__sort_indices(file->by_offset, file->num_entries, tt__offset_before, file);
+  tt__sort_indices(index, file->num_entries, tt__name_before, file);
+  for (int i = 1; i < file->num_entries; i++)
+    if (!tt__name_before(file, index[i - 1], index[i])) return TT_ERROR_FORMAT;
+  return TT_OK;
+}
+
 // Rules that concern all tensors together: every byte belongs to exactly one, no name or key comes
 // twice.
 static tt_status tt__file_index(tt_file *file) {
@@ -7581,18 +7652,14 @@ static tt_status tt__file_index(tt_file *file) {
   tt__sort_indices(index, file->num_pairs, tt__pair_before, file);
   for (int i = 1; i < file->num_pairs; i++)
     if (!tt__pair_before(file, index[i - 1], index[i])) return TT_ERROR_FORMAT;
-  for (int i = 0; i < file->num_entries; i++) file->by_offset[i] = i;
-  tt__sort_indices(file->by_offset, file->num_entries, tt__offset_before, file);
+  if (file->kind == TT__INDEX) return TT_OK;
+  if (tt__file_sort(file)) return TT_ERROR_FORMAT;
   ptrdiff_t end = 0;
   for (int i = 0; i < file->num_entries; i++) {
     if (tt__entry_at(file, i)->begin != end) return TT_ERROR_FORMAT;
     end += tt__entry_at(file, i)->size;
-    index[i] = i;
   }
   if (end != file->length - file->data) return TT_ERROR_FORMAT;
-  tt__sort_indices(index, file->num_entries, tt__name_before, file);
-  for (int i = 1; i < file->num_entries; i++)
-    if (!tt__name_before(file, index[i - 1], index[i])) return TT_ERROR_FORMAT;
   const char *version = tt__file_value(file, "tt.version");
   return !version || (version[0] == '1' && (!version[1] || version[1] == '.'))
              ? TT_OK
@@ -7632,31 +7699,38 @@ static tt_file *tt__file_block(const tt_file *counted) {
   return file;
 }
 
-// Where the header's text begins; file->data is set. `npy` tells which of the two formats it is.
-static tt_status tt__file_header(tt_file *file, ptrdiff_t *begin, int *npy) {
+// Where the header's text begins; file->data and file->kind are set. An index is told from a header
+// by its eighth byte, which says 2^56 or more there.
+static tt_status tt__file_header(tt_file *file, ptrdiff_t *begin) {
   unsigned char start[12] = {0};
   if (file->length < 10) return TT_ERROR_FORMAT; // "{}" behind eight bytes is the smallest file
   tt_status status = tt__file_fetch(file, 0, start, tt__min(file->length, 12));
   if (status) return status;
-  *npy = !memcmp(start, "\x93NUMPY", 6);
-  int wide = *npy && start[6] > 1, count = *npy ? wide ? 4 : 2 : 8;
+  int npy = !memcmp(start, "\x93NUMPY", 6), wide = npy && start[6] > 1,
+      count = npy ? wide ? 4 : 2 : 8;
   uint64_t size = 0;
-  *begin = *npy ? 8 + count : 8;
+  file->kind = npy ? TT__NPY : start[0] == '{' && start[7] ? TT__INDEX : TT__SAFETENSORS;
+  *begin = npy ? 8 + count : 8;
   for (int i = count; i > 0; i--) size = size << 8 | start[*begin - count + i - 1];
+  if (file->kind == TT__INDEX) {
+    *begin = 0;
+    size = (uint64_t)file->length;
+  }
   if (*begin > file->length || size > (uint64_t)(file->length - *begin)) return TT_ERROR_FORMAT;
   file->data = *begin + (ptrdiff_t)size;
-  if (*npy && (start[6] < 1 || start[6] > 3 || start[7])) return TT_ERROR_UNSUPPORTED;
-  return size > (uint64_t)(*npy ? TT__NPY_CAP : TT__HEADER_CAP) ? TT_ERROR_UNSUPPORTED : TT_OK;
+  if (npy && (start[6] < 1 || start[6] > 3 || start[7])) return TT_ERROR_UNSUPPORTED;
+  return size > (uint64_t)(npy ? TT__NPY_CAP : TT__HEADER_CAP) ? TT_ERROR_UNSUPPORTED : TT_OK;
 }
 
-// Reads the header of a source described by *source (allocator, bytes or stream, length) into a new
-// object.
+// Reads the header of a source described by *source (allocator, bytes or stream, length, name of a
+// shard) into a new object.
 static tt_status tt__file_load(tt_file *source, tt_file **out) {
+  static tt_status (*const parse[3])(tt_file *, const char *, ptrdiff_t) = {
+      tt__parse_safetensors, tt__parse_npy, tt__parse_index};
   ptrdiff_t begin = 0;
-  int npy = 0;
   tt_file *file = NULL;
   tt__pool pool = tt__pool_open(&source->allocator);
-  tt_status status = tt__file_header(source, &begin, &npy);
+  tt_status status = tt__file_header(source, &begin);
   const char *text = source->bytes ? (const char *)source->bytes + begin : NULL;
   if (!status && !source->bytes) {
     char *copy = (char *)tt__take(&pool, source->data - begin, 1);
@@ -7666,8 +7740,12 @@ static tt_status tt__file_load(tt_file *source, tt_file **out) {
   for (int pass = 0; pass < 2 && !status; pass++) {
     if (pass && (file = tt__file_block(source)) == NULL) status = TT_ERROR_MEMORY;
     tt_file *target = pass ? file : source;
-    if (!status)
-      status = (npy ? tt__parse_npy : tt__parse_safetensors)(target, text, source->data - begin);
+    if (!status) status = parse[source->kind](target, text, source->data - begin);
+    if (!status && source->shard) {
+      ptrdiff_t length = (ptrdiff_t)strlen(source->shard);
+      char *name = tt__file_room(target, length);
+      if (name) target->shard = (const char *)memcpy(name, source->shard, (size_t)length + 1);
+    }
   }
   if (!status) status = tt__file_index(file);
   if (!status) *out = file;
@@ -7677,18 +7755,88 @@ static tt_status tt__file_load(tt_file *source, tt_file **out) {
 }
 
 #ifndef TT_NO_STDIO
-TTDEF tt_status tt_file_open(const char *path, const tt_options *options, tt_file **out) {
+static tt_status tt__file_stream(const char *path, const tt_allocator *allocator, const char *shard,
+                                 tt_file **out) {
   tt_file source;
-  if (out) *out = NULL;
-  if (!path || !out || !tt__options_valid(options)) return TT_ERROR_INVALID;
   memset(&source, 0, sizeof source);
-  source.allocator = tt__options(options).allocator;
+  source.allocator = *allocator;
+  source.shard = shard;
   source.stream = fopen(path, "rb");
   if (!source.stream) return TT_ERROR_IO;
   tt_status status = TT__SEEK(source.stream, 0, SEEK_END) ? TT_ERROR_IO : TT_OK;
   if (!status && (source.length = TT__TELL(source.stream)) < 0) status = TT_ERROR_IO;
   if (!status) status = tt__file_load(&source, out);
   if (status) fclose(source.stream);
+  return status;
+}
+
+// Opens the next shard of a file; *last is the one before it.
+static tt_status tt__shard_open(tt_file *file, const char *path, const char *name, tt_file **last) {
+  tt_file *shard;
+  if (file->num_shards >= TT__SHARD_CAP) return TT_ERROR_UNSUPPORTED;
+  tt_status status = tt__file_stream(path, &file->allocator, name, &shard);
+  if (status) return status;
+  if (*last) (*last)->next = shard;
+  else file->shards = shard;
+  shard->number = file->num_shards++;
+  *last = shard;
+  return shard->kind == TT__SAFETENSORS ? TT_OK : TT_ERROR_FORMAT;
+}
+
+static int tt__shard_before(const void *context, int a, int b) {
+  const char *const *pairs = ((const tt_file *)context)->pairs;
+  return strcmp(pairs[2 * a + 1], pairs[2 * b + 1]) < 0;
+}
+
+// Makes one file of the tensors that an index maps to shards beside it.
+static tt_status tt__file_join(const char *path, const tt_file *index, tt_file **out) {
+  tt_file counted, *file = NULL, *shard = NULL;
+  ptrdiff_t folder = (ptrdiff_t)strlen(path);
+  int place;
+  memset(&counted, 0, sizeof counted);
+  counted.allocator = index->allocator;
+  counted.num_entries = index->num_pairs;
+  tt__pool pool = tt__pool_open(&index->allocator);
+  while (folder > 0 && !strchr(TT__SEPARATORS, path[folder - 1])) folder--;
+  char *full = (char *)tt__take(&pool, folder + TT__NAME_CAP + 1, 1);
+  int *order = (int *)tt__take(&pool, index->num_pairs, (ptrdiff_t)sizeof(int));
+  tt_status status = pool.status;
+  if (!status && (file = tt__file_block(&counted)) == NULL) status = TT_ERROR_MEMORY;
+  for (int i = 0; i < index->num_pairs && !status; i++) order[i] = i;
+  if (!status) {
+    memcpy(full, path, (size_t)folder);
+    tt__sort_indices(order, index->num_pairs, tt__shard_before, index);
+  }
+  for (int i = 0; i < index->num_pairs && !status; i++) {
+    const char *const *pair = index->pairs + 2 * order[i];
+    if (!shard || strcmp(shard->shard, pair[1])) {
+      memcpy(full + folder, pair[1], strlen(pair[1]) + 1);
+      status = tt__shard_open(file, full, pair[1], &shard);
+    }
+    if (!status && tt_file_find(shard, pair[0], &place)) status = TT_ERROR_FORMAT;
+    if (!status) file->entries[file->num_entries++] = *tt__entry_at(shard, place);
+  }
+  if (!status) status = tt__file_sort(file);
+  if (!status && file->shards) {
+    file->pairs = file->shards->pairs;
+    file->num_pairs = file->shards->num_pairs;
+  }
+  if (!status) *out = file;
+  else tt_file_close(file);
+  tt__pool_close(&pool);
+  return status;
+}
+
+TTDEF tt_status tt_file_open(const char *path, const tt_options *options, tt_file **out) {
+  if (out) *out = NULL;
+  if (!path || !out || !tt__options_valid(options)) return TT_ERROR_INVALID;
+  tt_allocator allocator = tt__options(options).allocator;
+  tt_status status = tt__file_stream(path, &allocator, NULL, out);
+  if (status || (*out)->kind != TT__INDEX) return status;
+  tt_file *index = *out;
+  *out = NULL;
+  status = tt__file_join(path, index, out);
+  tt_file_close(index);
   return status;
 }
 #endif
@@ -7703,16 +7851,33 @@ TTDEF tt_status tt_file_open_memory(const void *bytes, size_t size, const tt_opt
   source.allocator = tt__options(options).allocator;
   source.bytes = (const unsigned char *)bytes;
   source.length = (ptrdiff_t)size;
-  return tt__file_load(&source, out);
+  tt_status status = tt__file_load(&source, out);
+  if (status || (*out)->kind != TT__INDEX) return status;
+  tt_file_close(*out);
+  *out = NULL;
+  return TT_ERROR_UNSUPPORTED;
 }
 
 TTDEF void tt_file_close(tt_file *file) {
-  if (!file) return;
+  while (file) {                                             // then its shards, one after the other
+    tt_file *next = file->shards ? file->shards : file->next;
+    tt_allocator allocator = file->allocator;
 #ifndef TT_NO_STDIO
-  if (file->stream) fclose(file->stream);
+    if (file->stream) fclose(file->stream);
 #endif
-  tt_allocator allocator = file->allocator;
-  tt__release(&allocator, file);
+    tt__release(&allocator, file);
+    file = next;
+  }
+}
+
+TTDEF int tt_file_shard_count(const tt_file *file) { return file ? file->num_shards : 0; }
+
+TTDEF tt_status tt_file_shard_name(const tt_file *file, int index, const char **name) {
+  if (!file || !name || index < 0 || index >= file->num_shards) return TT_ERROR_INVALID;
+  const tt_file *shard = file->shards;
+  for (int i = 0; i < index; i++) shard = shard->next;
+  *name = shard->shard;
+  return TT_OK;
 }
 
 TTDEF int tt_file_count(const tt_file *file) { return file ? file->num_entries : 0; }
@@ -7736,7 +7901,7 @@ TTDEF tt_status tt_file_tensor(const tt_file *file, int index, const char **name
   if (dtype) *dtype = tt__file_types[entry->type].name;
   if (order) *order = entry->order;
   if (dims) *dims = entry->dims;
-  if (data) *data = file->bytes ? file->bytes + file->data + entry->begin : NULL;
+  if (data) *data = entry->file->bytes ? file->bytes + file->data + entry->begin : NULL;
   if (size) *size = (size_t)entry->size;
   return TT_OK;
 }
@@ -7746,7 +7911,7 @@ TTDEF tt_status tt_file_read(const tt_file *file, int index, size_t offset, void
   if (!file || index < 0 || index >= file->num_entries || (!out && size)) return TT_ERROR_INVALID;
   const tt__entry *entry = tt__entry_at(file, index);
   if (offset > (size_t)entry->size || size > (size_t)entry->size - offset) return TT_ERROR_INVALID;
-  return tt__file_fetch(file, file->data + entry->begin + (ptrdiff_t)offset, out, (ptrdiff_t)size);
+  return tt__entry_fetch(entry, (ptrdiff_t)offset, out, (ptrdiff_t)size);
 }
 
 TTDEF tt_status tt_file_find(const tt_file *file, const char *name, int *index) {
@@ -7781,8 +7946,7 @@ static tt_status tt__file_numbers(const tt_file *file, int index, int wide, void
   int width = tt__file_types[entry->type].bits / 8, some = (int)sizeof chunk / width;
   for (ptrdiff_t i = 0; i < count; i += some) {
     ptrdiff_t now = tt__min(some, count - i);
-    tt_status status =
-        tt__file_fetch(file, file->data + entry->begin + i * width, chunk, now * width);
+    tt_status status = tt__entry_fetch(entry, i * width, chunk, now * width);
     if (status) return status;
     tt__little(chunk, now, width);
     for (ptrdiff_t t = 0; t < now; t++) {
@@ -7944,10 +8108,10 @@ static void tt__said_layer(tt__json *json, tt__layer *layer) {
   }
 }
 
-// Looks the layer up in "tt.layers".
+// Looks the layer up in "tt.layers" of the file, or shard, that holds its first core.
 static tt_status tt__layer_said(tt__layer *layer) {
   char name[TT__NAME_CAP + 1];
-  const char *text = tt__file_value(layer->file, "tt.layers");
+  const char *text = tt__file_value(tt__entry_at(layer->file, layer->core[0])->file, "tt.layers");
   ptrdiff_t count = 0;
   int order = layer->header.shape.order, found = 0;
   if (!text) return TT_OK;
@@ -8087,7 +8251,7 @@ static int tt__core_finite(const tt_matrix *w, int k) {
 static tt_status tt__layer_fetch(const tt_file *file, int index, const void *out, int width) {
   const tt__entry *entry = tt__entry_at(file, index);
   void *to = (void *)out; // a core's data are const for everyone but their maker
-  tt_status status = tt__file_fetch(file, file->data + entry->begin, to, entry->size);
+  tt_status status = tt__entry_fetch(entry, 0, to, entry->size);
   if (!status) tt__little(to, entry->size / width, width);
   return status;
 }
@@ -8488,7 +8652,7 @@ TTDEF tt_status tt_writer_copy(tt_writer *writer, const tt_file *file, int index
                                        entry->size, &item);
   for (ptrdiff_t at = 0; at < entry->size && !status; at += TT__CHUNK) {
     ptrdiff_t some = tt__min(TT__CHUNK, entry->size - at);
-    status = tt__file_fetch(file, file->data + entry->begin + at, chunk, some);
+    status = tt__entry_fetch(entry, at, chunk, some);
     if (!status) status = tt__item_write(writer, item, at, chunk, some);
   }
   return tt__writer_keep(writer, &mark, status);
@@ -9618,6 +9782,7 @@ static tt_status tt__search_open(tt__pool *pool, tt__search *search) {
 }
 
 // One probe per layer and candidate: its loss is the drop it causes alone, 0 where the score rose.
+// Trusted losses stay as they are.
 // A candidate that alone ends below the floor is refused: it leaves the list, which is why the
 // probed points have their own numbers. Point 0 is the layer as it is and is never probed.
 static tt_status tt__probe(tt__pool *pool, tt__search *search) {
@@ -9625,11 +9790,16 @@ static tt_status tt__probe(tt__pool *pool, tt__search *search) {
   int at = 0;
   for (int l = 0; l < search->num_layers && !status; l++) {
     const tt_plan_layer *given = &search->layers[l];
+    search->first[l] = at;
+    if (search->io->trust_losses) {
+      search->probed[l] = *given;
+      for (int i = 0; i < given->count; i++) search->origin[at++] = i;
+      continue;
+    }
     tt_plan_point *points =
         (tt_plan_point *)tt__take(pool, given->count, (ptrdiff_t)sizeof(tt_plan_point));
     int count = 0;
     if (!points) return pool->status;
-    search->first[l] = at;
     for (int i = 0; i < given->count && !status; i++) {
       double score = search->io->baseline;
       search->trial[l] = i;
@@ -9653,7 +9823,8 @@ static tt_status tt__probe(tt__pool *pool, tt__search *search) {
 // Drop per saved byte of the target of a layer, which has fewer bytes than point 0.
 static double tt__target_price(const tt__search *search, int l) {
   const tt_plan_point *points = search->probed[l].points, *target = &points[search->target[l]];
-  return target->loss / (double)(points[0].bytes - target->bytes);
+  double drop = search->probed[l].weight * (target->loss - points[0].loss);
+  return drop / (double)(points[0].bytes - target->bytes);
 }
 
 // The targets of all layers, and the layers that change, most compressible first (insertion sort;

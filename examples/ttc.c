@@ -18,9 +18,11 @@
 #include "ttc/fit.h"
 #include "ttc/profile.h"
 #include "ttc/pack.h"
+#include "ttc/plan.h"
 #include "ttc/compress.h"
 #include "ttc/check.h"
 #include "ttc/export.h"
+#include "ttc/picture.h"
 #include "ttc/study.h"
 
 int main(int argc, char **argv) {

@@ -60,6 +60,9 @@ def seeds():
     put("seed_zero_size", safetensors({"a": tensor("F32", [2], 0, 8), "b": tensor("U8", [0], 0, 0)}, f32[:8]))
     put("seed_rank0", safetensors({"a": tensor("F32", [], 0, 4)}, f32[:4]))
     put("seed_escapes", safetensors('{"\\u0061\\/\\ud83d\\ude00":{"d\\u0074ype":"U8","shape":[1],"data_offsets":[0,1]}}', b"x"))
+    index = {"metadata": {"total_size": 9, "x": [1, {"y": None}]}, "weight_map": {"a.weight": "m-1.safetensors", "b": "m-2.safetensors"}}
+    put("index", json.dumps(index, indent=2).encode() + b"\n")
+    put("index_empty", b'{"weight_map":{}}')
     put("seed_npy1", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", f32[:24]))
     put("seed_npy2", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }", b"abc", 2))
     put("seed_npy3", npy("{'descr': '<f8', 'fortran_order': False, 'shape': (), }", b"\0" * 8, 3))
@@ -106,6 +109,11 @@ def attacks():
     put("layer_contradiction", safetensors(dict({"__metadata__": {"tt.layers": layers % (3, 1)}}, **cores), b"\0" * 64))
     put("layer_deep", safetensors(dict({"__metadata__": {"tt.layers": layers % (2, "[" * 500)}}, **cores), b"\0" * 64))
     put("layer_nan", safetensors(cores, b"\xff" * 64))
+    for name, shard in [("folder", "a/b"), ("above", ".."), ("nul", "a\0"), ("no_name", ""), ("backslash", "a\\b")]:
+        put("index_" + name, json.dumps({"weight_map": {"a": shard}}).encode())
+    put("index_duplicate", b'{"weight_map":{"a":"m","b":"m","a":"m"}}')
+    put("index_two_maps", b'{"weight_map":{"a":"m"},"weight_map":{"a":"m"}}')
+    put("index_open_end", b'{"weight_map":{"a":"m')
     put("npy_object", npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", b"\0" * 8))
     put("npy_fortran", npy("{'descr': '<f4', 'fortran_order': True, 'shape': (1, 2), }", b"\0" * 8))
     put("npy_product", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }", b""))

@@ -42,6 +42,20 @@ static int file_exists(const char *path) {
 }
 #endif
 
+// Every allocation of `run` fails once; run says whether it came through.
+static void file_failures(int (*run)(const tt_options *options)) {
+  for (long n = 1; n < 1000; n++) {
+    test_heap heap;
+    tt_options options = test_options();
+    options.allocator = test_allocator(&heap);
+    heap.fail_at = n;
+    int good = run(&options);
+    CHECK(heap.live_blocks == 0 && good == (heap.calls < n));
+    if (good) return;
+  }
+  CHECK(!"came through");
+}
+
 // Opens from memory and from a path: both must say the same. Returns the status; nothing stays
 // open.
 static tt_status file_status(const void *bytes, size_t size) {
@@ -1258,6 +1272,254 @@ static void file_test_atomic(void) {
 #endif
 }
 
+// ---- sharded checkpoints
+
+typedef struct file_map {
+  const char *what, *index;
+  tt_status by_path, in_memory;
+} file_map;
+
+#define FILE_A "test_file_shard_a.bin"
+#define FILE_B "test_file_shard_b.bin"
+#define FILE_MAP(pairs) "{'metadata':{'total_size':12},'weight_map':{" pairs "}}"
+
+// In memory a good index is UNSUPPORTED. Shard a holds x and both, b holds y, both and hidden.
+static const file_map file_maps[] = {
+    {"all", FILE_MAP("'x':'" FILE_A "','y':'" FILE_B "','both':'" FILE_A "'"), TT_OK,
+     TT_ERROR_UNSUPPORTED},
+    {"spaces and lines", "{ 'weight_map' :\n{'x' : '" FILE_A "' }\n,'other':[1,{'a':null}]}\n",
+     TT_OK, TT_ERROR_UNSUPPORTED},
+    {"no tensors", FILE_MAP(""), TT_OK, TT_ERROR_UNSUPPORTED},
+    {"a shard that is not there", FILE_MAP("'x':'test_file_shard_c.bin'"), TT_ERROR_IO,
+     TT_ERROR_UNSUPPORTED},
+    {"the index itself", FILE_MAP("'x':'" FILE_PATH "'"), TT_ERROR_FORMAT, TT_ERROR_UNSUPPORTED},
+    {"tensor in the other shard", FILE_MAP("'x':'" FILE_B "'"), TT_ERROR_FORMAT,
+     TT_ERROR_UNSUPPORTED},
+    {"tensor in no shard", FILE_MAP("'x':'" FILE_A "','w':'" FILE_B "'"), TT_ERROR_FORMAT,
+     TT_ERROR_UNSUPPORTED},
+    {"metadata as a tensor", FILE_MAP("'__metadata__':'" FILE_A "'"), TT_ERROR_FORMAT,
+     TT_ERROR_UNSUPPORTED},
+    {"a tensor twice", FILE_MAP("'x':'" FILE_A "','x':'" FILE_A "'"), TT_ERROR_FORMAT,
+     TT_ERROR_FORMAT},
+    {"two maps", "{'weight_map':{},'weight_map':{}}", TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"no map", "{'metadata':{}}", TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"map as a list", "{'weight_map':[]}", TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"map inside", "{'a':{'weight_map':{}}}", TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"a number for a shard", FILE_MAP("'x':1"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"open end", "{'weight_map':{}", TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"text behind", "{'weight_map':{}}x", TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"invalid UTF-8", "{'weight_map':{},'\xff':1}", TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"empty name", FILE_MAP("'x':''"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"folder", FILE_MAP("'x':'./" FILE_A "'"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"absolute", FILE_MAP("'x':'/etc/passwd'"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"escaped slash", FILE_MAP("'x':'a\\u002f" FILE_A "'"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"this folder", FILE_MAP("'x':'.'"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"folder above", FILE_MAP("'x':'..'"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"backslash", FILE_MAP("'x':'..\\\\" FILE_A "'"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"drive", FILE_MAP("'x':'C:" FILE_A "'"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"NUL in a shard", FILE_MAP("'x':'" FILE_A "\\u0000'"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"NUL in a tensor", FILE_MAP("'x\\u0000':'" FILE_A "'"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+    {"escape sequence", FILE_MAP("'x':'" FILE_A "\\u001b'"), TT_ERROR_FORMAT, TT_ERROR_FORMAT},
+};
+
+// An index as text with ' instead of ", opened in both ways; no object where the status is bad.
+static void file_check_map(const char *text, size_t size, tt_status by_path, tt_status in_memory) {
+  file_bytes bytes = file_exact(text, size);
+  tt_file *file;
+  for (size_t i = 0; i < size; i++)
+    if (text[i] == '\'') bytes.bytes[i] = '"';
+  CHECK_STATUS(tt_file_open_memory(bytes.bytes, size, NULL, &file), in_memory);
+  CHECK(file == NULL);
+#ifndef TT_NO_STDIO
+  file_store(FILE_PATH, bytes.bytes, size);
+  CHECK_STATUS(tt_file_open(FILE_PATH, NULL, &file), by_path);
+  CHECK((by_path == TT_OK) == (file != NULL));
+  tt_file_close(file);
+  remove(FILE_PATH);
+#endif
+  (void)by_path;
+  free(bytes.bytes);
+}
+
+static void file_store_shards(void) {
+#ifndef TT_NO_STDIO
+  file_bytes a = file_build(
+                 "{'x':" FILE_T("U8", "2", "0,2") ",'both':" FILE_T("U8", "3", "2,5") "}", 5, 1),
+             b = file_build("{'y':" FILE_T("U8", "4", "3,7") ",'both':" FILE_T(
+                                "U8", "3", "0,3") ",'hidden':" FILE_T("F32", "1", "7,11") "}",
+                            11, 2);
+  file_store(FILE_A, a.bytes, a.size);
+  file_store(FILE_B, b.bytes, b.size);
+  free(a.bytes);
+  free(b.bytes);
+#endif
+}
+
+static void file_test_maps(void) {
+  file_store_shards();
+  for (size_t i = 0; i < sizeof file_maps / sizeof *file_maps; i++) {
+    long failed = test_failed;
+    const file_map *map = file_maps + i;
+    file_check_map(map->index, strlen(map->index), map->by_path, map->in_memory);
+    if (failed != test_failed) printf("  index: %s\n", map->what);
+  }
+  static const char nul[] = "{'weight_map':{'x':'" FILE_A "\0'}}";
+  file_check_map(nul, sizeof nul - 1, TT_ERROR_FORMAT, TT_ERROR_FORMAT);
+  char text[3000], name[1100];
+  for (int length = 1024; length < 1026; length++) { // too long for a tensor, for a shard
+    memset(name, 'n', 1100);
+    name[length] = 0;
+    sprintf(text, "{'weight_map':{'%s':'" FILE_A "'}}", name);
+    tt_status status = length > 1024 ? TT_ERROR_UNSUPPORTED : TT_ERROR_FORMAT;
+    file_check_map(text, strlen(text), status, TT_ERROR_UNSUPPORTED);
+    sprintf(text, "{'weight_map':{'x':'%s'}}", name);
+    status = length > 1024 ? TT_ERROR_FORMAT : TT_ERROR_IO;
+    file_check_map(text, strlen(text), status, length > 1024 ? status : TT_ERROR_UNSUPPORTED);
+  }
+  tt_file *file;
+  char *large = (char *)test_new(TT__HEADER_CAP + 1, 1); // more text than a header may have
+  memcpy(large, "{\"weight_map\":{}}", 17);
+  CHECK_STATUS(tt_file_open_memory(large, TT__HEADER_CAP + 1, NULL, &file), TT_ERROR_UNSUPPORTED);
+  free(large);
+#ifndef TT_NO_STDIO
+  static const char map[] = FILE_MAP("'x':'" FILE_A "','y':'" FILE_B "'");
+  file_bytes b = file_build("{'y':" FILE_T("U8", "4", "0,4") "}", 4, 2);
+  file_store(FILE_B, b.bytes, b.size - 1); // a shard cut short
+  file_check_map(map, sizeof map - 1, TT_ERROR_FORMAT, TT_ERROR_UNSUPPORTED);
+  file_store(FILE_B,
+             "\x93NUMPY\1\0\x36\0{'descr': '|u1', 'fortran_order': False, 'shape': (1,)}\n\1", 65);
+  file_check_map(map, sizeof map - 1, TT_ERROR_FORMAT, TT_ERROR_UNSUPPORTED);
+  file_store(FILE_B, "{\"weight_map\":{}}", 17); // an index is no shard
+  file_check_map(map, sizeof map - 1, TT_ERROR_FORMAT, TT_ERROR_UNSUPPORTED);
+  free(b.bytes);
+  tt_file owner, *last = NULL;
+  memset(&owner, 0, sizeof owner);
+  owner.num_shards = TT__SHARD_CAP - 1;
+  CHECK_STATUS(tt__shard_open(&owner, FILE_A, FILE_A, &last), TT_OK);
+  CHECK_STATUS(tt__shard_open(&owner, FILE_A, FILE_A, &last), TT_ERROR_UNSUPPORTED);
+  tt_file_close(last);
+  remove(FILE_A);
+  remove(FILE_B);
+#endif
+}
+
+#ifndef TT_NO_STDIO
+// A checkpoint whose layer fc lies in two shards and whose train, with a hint in its shard's
+// metadata, in the second.
+static file_bytes file_store_model(tt_matrix *train) {
+  static const ptrdiff_t dims[2] = {3, 4}, wide[1] = {5000};
+  static const char *const places[2] = {FILE_B, FILE_A};
+  float *x = test_normal_floats(5000);
+  file_bytes whole = {NULL, 0};
+  *train = file_train(2, TT_I4, 5, 1, 1, 0, NULL);
+  for (int i = 0; i < 3; i++) { // shard b, shard a, all in one
+    tt_writer *writer;
+    CHECK_STATUS(tt_writer_create(NULL, &writer), TT_OK);
+    if (i != 1) {
+      CHECK_STATUS(tt_writer_add_matrix(writer, "train", train, NULL), TT_OK);
+      CHECK_STATUS(tt_writer_add(writer, "fc.bias", "F32", 1, dims, x, 12), TT_OK);
+      CHECK_STATUS(tt_writer_metadata(writer, "of", "b"), TT_OK);
+    }
+    if (i != 0) {
+      CHECK_STATUS(tt_writer_add(writer, "fc.weight", "F32", 2, dims, x + 3, 48), TT_OK);
+      CHECK_STATUS(tt_writer_add(writer, "wide", "F32", 1, wide, x, 20000), TT_OK);
+      CHECK_STATUS(tt_writer_metadata(writer, "of", "a"), TT_OK);
+    }
+    if (i == 0) CHECK_STATUS(tt_writer_add(writer, "wide", "F32", 1, wide, x, 20000), TT_OK);
+    if (i < 2)
+      CHECK_STATUS(tt_writer_save(writer, places[i]), TT_OK);
+    else
+      whole = file_saved(writer);
+    tt_writer_free(writer);
+  }
+  static const char map[] = "{\"weight_map\":{\"wide\":\"" FILE_A "\",\"train.cores.0\":\"" FILE_B
+                            "\",\"train.cores.1\":\"" FILE_B "\",\"train.scale.1\":\"" FILE_B
+                            "\",\"train.scales.0\":\"" FILE_B "\",\"train.scales.1\":\"" FILE_B
+                            "\",\"fc.bias\":\"" FILE_B "\",\"fc.weight\":\"" FILE_A "\"}}\n";
+  file_store(FILE_PATH, map, sizeof map - 1);
+  free(x);
+  return whole;
+}
+
+// Every call gives what it gives for one file with the same tensors.
+static void file_test_shards(void) {
+  tt_matrix train, a, b;
+  file_bytes whole = file_store_model(&train);
+  tt_file *file, *single;
+  const char *name, *dtype, *other, *value;
+  const ptrdiff_t *dims, *dims2;
+  const void *data = &file;
+  int order, order2, index, shard = 0;
+  size_t size, size2;
+  CHECK_STATUS(tt_file_open_memory(whole.bytes, whole.size, NULL, &single), TT_OK);
+  CHECK_STATUS(tt_file_open("./" FILE_PATH, NULL, &file), TT_OK);
+  CHECK(tt_file_count(file) == 8 && tt_file_count(single) == 8);
+  CHECK(tt_file_shard_count(file) == 2 && tt_file_shard_count(single) == 0);
+  CHECK(tt_file_shard_count(NULL) == 0);
+  CHECK(tt_file_shard_name(file, 0, &name) == TT_OK && !strcmp(name, FILE_A));
+  CHECK(tt_file_shard_name(file, 1, &name) == TT_OK && !strcmp(name, FILE_B));
+  CHECK_STATUS(tt_file_shard_name(file, 2, &name), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_shard_name(file, -1, &name), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_shard_name(file, 0, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_file_shard_name(NULL, 0, &name), TT_ERROR_INVALID);
+  tt_writer *writer;
+  CHECK_STATUS(tt_writer_create(NULL, &writer), TT_OK);
+  for (int i = 0; i < tt_file_count(file); i++) {
+    CHECK_STATUS(tt_file_tensor(file, i, &name, &dtype, &order, &dims, &data, &size), TT_OK);
+    CHECK(data == NULL);
+    int in_b = strcmp(name, "wide") != 0 && strcmp(name, "fc.weight") != 0;
+    CHECK(in_b >= shard); // first all of a, then all of b
+    shard = in_b;
+    CHECK(tt_file_find(file, name, &index) == TT_OK && index == i);
+    CHECK_STATUS(tt_file_find(single, name, &index), TT_OK);
+    CHECK_STATUS(tt_file_tensor(single, index, NULL, &other, &order2, &dims2, NULL, &size2), TT_OK);
+    CHECK(!strcmp(dtype, other) && order == order2 && size == size2);
+    for (int k = 0; k < order; k++) CHECK(dims[k] == dims2[k]);
+    unsigned char *x = (unsigned char *)test_new((ptrdiff_t)size, 2), *y = x + size;
+    CHECK_STATUS(tt_file_read(file, i, 1, x + 1, size - 1), TT_OK);
+    CHECK_STATUS(tt_file_read(file, i, 0, x, 1), TT_OK);
+    CHECK_STATUS(tt_file_read(single, index, 0, y, size), TT_OK);
+    CHECK(!memcmp(x, y, size));
+    free(x);
+    CHECK_STATUS(tt_writer_copy(writer, file, i), TT_OK);
+  }
+  file_bytes copied = file_saved(writer); // the same data behind another header
+  CHECK(!memcmp(copied.bytes + copied.size - 20100, whole.bytes + whole.size - 20100, 20100));
+  free(copied.bytes);
+  tt_writer_free(writer);
+  CHECK_STATUS(tt_file_matrix(file, "train", NULL, &a), TT_OK);
+  CHECK(file_same(&a, &train));
+  tt_free(&a);
+  CHECK_STATUS(tt_file_matrix(file, "fc", NULL, &a), TT_OK);
+  CHECK_STATUS(tt_file_matrix(single, "fc", NULL, &b), TT_OK);
+  CHECK(a.bias && file_same(&a, &b));
+  tt_free(&a);
+  tt_free(&b);
+  float *x = test_floats(10000);
+  CHECK(tt_file_find(file, "wide", &index) == TT_OK &&
+        tt_file_read_f32(file, index, x, 5000) == TT_OK);
+  CHECK(tt_file_find(single, "wide", &index) == TT_OK &&
+        tt_file_read_f32(single, index, x + 5000, 5000) == TT_OK);
+  CHECK(!memcmp(x, x + 5000, 20000));
+  free(x);
+  CHECK(tt_file_metadata_count(file) == 3); // those of shard a
+  CHECK_STATUS(tt_file_metadata(file, 2, &name, &value), TT_OK);
+  CHECK(!strcmp(name, "of") && !strcmp(value, "a"));
+  tt_file_close(file);
+  tt_file_close(single);
+  tt_free(&train);
+  free(whole.bytes);
+}
+
+static int file_run_shards(const tt_options *options) {
+  tt_file *file;
+  tt_status status = tt_file_open(FILE_PATH, options, &file);
+  CHECK(status ? status == TT_ERROR_MEMORY && !file : tt_file_count(file) == 8);
+  tt_file_close(file);
+  return !status;
+}
+#endif
+
 // ---- data that wait in a temporary file
 
 #ifndef TT_NO_STDIO
@@ -1441,20 +1703,6 @@ static void file_test_damage(void) {
   free(bytes.bytes);
 }
 
-// Every allocation of `run` fails once; run says whether it came through.
-static void file_failures(int (*run)(const tt_options *options)) {
-  for (long n = 1; n < 1000; n++) {
-    test_heap heap;
-    tt_options options = test_options();
-    options.allocator = test_allocator(&heap);
-    heap.fail_at = n;
-    int good = run(&options);
-    CHECK(heap.live_blocks == 0 && good == (heap.calls < n));
-    if (good) return;
-  }
-  CHECK(!"came through");
-}
-
 static file_bytes file_shared;                                 // what the runs below read
 
 static int file_run_open(const tt_options *options) {
@@ -1572,7 +1820,13 @@ static void test_file(void) {
   file_test_copy();
   file_test_report();
   file_test_atomic();
+  file_test_maps();
 #ifndef TT_NO_STDIO
+  file_test_shards();
+  file_failures(file_run_shards);
+  remove(FILE_PATH);
+  remove(FILE_A);
+  remove(FILE_B);
   file_test_spill();
   file_test_spill_fails();
 #endif

@@ -860,6 +860,50 @@ static void plan_test_select_floor(void) {
   CHECK(selection.stopped && selection.score >= 0.9);
 }
 
+// Given losses steer without probes: true ones lead to the same end as probes, wrong ones do not,
+// and the score stops both.
+static void plan_test_select_trust(void) {
+  tt_plan_layer layers[8];
+  tt_plan_point points[8][4];
+  plan_model model = plan_new_model(layers);
+  int choice[8], probed[8];
+  double floor_score = 0.6;
+  for (int l = 0; l < 8; l++) {
+    layers[l].weight = 0.01 * (l + 1); // weight x loss = 2 x drop + offset
+    for (int i = 0; i < 4; i++) {
+      points[l][i].bytes = plan_sizes[i].bytes;
+      points[l][i].loss = 0.2 * i * i + (l % 3); // point 0 is not the zero of losses
+    }
+    layers[l].points = points[l];
+  }
+  for (int budget = 0; budget <= 800; budget += 40)
+    for (int batch = 0; batch <= 3; batch++) {
+      tt_selection selection = plan_selection(&model);
+      selection.budget = (uint64_t)budget;
+      selection.batch = batch;
+      tt_status status = tt_plan_select(layers, 8, &selection, NULL, probed);
+      int evals = selection.num_evals, stopped = selection.stopped;
+      double score = selection.score;
+      selection.trust_losses = 1;
+      CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), status);
+      CHECK(selection.num_evals == (status ? 1 : evals - 24));
+      CHECK(selection.stopped == stopped && selection.score == score);
+      CHECK(!memcmp(choice, probed, sizeof choice));
+    }
+  tt_selection selection = plan_selection(&model);
+  selection.trust_losses = 1;
+  selection.batch = 1;
+  selection.floor = &floor_score;
+  model.drop[3][3] = 0.5; // below the floor, but nobody asks
+  CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
+  CHECK(selection.num_refused == 0 && selection.stopped && selection.layer == 3);
+  CHECK(choice[2] == 3 && choice[3] == 0 && selection.num_evals == 5);
+  for (int l = 0; l < 8; l++) layers[l].weight = 8 - l; // the reverse of the truth
+  CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
+  CHECK(selection.stopped && choice[7] == 3 && choice[0] == 0);
+  CHECK(selection.score >= 0.7);
+}
+
 // Bytes beyond 64 bits: of the smallest points, and of the final state.
 static void plan_test_select_overflow(void) {
   tt_plan_point points[2] = {{UINT64_MAX, 0}, {UINT64_MAX / 2 + 2, 0}};
@@ -1321,6 +1365,7 @@ static void test_plan(void) {
   plan_test_select();
   plan_test_select_stops();
   plan_test_select_floor();
+  plan_test_select_trust();
   plan_test_select_overflow();
   plan_test_select_failures();
   plan_test_select_errors();

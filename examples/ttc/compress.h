@@ -2,7 +2,7 @@
 #ifndef TTC_COMPRESS_H
 #define TTC_COMPRESS_H
 
-#include "pack.h"
+#include "plan.h"
 
 // Options that contradict each other, or that need one which is not there.
 static void check_options(const struct options *o) {
@@ -11,6 +11,19 @@ static void check_options(const struct options *o) {
     fail(EXIT_USAGE, "--join takes the parts as they are: no --shard, --layer or target");
   if (!o->join && !o->num_rules && !has_target)
     fail(EXIT_USAGE, "nothing to do: give --layer, --target-ratio or --target-error");
+  if (o->max_drop >= 0 && !o->eval) fail(EXIT_USAGE, "--max-drop needs --eval");
+  if (o->eval && !o->output)
+    fail(EXIT_USAGE, "--eval needs -o, beside which candidates are written");
+  if (o->eval && o->max_drop < 0 && !(o->target_ratio > 0))
+    fail(EXIT_USAGE, "--eval needs --target-ratio or --max-drop");
+  if (o->probe && (!o->eval || o->max_drop >= 0))
+    fail(EXIT_USAGE, "--probe needs --eval and --target-ratio, without --max-drop");
+  if (o->num_shards && (o->eval || (o->target_ratio > 0 && !o->profile)))
+    fail(EXIT_USAGE, "--shard with --target-ratio needs --profile, and takes no --eval: no process "
+                     "sees all layers");
+  if ((o->profile || o->candidates) && !has_target)
+    fail(EXIT_USAGE, "--profile and --candidates need a target");
+  if (o->profile && o->candidates) fail(EXIT_USAGE, "--profile brings its own candidates");
   if (o->join && !o->output) fail(EXIT_USAGE, "--join needs -o, by which parts are found");
 }
 
@@ -43,22 +56,26 @@ static void close_job(struct job *job) {
   free(job->output);
 }
 
-// Rules first; what they leave is kept.
-static struct choice *choose_by_rules(const struct job *job) {
-  const struct model *model = &job->model;
-  struct choice *choices = (struct choice *)get_memory((size_t)model->num_layers, sizeof *choices);
-  for (int i = 0; i < model->num_layers; i++) {
-    const struct spec *spec = find_rule(&job->rules, model->layers[i].name);
-    if (spec) choices[i].spec = *spec;
-  }
-  return choices;
-}
-
+// The choice of rules and plan. A target is a size of the whole file, 0 = none.
 static void compress(const struct options *options) {
   check_options(options);
   struct job job = open_job(options);
-  struct choice *choices = choose_by_rules(&job);
+  uint64_t target = options->target_ratio > 0
+                        ? (uint64_t)((double)job.model.file_size / options->target_ratio)
+                        : 0;
+  int is_planned = target || options->target_error > 0 || options->max_drop >= 0;
+  struct choice *choices = NULL;
+  if (is_planned) {
+    struct plan plan = plan_open(&job);
+    choices = plan_choices(&plan, target);
+    plan_free(&plan);
+  } else if (!options->join) {
+    choices = choose_by_rules(&job);
+  }
   struct pack pack = options->join ? pack_join(&job) : pack_choices(&job, choices);
+  if (target && !options->num_shards && pack.size > target)
+    fail(EXIT_TARGET, "target not met: the file has %llu bytes, the target is %llu",
+         (unsigned long long)pack.size, (unsigned long long)target);
   save_writer(pack.writer, job.output, options->dry_run);
   print_results(&job, &pack);
   pack_free(&pack, job.model.num_layers);

@@ -18,6 +18,7 @@ struct layer_data {
   tt_inputs *inputs;             // NULL = only the weights are known
   tt_inputs *uncentred;          // instead of inputs where the bias must not change
   int fits_bias;                 // the stored matrix brings its own bias
+  uint64_t bias_size;            // bytes of the bias that stays beside it, 0 = none
 };
 
 // Inputs of mean zero whose covariance is the second moment of the given ones. Through a file in
@@ -63,6 +64,8 @@ static struct layer_data read_layer(const struct model *model, const struct mode
   data.row_weights = read_row_weights(calibration, layer);
   data.inputs = read_inputs(calibration, layer);
   data.fits_bias = data.inputs && (data.bias || add_bias);
+  if (layer->bias >= 0 && !data.fits_bias)
+    data.bias_size = get_tensor(model->file, layer->bias).size;
   if (data.inputs && !data.fits_bias) data.uncentred = uncentre(data.inputs);
   return data;
 }
@@ -86,19 +89,29 @@ static tt_options fit_options(const struct layer_data *data) {
 
 // ------------------------------------------------------------------------------------------- errors
 
-// ||W - W^|| / ||W||, each row weighted by row_weights if that is not NULL.
+// ||W - W^|| / ||W||, each row weighted by row_weights if that is not NULL. Some rows at a time, so
+// that the dense matrix is not needed twice.
 static double weight_error(const tt_matrix *train, const float *w, const float *row_weights) {
-  size_t cols = (size_t)train->cols, count = (size_t)train->rows * cols;
-  float *approximation = (float *)get_memory(count, sizeof *approximation);
+  enum { ROWS = 64 };
+  size_t cols = (size_t)train->cols, work_size = tt_rows_work_size(train);
+  float *rows = (float *)get_memory(ROWS * cols, sizeof *rows);
+  void *work = get_memory(work_size, 1);
   double lost = 0, all = 0;
-  must(tt_expand(train, approximation), "expand");
-  for (size_t i = 0; i < count; i++) {
-    double weight = row_weights ? (double)row_weights[i / cols] : 1;
-    double gap = (double)w[i] - (double)approximation[i];
-    lost += weight * gap * gap;
-    all += weight * (double)w[i] * (double)w[i];
+  for (ptrdiff_t first = 0; first < train->rows; first += ROWS) {
+    int index[ROWS];
+    ptrdiff_t count = train->rows - first < ROWS ? train->rows - first : ROWS;
+    for (int i = 0; i < count; i++) index[i] = (int)first + i;
+    must(tt_rows(train, index, count, rows, work, work_size), "rows");
+    for (size_t i = 0; i < (size_t)count * cols; i++) {
+      size_t at = (size_t)first * cols + i;
+      double weight = row_weights ? (double)row_weights[at / cols] : 1, exact = (double)w[at];
+      double gap = exact - (double)rows[i];
+      lost += weight * gap * gap;
+      all += weight * exact * exact;
+    }
   }
-  free(approximation);
+  free(rows);
+  free(work);
   return all > 0 ? sqrt(lost / all) : 0;
 }
 
@@ -152,14 +165,24 @@ static tt_matrix fit_shape(const struct layer_data *data, const tt_shape *shape,
 }
 
 // The train with coded cores; takes the given one over. Integer codes are chosen for the inputs;
-// rounding to F16 loses too little to choose.
+// rounding to F16 loses too little to choose. A matrix whose codes do not depend on anything else is
+// coded by tt_compress, which reads it in place.
 static tt_matrix code_train(const struct layer_data *data, tt_matrix *train, tt_dtype dtype) {
+  const struct layer *layer = data->layer;
   tt_options options = fit_options(data);
   tt_matrix coded;
+  tt_status status;
   options.bias = NULL; // the train has it
+  options.dtype = dtype;
+  options.group = find_format(NULL, dtype)->group;
   if (dtype == TT_F16) options.inputs = NULL;
-  must(tt_quantize(train, dtype, find_format(NULL, dtype)->group, &options, &coded, NULL),
-       "layer %s", data->layer->name);
+  if (train->shape.order == 1 && !options.inputs && !options.row_weights) {
+    options.bias = train->bias;
+    status = tt_compress(data->w, layer->rows, layer->cols, &train->shape, &options, &coded, NULL);
+  } else {
+    status = tt_quantize(train, dtype, options.group, &options, &coded, NULL);
+  }
+  must(status, "layer %s", layer->name);
   tt_free(train);
   return coded;
 }
@@ -187,28 +210,39 @@ static double svd_error_at(const struct layer_data *data, ptrdiff_t params) {
 static void measure_fit(const struct layer_data *data, struct fit *fit) {
   const struct layer *layer = data->layer;
   if (!data->fits_bias) fit->train.bias = NULL;
-  fit->bytes = tt_stored_size(&fit->train);
+  fit->bytes = tt_stored_size(&fit->train) + data->bias_size;
   fit->relative_error = weight_error(&fit->train, data->w, NULL);
   fit->functional_error = output_error(&fit->train, data);
   fit->report.relative_error = fit->relative_error;
   fit->report.dense_params = layer->rows * layer->cols;
 }
 
-// Builds the matrix of a spec that names its shape; for_file = 0 leaves out what only a table needs.
-static struct fit fit_plain(const struct layer_data *data, const struct spec *spec, int for_file) {
+// Builds the matrix of a spec that names its shape. The error of an SVD is only measured if asked
+// for: it costs another fit.
+static struct fit fit_plain(const struct layer_data *data, const struct spec *spec, int with_svd) {
   struct fit fit;
   tt_shape shape;
-  double svd_error = NO_VALUE;
   memset(&fit, 0, sizeof fit);
   fit.decision = spec_text(spec);
   must(spec_shape(spec, data->layer->rows, data->layer->cols, &shape), "layer %s: %s",
        data->layer->name, fit.decision);
   fit.train = fit_shape(data, &shape, &fit.report);
-  if (for_file && shape.order > 1)
-    svd_error = svd_error_at(data, tt_shape_params(&fit.train.shape));
+  fit.svd_error = NO_VALUE;
+  if (with_svd && shape.order > 1)
+    fit.svd_error = svd_error_at(data, tt_shape_params(&fit.train.shape));
   if (spec->dtype != TT_F32) fit.train = code_train(data, &fit.train, spec->dtype);
   measure_fit(data, &fit);
-  fit.svd_error = svd_error;
+  return fit;
+}
+
+// The same from the float train of its shape, which is not changed.
+static struct fit fit_codes(const struct layer_data *data, const struct spec *spec,
+                            const struct fit *base) {
+  struct fit fit = *base;
+  fit.decision = spec_text(spec);
+  fit.train.block = NULL; // a view, which code_train may release
+  fit.train = code_train(data, &fit.train, spec->dtype);
+  measure_fit(data, &fit);
   return fit;
 }
 
@@ -271,7 +305,7 @@ static int best_factors(ptrdiff_t rows, ptrdiff_t cols, int order, tt_shape *out
 // The fewest bytes of SVD and trains of two and three cores within the error; a fit of order 0 if
 // none is smaller than `most` bytes.
 static struct fit fit_error_bound(const struct layer_data *data, const struct spec *wanted,
-                                  uint64_t most) {
+                                  uint64_t most, int with_svd) {
   struct fit best;
   struct spec spec = *wanted, best_spec = *wanted;
   memset(&best, 0, sizeof best);
@@ -290,7 +324,7 @@ static struct fit fit_error_bound(const struct layer_data *data, const struct sp
   }
   if (best.train.shape.order == 0) return best;
   free_fit(&best);
-  return fit_plain(data, &best_spec, 1);
+  return fit_plain(data, &best_spec, with_svd);
 }
 
 // ---------------------------------------------------------------------------------------- the one call
@@ -306,25 +340,19 @@ static struct fit keep_layer(const struct layer *layer, const char *decision) {
 }
 
 // What is stored for a layer under a spec. Never more bytes than the layer has now.
-static struct fit fit_layer(const struct model *model, const struct layer_data *data,
-                            const struct spec *spec) {
+static struct fit fit_layer(const struct layer_data *data, const struct spec *spec, int with_svd) {
   const struct layer *layer = data->layer;
-  uint64_t bias = layer->bias < 0 ? 0 : get_tensor(model->file, layer->bias).size;
-  uint64_t most = layer->size - (data->fits_bias ? 0 : bias);
   struct fit fit;
   if (spec->kind == SPEC_KEEP) return keep_layer(layer, "keep");
   if (spec->kind == SPEC_ERROR) {
-    fit = fit_error_bound(data, spec, most);
+    fit = fit_error_bound(data, spec, layer->size, with_svd);
     if (fit.train.shape.order == 0) return keep_layer(layer, "keep (nothing smaller)");
   } else {
-    fit = fit_plain(data, spec, 1);
+    fit = fit_plain(data, spec, with_svd);
   }
-  if (fit.bytes >= most) {
-    free_fit(&fit);
-    return keep_layer(layer, "keep (not smaller)");
-  }
-  if (!data->fits_bias) fit.bytes += bias;
-  return fit;
+  if (fit.bytes < layer->size) return fit;
+  free_fit(&fit);
+  return keep_layer(layer, "keep (not smaller)");
 }
 
 #endif

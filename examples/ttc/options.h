@@ -84,7 +84,7 @@ static const char help_text[] =
     "  -f                    overwrite\n"
     "  --dry-run             do everything but write\n"
     "  --json FILE           results as JSON, - for stdout instead of the table\n"
-    "  --svg FILE            pictures of profile\n"
+    "  --svg PREFIX          profile: PREFIX-spectra.svg, -entropy.svg and -candidates.svg\n"
     "  -q                    no progress, no remarks       --no-progress   no progress\n"
     "  --shard I/N           compress: only part I (from 0) of N, to OUT.part-I-of-N\n"
     "  --join N              compress: the file from N such parts, as one process would write it\n"

@@ -277,6 +277,17 @@ static void pack_part_metadata(struct pack *pack, const struct job *job) {
 
 // -------------------------------------------------------------------------------------- the choices
 
+// Rules first; what they leave is kept.
+static struct choice *choose_by_rules(const struct job *job) {
+  const struct model *model = &job->model;
+  struct choice *choices = (struct choice *)get_memory((size_t)model->num_layers, sizeof *choices);
+  for (int i = 0; i < model->num_layers; i++) {
+    const struct spec *spec = find_rule(&job->rules, model->layers[i].name);
+    if (spec) choices[i].spec = *spec;
+  }
+  return choices;
+}
+
 // Builds the file of these choices, one a layer, in the writer.
 static struct pack pack_choices(const struct job *job, const struct choice *choices) {
   const struct model *model = &job->model;
@@ -301,7 +312,7 @@ static struct pack pack_choices(const struct job *job, const struct choice *choi
       memset(&data, 0, sizeof data);
       data.layer = layer;
       if (!keep) data = read_layer(model, job->calibration, layer, job->options->add_bias);
-      struct fit fit = fit_layer(model, &data, &choices[i].spec);
+      struct fit fit = fit_layer(&data, &choices[i].spec, 1);
       free_layer(&data);
       pack_fit(&pack, job, i, &fit);
       free_fit(&fit);

@@ -18,7 +18,7 @@
 
 enum {
   SPECTRUM_POINTS = 96, // at most, of one bond
-  SPECTRUM_SIDE = 1024  // no spectrum is kept of larger bonds, whose SVD takes minutes
+  SPECTRUM_SIDE = 1024  // bonds with more values keep none: their SVDs take a minute
 };
 
 struct candidate { // one way to store a layer
@@ -123,23 +123,26 @@ static int spec_of_shape(const tt_shape *shape, tt_dtype dtype, struct spec *spe
 
 // ----------------------------------------------------------------------------------------- measure
 
-// Singular values at bond k of w, a matrix as it is, divided by their norm, at the points of `out`;
-// the first caller finds no points and sets them, closer together at the large values.
-static void measure_spectrum(const float *w, const struct layer *layer, const tt_shape *factors,
-                             int k, struct profile_bond *out, double *values) {
+// The singular values to keep of `count`: the last, and the first closer together than the others.
+static void choose_points(int count, struct profile_bond *out) {
+  for (int i = 0; i < count - 1 && out->num_points < SPECTRUM_POINTS - 1; i += 1 + i / 12)
+    out->index[out->num_points++] = i;
+  out->index[out->num_points++] = count - 1;
+}
+
+// Singular values of w at the bond, divided by their norm, at its points.
+static void measure_spectrum(const float *w, const struct layer *layer,
+                             const struct profile_bond *bond, double *values) {
   tt_options options = patience();
   tt__pool pool = tt__pool_open(&options.allocator);
   tt__source source = tt__plain_source(w, 0, layer->rows, layer->cols);
   tt__factor spectrum;
-  must(tt__cut_spectrum(&pool, &source, factors, k, &options, &spectrum), "layer %s", layer->name);
+  must(tt__cut_spectrum(&pool, &source, &bond->factors, bond->bond, &options, &spectrum),
+       "layer %s", layer->name);
   double square = 0;
   for (ptrdiff_t i = 0; i < spectrum.count; i++) square += spectrum.values[i] * spectrum.values[i];
-  for (int i = 0; !out->num_points && i < (int)spectrum.count; i += 1 + i / 7) {
-    out->index[out->num_points++] = i;
-    if (out->num_points == SPECTRUM_POINTS) break;
-  }
-  for (int i = 0; i < out->num_points && square > 0; i++)
-    values[i] = spectrum.values[out->index[i]] / sqrt(square);
+  for (int i = 0; i < bond->num_points && square > 0; i++)
+    values[i] = spectrum.values[bond->index[i]] / sqrt(square);
   tt__pool_close(&pool);
 }
 
@@ -184,9 +187,11 @@ static void measure_bonds(const tt_profile *measured, const struct layer_data *d
       for (int r = 0; r <= bond->factors.order; r++) bond->factors.ranks[r] = 1;
       bond->bond = k;
       bond->figures = candidate->bonds[k];
-      if (bond_side(&bond->factors, k) > SPECTRUM_SIDE) continue;
-      measure_spectrum(data->w, data->layer, &bond->factors, k, bond, bond->spectrum);
-      measure_spectrum(gaussian, data->layer, &bond->factors, k, bond, bond->gaussian);
+      double side = bond_side(&bond->factors, k);
+      if (side > SPECTRUM_SIDE) continue;
+      choose_points((int)side, bond);
+      measure_spectrum(data->w, data->layer, bond, bond->spectrum);
+      measure_spectrum(gaussian, data->layer, bond, bond->gaussian);
     }
   }
   free(gaussian);
@@ -610,27 +615,25 @@ static const struct layer *profiled_layer(const struct model *model,
 // `model` must be hashed. With force, layers need no more than the same name and size.
 static void profile_check(const struct profile *profile, const char *path,
                           const struct model *model, int force) {
+  static const char advice[] = "(--force-profile uses it all the same)";
+  int same_data = !strcmp(profile->data_sha256, model->data_sha256);
   char sha256[65];
-  if (!strcmp(profile->data_sha256, model->data_sha256)) return;
   for (size_t i = 0; i < profile->num_layers; i++) {
     const struct profile_layer *known = &profile->layers[i];
     const struct layer *layer = profiled_layer(model, known);
     if (!layer)
-      fail(EXIT_INPUT, "%s: made from another checkpoint; %s has no layer %s of %ld x %ld", path,
-           model->path, known->name, (long)known->rows, (long)known->cols);
-    if (force) continue;
+      fail(EXIT_INPUT, "%s: %s has no dense layer %s of %ld x %ld", path, model->path, known->name,
+           (long)known->rows, (long)known->cols);
+    if (force || same_data) continue;
     hash_tensor(model->file, layer->tensor, sha256);
     if (strcmp(sha256, known->tensor_sha256) != 0)
-      fail(EXIT_INPUT,
-           "%s: made from another checkpoint; layer %s has other weights in %s (--force-profile "
-           "uses it all the same)",
-           path, known->name, model->path);
+      fail(EXIT_INPUT, "%s: made from another checkpoint; layer %s has other weights in %s %s",
+           path, known->name, model->path, advice);
   }
-  if (!force)
+  if (!force && !same_data)
     fail(EXIT_INPUT,
-         "%s: made from another checkpoint; its layers are those of %s, other tensors differ "
-         "(--force-profile uses it all the same)",
-         path, model->path);
+         "%s: made from another checkpoint; its layers are those of %s, others are not %s", path,
+         model->path, advice);
 }
 
 // A profile of this model, which must be hashed.
@@ -638,6 +641,24 @@ static struct profile profile_read(const char *path, const struct model *model, 
   struct profile profile = profile_load(path);
   profile_check(&profile, path, model, force);
   return profile;
+}
+
+// -------------------------------------------------------------------------------------------- best
+
+// Candidates that no mixture of two others beats, fewest bytes first: the lower convex hull of bytes
+// and squared error. The caller frees the list.
+static int *best_candidates(const struct profile_layer *layer, int *count) {
+  size_t room = layer->num_candidates;
+  tt_plan_point *points = (tt_plan_point *)get_memory(room, sizeof *points);
+  int *hull = (int *)get_memory(room, sizeof *hull);
+  for (size_t i = 0; i < room; i++) {
+    double error = candidate_error(&layer->candidates[i]);
+    points[i].bytes = layer->candidates[i].bytes;
+    points[i].loss = error * error;
+  }
+  must(tt_plan_hull(points, (int)room, hull, count), "layer %s", layer->name);
+  free(points);
+  return hull;
 }
 
 #endif

@@ -1,30 +1,18 @@
 // ttc profile: tables of what profile.h measures, JSON, parts of --shard and their --join.
-// Include after pack.h.
+// Include after picture.h and pack.h.
 #ifndef TTC_STUDY_H
 #define TTC_STUDY_H
 
 #include "pack.h"
+#include "picture.h"
 #include "profile.h"
 
-// --------------------------------------------------------------------------------------- the tables
+// -------------------------------------------------------------------------------------- the tables
 
-// Marks the candidates that no mixture of two others beats: the lower convex hull of bytes and
-// squared error.
-static int *mark_best(const struct profile_layer *layer) {
-  size_t count = layer->num_candidates;
-  tt_plan_point *points = (tt_plan_point *)get_memory(count, sizeof *points);
-  int *hull = (int *)get_memory(count, sizeof *hull), num_hull;
-  int *best = (int *)get_memory(count, sizeof *best);
-  for (size_t i = 0; i < count; i++) {
-    double error = candidate_error(&layer->candidates[i]);
-    points[i].bytes = layer->candidates[i].bytes;
-    points[i].loss = error * error;
-  }
-  must(tt_plan_hull(points, (int)count, hull, &num_hull), "layer %s", layer->name);
-  for (int i = 0; i < num_hull; i++) best[hull[i]] = 1;
-  free(points);
-  free(hull);
-  return best;
+static int is_best(const int *best, int num_best, int index) {
+  for (int i = 0; i < num_best; i++)
+    if (best[i] == index) return 1;
+  return 0;
 }
 
 static void print_candidates(const struct profile_layer *layer) {
@@ -32,7 +20,7 @@ static void print_candidates(const struct profile_layer *layer) {
                                        "rel err",   "func err", "MACs x", "best"};
   struct table table = table_begin("llrrrrrrl", titles);
   double dense = (double)layer->rows * (double)layer->cols;
-  int *best = mark_best(layer);
+  int num_best, *best = best_candidates(layer, &num_best);
   for (size_t i = 0; i < layer->num_candidates; i++) {
     const struct candidate *c = &layer->candidates[i];
     struct text ranks = {NULL, 0, 0};
@@ -46,7 +34,7 @@ static void print_candidates(const struct profile_layer *layer) {
     table_real(&table, 4, c->weight_error);
     table_real(&table, 4, c->functional_error);
     table_real(&table, 2, dense / (double)c->macs);
-    table_cell(&table, "%s", best[i] ? "*" : "");
+    table_cell(&table, "%s", is_best(best, num_best, (int)i) ? "*" : "");
     text_free(&ranks);
     free(spec);
   }
@@ -101,7 +89,7 @@ static void print_profile(const struct profile *profile) {
   }
 }
 
-// --------------------------------------------------------------------------------------- the command
+// ------------------------------------------------------------------------------------- the command
 
 // Is the layer dense, and named by one of the --layer patterns, if there are any?
 static int is_wanted(const struct options *options, const struct layer *layer) {
@@ -192,6 +180,7 @@ static void study(const struct options *options) {
     profile_join(options, &model, &profile);
   else
     profile_make(options, &model, &profile);
+  if (options->svg) draw_profile(&profile, options->svg);
   if (options->json) {
     char *path = options->num_shards ? part_name(options->json, options->shard, options->num_shards)
                                      : copy_string(options->json);

@@ -296,6 +296,7 @@ static void json_open(struct text *json, const char *key, const char *bracket) {
   text_bytes(json, bracket, 1);
 }
 
+// Closes one or more brackets; a line may end behind them.
 static void json_close(struct text *json, const char *brackets) {
   text_bytes(json, brackets, strlen(brackets));
 }

@@ -1,0 +1,561 @@
+// Which spec for which layer, where the command line leaves it open. Every layer has points: bytes
+// and error of each candidate, measured here or taken from a profile; point 0 is the layer as it is
+// (or as its --layer rule says, which then is its only one). --target-error takes the fewest bytes
+// within the error, layer by layer; --target-ratio divides a budget. Include after profile.h, pack.h.
+//
+// The mixed plan of a budget walks the convex hulls (tt_plan_budget) down the sum of squared errors.
+// That sum predicts little about a network, so a mixed plan is believed only if it promises clearly
+// less than the best uniform plan, one candidate for all layers; with --eval the score decides.
+#ifndef TTC_PLAN_H
+#define TTC_PLAN_H
+
+#include "pack.h"
+#include "profile.h"
+
+struct point { // one candidate of a layer
+  struct spec spec;
+  int method;     // equal for the "same" candidate of different layers
+  uint64_t bytes; // in the file, with a bound of what the header says about it
+  double error;
+  struct fit fit; // kept for --eval, else empty
+};
+
+struct plan_layer {
+  int index; // of the layer in the model
+  int is_ruled;
+  struct point *points;
+  size_t count, room;
+  double weight; // of its squared error
+};
+
+struct plan {
+  const struct job *job;
+  struct plan_layer *layers; // the dense layers of this process
+  int num_layers;
+  struct profile profile; // of --profile, else empty
+  uint64_t fixed;         // bytes of everything else in the file
+  uint64_t budget;        // bytes for the layers; 0 = no target
+  int *choice;            // a point for every layer
+};
+
+// ------------------------------------------------------------------------------------------- bytes
+
+// At least what the header takes for one tensor.
+static uint64_t header_bytes(const char *name) { return strlen(name) + 120; }
+
+// The same for a train: its tensors, and what "tt.layers" and "ttc.layers" say.
+static uint64_t train_header_bytes(const char *name, const tt_shape *shape) {
+  uint64_t order = (uint64_t)shape->order;
+  return 3 * order * header_bytes(name) + 3 * strlen(name) + 500 + 100 * order;
+}
+
+// Bytes of the file besides the layers that are planned.
+static uint64_t fixed_bytes(const struct job *job) {
+  const struct model *model = &job->model;
+  const char *key, *value;
+  uint64_t bytes = 1024;
+  for (int i = 0; i < tt_file_count(model->file); i++) {
+    struct tensor tensor = get_tensor(model->file, i);
+    int owner = model->owner[i];
+    if (owner >= 0 && model->layers[owner].tensor >= 0) continue;
+    bytes += tensor.size + header_bytes(tensor.name);
+  }
+  for (int i = 0; i < tt_file_metadata_count(model->file); i++) {
+    must(tt_file_metadata(model->file, i, &key, &value), "metadata");
+    bytes += 2 * strlen(value) + header_bytes(key);
+  }
+  return bytes;
+}
+
+static uint64_t dense_bytes(const struct layer *layer) {
+  return layer->size + header_bytes(layer->name) +
+         (layer->bias < 0 ? 0 : header_bytes(layer->name));
+}
+
+// ------------------------------------------------------------------------------------------- points
+
+static struct point *add_point(struct plan_layer *layer, const struct spec *spec, int method) {
+  layer->points =
+      (struct point *)grow(layer->points, layer->count, &layer->room, sizeof *layer->points);
+  struct point *point = &layer->points[layer->count++];
+  memset(point, 0, sizeof *point);
+  point->spec = *spec;
+  point->method = method;
+  return point;
+}
+
+// Point 0: the layer as it is.
+static void add_keep(struct plan_layer *layer, const struct layer *dense) {
+  struct spec keep;
+  memset(&keep, 0, sizeof keep);
+  add_point(layer, &keep, 0)->bytes = dense_bytes(dense);
+}
+
+// The candidates that nobody listed: codes, and low rank at three shares of the numbers, each also
+// coded. A float train stands before its coded forms, which are made from it.
+static void usual_specs(const struct layer *layer, struct text *list) {
+  double sides = (double)layer->rows + (double)layer->cols;
+  text_add(list, "i8,i4,i3,i2");
+  for (int share = 2; share <= 8; share *= 2) {
+    int rank = (int)((double)layer->rows * (double)layer->cols / sides / share);
+    if (rank < 1) rank = 1;
+    text_add(list, ",svd:%d,svd:%d+i8,svd:%d+i4", rank, rank, rank);
+  }
+}
+
+// The fit of the same shape in float among the points so far, or NULL.
+static const struct fit *find_base(const struct plan_layer *layer, const struct spec *spec) {
+  for (size_t i = layer->count; i-- > 1;) {
+    const struct point *point = &layer->points[i];
+    if (point->spec.kind == spec->kind && point->spec.rank == spec->rank &&
+        point->spec.dtype == TT_F32 &&
+        !memcmp(&point->spec.factors, &spec->factors, sizeof spec->factors))
+      return &point->fit;
+  }
+  return NULL;
+}
+
+// Fits one candidate and notes it, unless it is no smaller than the layer.
+static void measure_point(struct plan_layer *layer, const struct layer_data *data,
+                          const struct spec *spec, int method) {
+  const struct layer *dense = data->layer;
+  const struct fit *base = find_base(layer, spec);
+  tt_shape shape;
+  if (spec->kind == SPEC_KEEP) return;
+  if (spec->kind != SPEC_ERROR && spec_shape(spec, dense->rows, dense->cols, &shape)) return;
+  struct fit fit =
+      base && spec->dtype != TT_F32 ? fit_codes(data, spec, base) : fit_layer(data, spec, 0);
+  if (fit.train.shape.order == 0 || fit.bytes >= dense->size) {
+    free_fit(&fit);
+    return;
+  }
+  struct point *point = add_point(layer, spec, method);
+  point->bytes = fit.bytes + train_header_bytes(dense->name, &fit.train.shape) +
+                 (dense->bias < 0 ? 0 : header_bytes(dense->name));
+  point->error = fit_error(&fit);
+  point->fit = fit;
+}
+
+// All specs of a list: commas before a letter part them, those before a digit belong to a spec.
+static void measure_list(struct plan_layer *layer, const struct layer_data *data,
+                         const char *list) {
+  int method = 1;
+  for (const char *at = list; *at; method++) {
+    size_t length = 0;
+    while (at[length] && !(at[length] == ',' && (at[length + 1] < '0' || at[length + 1] > '9')))
+      length++;
+    struct spec spec = read_spec(at, length);
+    measure_point(layer, data, &spec, method);
+    at += length + (at[length] == ',');
+  }
+}
+
+// The candidates of a profile. Those of different layers are the same method if kind, format and
+// the share of the numbers, to the nearest 1/n, agree.
+static void take_profile(struct plan_layer *layer, const struct profile_layer *known,
+                         const struct layer *dense) {
+  for (size_t i = 0; i < known->num_candidates; i++) {
+    const struct candidate *from = &known->candidates[i];
+    double share = (double)dense->rows * (double)dense->cols / (double)from->params;
+    if (from->spec.kind == SPEC_KEEP || from->bytes >= dense->size) continue;
+    int method = from->spec.kind +
+                 8 * (from->shape.order + 16 * ((int)from->spec.dtype +
+                                                16 * (share < 1000 ? (int)(share + 0.5) : 1000)));
+    struct point *point = add_point(layer, &from->spec, method);
+    point->bytes = from->bytes + train_header_bytes(dense->name, &from->shape);
+    point->error = candidate_error(from);
+  }
+}
+
+static void free_fits(struct plan_layer *layer) {
+  for (size_t i = 0; i < layer->count; i++) free_fit(&layer->points[i].fit);
+}
+
+// Fills the points of one layer.
+static void measure_layer(struct plan *plan, struct plan_layer *layer, const struct spec *rule) {
+  const struct job *job = plan->job;
+  const struct options *options = job->options;
+  const struct layer *dense = &job->model.layers[layer->index];
+  const struct profile_layer *known =
+      options->profile && !rule ? profile_find(&plan->profile, dense->name) : NULL;
+  struct text usual = {NULL, 0, 0};
+  add_keep(layer, dense);
+  if (known) {
+    take_profile(layer, known, dense);
+    return;
+  }
+  if (options->profile && !rule)
+    fail(EXIT_INPUT, "%s: knows no layer %s", options->profile, dense->name);
+  if (rule && rule->kind == SPEC_KEEP) return;
+  struct layer_data data = read_layer(&job->model, job->calibration, dense, options->add_bias);
+  if (rule) {
+    measure_point(layer, &data, rule, 0);
+    if (layer->count > 1) layer->points[0] = layer->points[--layer->count];
+  } else if (options->candidates) {
+    measure_list(layer, &data, options->candidates);
+  } else {
+    usual_specs(dense, &usual);
+    measure_list(layer, &data, usual.data);
+  }
+  text_free(&usual);
+  free_layer(&data);
+  if (!options->eval) free_fits(layer);
+}
+
+static struct plan plan_open(const struct job *job) {
+  const struct model *model = &job->model;
+  const struct options *options = job->options;
+  struct plan plan;
+  struct progress progress = progress_begin(0);
+  memset(&plan, 0, sizeof plan);
+  plan.job = job;
+  plan.layers = (struct plan_layer *)get_memory((size_t)model->num_layers, sizeof *plan.layers);
+  plan.choice = (int *)get_memory((size_t)model->num_layers, sizeof *plan.choice);
+  plan.fixed = fixed_bytes(job);
+  if (options->profile)
+    plan.profile = profile_read(options->profile, model, options->force_profile);
+  for (int i = 0; i < model->num_layers; i++) progress.total += (double)model->layers[i].size;
+  for (int i = 0; i < model->num_layers; i++) {
+    const struct layer *dense = &model->layers[i];
+    const struct spec *rule = find_rule(&job->rules, dense->name);
+    progress.done += (double)dense->size;
+    if (dense->tensor < 0 || (!in_share(job, i) && !options->profile)) continue;
+    if (rule && !(options->target_ratio > 0) && options->max_drop < 0) continue;
+    struct plan_layer *layer = &plan.layers[plan.num_layers++];
+    layer->index = i;
+    layer->is_ruled = rule != NULL;
+    layer->weight = 1;
+    stop_if_interrupted();
+    progress_show(&progress, dense->name);
+    measure_layer(&plan, layer, rule);
+  }
+  progress_clear();
+  return plan;
+}
+
+static void plan_free(struct plan *plan) {
+  for (int i = 0; i < plan->num_layers; i++) {
+    free_fits(&plan->layers[i]);
+    free(plan->layers[i].points);
+  }
+  free(plan->layers);
+  free(plan->choice);
+  profile_free(&plan->profile);
+  memset(plan, 0, sizeof *plan);
+}
+
+// ------------------------------------------------------------------------------- targets of an error
+
+// Takes away candidates of free layers above the error.
+static void drop_coarse_points(struct plan *plan, double most) {
+  for (int l = 0; l < plan->num_layers; l++) {
+    struct plan_layer *layer = &plan->layers[l];
+    size_t kept = 1;
+    for (size_t i = 1; i < layer->count; i++) {
+      if (layer->points[i].error <= most)
+        layer->points[kept++] = layer->points[i];
+      else
+        free_fit(&layer->points[i].fit);
+    }
+    layer->count = kept;
+  }
+}
+
+static void choose_fewest_bytes(struct plan *plan) {
+  for (int l = 0; l < plan->num_layers; l++) {
+    const struct plan_layer *layer = &plan->layers[l];
+    for (size_t i = 1; i < layer->count; i++)
+      if (layer->points[i].bytes < layer->points[plan->choice[l]].bytes) plan->choice[l] = (int)i;
+  }
+}
+
+// -------------------------------------------------------------------------------------- the budget
+
+static uint64_t plan_bytes(const struct plan *plan, const int *choice) {
+  uint64_t bytes = 0;
+  for (int l = 0; l < plan->num_layers; l++) bytes += plan->layers[l].points[choice[l]].bytes;
+  return bytes;
+}
+
+static double plan_loss(const struct plan *plan, const int *choice) {
+  double loss = 0;
+  for (int l = 0; l < plan->num_layers; l++) {
+    double error = plan->layers[l].points[choice[l]].error;
+    loss += plan->layers[l].weight * error * error;
+  }
+  return loss;
+}
+
+// The points as the planner of tt.h takes them.
+static tt_plan_layer *plan_points(const struct plan *plan) {
+  tt_plan_layer *layers = (tt_plan_layer *)get_memory((size_t)plan->num_layers, sizeof *layers);
+  for (int l = 0; l < plan->num_layers; l++) {
+    const struct plan_layer *from = &plan->layers[l];
+    tt_plan_point *points = (tt_plan_point *)get_memory(from->count, sizeof *points);
+    for (size_t i = 0; i < from->count; i++) {
+      points[i].bytes = from->points[i].bytes;
+      points[i].loss = from->points[i].error * from->points[i].error;
+    }
+    layers[l].points = points;
+    layers[l].count = (int)from->count;
+    layers[l].weight = from->weight;
+  }
+  return layers;
+}
+
+static void free_plan_points(tt_plan_layer *layers, int count) {
+  for (int l = 0; l < count; l++) free((void *)layers[l].points);
+  free(layers);
+}
+
+// Ends the program if not even the fewest bytes of all layers are within the budget.
+static void check_budget(const struct plan *plan, uint64_t target) {
+  uint64_t fewest = plan->fixed;
+  for (int l = 0; l < plan->num_layers; l++) {
+    const struct plan_layer *layer = &plan->layers[l];
+    uint64_t least = layer->points[0].bytes;
+    for (size_t i = 1; i < layer->count; i++)
+      if (layer->points[i].bytes < least) least = layer->points[i].bytes;
+    fewest += least;
+  }
+  if (fewest > target)
+    fail(EXIT_TARGET, "target not met: the candidates need %llu bytes, the target is %llu",
+         (unsigned long long)fewest, (unsigned long long)target);
+}
+
+// One method for all free layers that know it; the others stay. Returns its bytes.
+static uint64_t uniform_choice(const struct plan *plan, int method, int *choice) {
+  for (int l = 0; l < plan->num_layers; l++) {
+    const struct plan_layer *layer = &plan->layers[l];
+    choice[l] = 0;
+    for (size_t i = 1; i < layer->count; i++)
+      if (layer->points[i].method == method) choice[l] = (int)i;
+  }
+  return plan_bytes(plan, choice);
+}
+
+struct methods {
+  int *list;
+  size_t count, room;
+};
+
+// Every method that some layer knows, once.
+static struct methods plan_methods(const struct plan *plan) {
+  struct methods methods = {NULL, 0, 0};
+  for (int l = 0; l < plan->num_layers; l++)
+    for (size_t i = 1; i < plan->layers[l].count; i++) {
+      int method = plan->layers[l].points[i].method, known = 0;
+      for (size_t k = 0; k < methods.count; k++) known |= methods.list[k] == method;
+      if (known) continue;
+      methods.list = (int *)grow(methods.list, methods.count, &methods.room, sizeof(int));
+      methods.list[methods.count++] = method;
+    }
+  return methods;
+}
+
+// The spec of a method, from the first layer that knows it: for messages.
+static char *method_name(const struct plan *plan, int method) {
+  for (int l = 0; l < plan->num_layers; l++)
+    for (size_t i = 1; i < plan->layers[l].count; i++)
+      if (plan->layers[l].points[i].method == method)
+        return spec_text(&plan->layers[l].points[i].spec);
+  return copy_string("keep");
+}
+
+static void choose_mixed(const struct plan *plan, int *choice) {
+  tt_plan_layer *layers = plan_points(plan);
+  int worst;
+  must(tt_plan_budget(layers, plan->num_layers, plan->budget, choice, &worst), "plan");
+  free_plan_points(layers, plan->num_layers);
+}
+
+// --------------------------------------------------------------------------------------- the score
+
+static char *eval_path; // a candidate file, while the command looks at it
+
+static void remove_candidate(void) {
+  if (eval_path) remove(eval_path);
+  free(eval_path);
+  eval_path = NULL;
+}
+
+// The command with the name of the candidate as one word of the shell.
+static char *eval_command(const char *command, const char *path) {
+  struct text text = {NULL, 0, 0};
+#ifdef _WIN32
+  text_add(&text, "%s \"%s\"", command, path);
+#else
+  text_add(&text, "%s '", command);
+  for (; *path; path++) {
+    if (*path == '\'') text_add(&text, "'\\'");
+    text_bytes(&text, path, 1);
+  }
+  text_add(&text, "'");
+#endif
+  return text.data;
+}
+
+// Runs the command on a file and reads its number.
+static double run_eval(const char *command, const char *path) {
+  char line[256] = "", *whole = eval_command(command, path), *end;
+  fflush(stdout);
+  FILE *pipe = popen(whole, "r");
+  if (!pipe) fail(EXIT_SYSTEM, "--eval: cannot run %s", whole);
+  size_t length = fread(line, 1, sizeof line - 1, pipe);
+  line[length] = 0;
+  int status = pclose(pipe);
+  stop_if_interrupted();
+  double score = strtod(line, &end);
+  if (status || end == line || end[strspn(end, " \t\r\n")] || score - score != 0)
+    fail(EXIT_SYSTEM, "--eval: %s did not print one number and end well", whole);
+  free(whole);
+  return score;
+}
+
+// What every layer becomes: rules, then the plan where it has something to say.
+static struct choice *plan_result(const struct plan *plan, const int *choice, int with_fits) {
+  struct choice *choices = choose_by_rules(plan->job);
+  for (int l = 0; l < plan->num_layers; l++) {
+    const struct plan_layer *layer = &plan->layers[l];
+    const struct point *point = &layer->points[choice[l]];
+    if (!layer->is_ruled) choices[layer->index].spec = point->spec;
+    if (with_fits && point->fit.train.shape.order) choices[layer->index].ready = &point->fit;
+  }
+  return choices;
+}
+
+// Score of the file that these choices give.
+static double plan_score(const struct plan *plan, const int *choice) {
+  const struct job *job = plan->job;
+  static int registered;
+  struct choice *choices = plan_result(plan, choice, 1);
+  struct pack pack = pack_choices(job, choices);
+  if (!registered++) atexit(remove_candidate);
+  eval_path = join_strings(job->output, ".eval.safetensors");
+  must(tt_writer_save(pack.writer, eval_path), "%s", eval_path);
+  double score = run_eval(job->options->eval, eval_path);
+  remove_candidate();
+  pack_free(&pack, job->model.num_layers);
+  free(choices);
+  return score;
+}
+
+static double select_score(void *user, const int *choice, int num_layers) {
+  (void)num_layers;
+  return plan_score((const struct plan *)user, choice);
+}
+
+// --max-drop: layer by layer as far as the score allows, with roll-back (tt_plan_select).
+static void choose_by_drop(struct plan *plan) {
+  const struct options *options = plan->job->options;
+  tt_selection selection;
+  tt_options patient = patience();
+  tt_plan_layer *layers = plan_points(plan);
+  double floor = run_eval(options->eval, plan->job->model.path) - options->max_drop;
+  memset(&selection, 0, sizeof selection);
+  selection.eval = select_score;
+  selection.user = plan;
+  selection.budget = plan->budget;
+  selection.max_drop = options->max_drop;
+  selection.floor = &floor;
+  tt_status status = tt_plan_select(layers, plan->num_layers, &selection, &patient, plan->choice);
+  free_plan_points(layers, plan->num_layers);
+  if (status == TT_ERROR_UNSUPPORTED)
+    fail(EXIT_TARGET, "target not met: the score is %.6g at most, it must be %.6g",
+         selection.baseline, floor);
+  must(status, "plan");
+  remark("score %.6g, it was %.6g; %d evaluations", selection.score, floor + options->max_drop,
+         selection.num_evals + 1);
+  if (plan->budget && selection.bytes > plan->budget)
+    fail(EXIT_TARGET, "target not met: more than %llu bytes would cost too much of the score",
+         (unsigned long long)(selection.bytes + plan->fixed));
+}
+
+// --probe: a layer weighs what its smallest candidate alone costs the score, over the squared error.
+static void probe_weights(struct plan *plan) {
+  int *choice = (int *)get_memory((size_t)plan->num_layers, sizeof *choice);
+  double base = plan_score(plan, choice), all = 0;
+  int free_layers = 0;
+  for (int l = 0; l < plan->num_layers; l++) {
+    struct plan_layer *layer = &plan->layers[l];
+    int least = 0;
+    for (size_t i = 1; i < layer->count; i++)
+      if (layer->points[i].bytes < layer->points[least].bytes) least = (int)i;
+    if (!least || !(layer->points[least].error > 0)) continue;
+    choice[l] = least;
+    double error = layer->points[least].error, drop = base - plan_score(plan, choice);
+    choice[l] = 0;
+    layer->weight = (drop > 0 ? drop : 0) / (error * error);
+    all += layer->weight;
+    free_layers++;
+  }
+  // noise of the score must not make a layer free of charge
+  for (int l = 0; l < plan->num_layers && free_layers; l++)
+    plan->layers[l].weight = all > 0 ? plan->layers[l].weight + 0.01 * all / free_layers : 1;
+  free(choice);
+}
+
+// --------------------------------------------------------------------------------- the best of plans
+
+// Is a plan, known by its loss and perhaps its score, better than the best so far?
+struct contest {
+  const struct plan *plan;
+  int has_best;
+  double loss, score;
+};
+
+// Takes `choice` if it wins: by score with --eval, else by `handicap` times its loss.
+static void compete(struct contest *contest, const int *choice, double handicap, const char *name) {
+  const struct plan *plan = contest->plan;
+  double loss = handicap * plan_loss(plan, choice), score = 0;
+  int has_score = plan->job->options->eval != NULL, wins;
+  if (has_score) score = plan_score(plan, choice);
+  if (has_score) remark("plan %s: score %.6g", name, score);
+  wins = !contest->has_best || (has_score ? score > contest->score : loss < contest->loss);
+  if (!wins) return;
+  contest->has_best = 1;
+  contest->loss = loss;
+  contest->score = score;
+  memcpy(plan->choice, choice, (size_t)plan->num_layers * sizeof *choice);
+}
+
+// --target-ratio: the uniform plans that fit, and the mixed one, which must be better by a tenth.
+static void choose_within_budget(struct plan *plan) {
+  struct contest contest;
+  struct methods methods = plan_methods(plan);
+  int *choice = (int *)get_memory((size_t)plan->num_layers, sizeof *choice);
+  memset(&contest, 0, sizeof contest);
+  contest.plan = plan;
+  if (plan->job->options->probe) probe_weights(plan);
+  for (size_t i = 0; i < methods.count; i++) {
+    if (uniform_choice(plan, methods.list[i], choice) > plan->budget) continue;
+    char *name = method_name(plan, methods.list[i]);
+    compete(&contest, choice, 1, name);
+    free(name);
+  }
+  choose_mixed(plan, choice);
+  compete(&contest, choice, 1 / 0.9, "mixed");
+  free(methods.list);
+  free(choice);
+}
+
+// ---------------------------------------------------------------------------------------- the door
+
+// A choice for every layer of the model.
+static struct choice *plan_choices(struct plan *plan, uint64_t target) {
+  const struct options *options = plan->job->options;
+  if (options->target_error > 0) drop_coarse_points(plan, options->target_error);
+  if (target) {
+    check_budget(plan, target);
+    plan->budget = target - plan->fixed;
+  }
+  if (options->max_drop >= 0)
+    choose_by_drop(plan);
+  else if (target)
+    choose_within_budget(plan);
+  else
+    choose_fewest_bytes(plan);
+  return plan_result(plan, plan->choice, 0);
+}
+
+#endif
