@@ -4,6 +4,7 @@
     python minilm.py eval FILE ..                the same questions to other files, dense or trains
     python minilm.py --number noun.B.mrr eval FILE       one number, for `ttc compress --eval`
     python minilm.py calibrate -o FILE           what flows into each matrix, for `ttc --inputs`
+    python minilm.py used -o FILE                the model without what the tasks never touch
 
 The questions come from WordNet. A query is the example sentence of a synset, its document the
 synset's lemmas and definition (task A) or the definition alone (task B), to be found among those of
@@ -18,7 +19,6 @@ import argparse
 import hashlib
 import os
 import re
-import sys
 import unicodedata
 
 import numpy as np
@@ -308,9 +308,24 @@ COLUMNS = (
 )
 
 
-def row(name, numbers):
+def head():
+    titles = ["model", "MB", "changed matrices", *(title for title, _ in COLUMNS)]
+    return "| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|"
+
+
+def row(name, size, share, numbers):
     cells = [" / ".join(f"{numbers[n]:.3f}" for n in names) for _, names in COLUMNS[:-1]]
-    return f"| {name} | " + " | ".join(cells) + f" | {numbers['cosine']:.4f} |"
+    return "| " + " | ".join([name, size, share, *cells, f"{numbers['cosine']:.4f}"]) + " |"
+
+
+def share_of(path):
+    """Bytes of all trains of a file against those of the float32 matrices they stand for."""
+    tensors, meta = load_tt.read(path)
+    layers = {name.split(".cores.")[0] for name in tensors if ".cores." in name}
+    parts = [n for n in tensors if n.split(".cores.")[0].split(".scale")[0] in layers]
+    stored = sum(tensors[name].nbytes for name in parts)
+    dense = sum(4 * np.prod(load_tt.train(tensors, meta, name)[1]) for name in layers)
+    return f"{100 * stored / dense:.1f} %" if layers else "-"
 
 
 class Bench:
@@ -381,49 +396,53 @@ def calibrate(options):
     print(f"row weights of {len(sentences)} texts")
 
 
+def used(options):
+    """What the tasks use: no pooler, no list of positions. Sizes are those of this file then."""
+    tensors, _ = load_tt.read(os.path.join(options.model, "model.safetensors"))
+    names = [name for name in tensors if not name.startswith("pooler.") and "_ids" not in name]
+    load_tt.write(options.output, {name: tensors[name] for name in names})
+
+
 # --------------------------------------------------------------------------------------------- main
+
+
+def evaluate(options):
+    bench, dense = Bench(options), options.command == "dense"
+    if not options.number and not options.name:
+        print(head())
+    for path in [bench.model] if dense else options.files:
+        tensors = load(path)
+        numbers = bench.numbers(tensors)
+        if options.number:
+            print(f"{numbers[options.number]:.6f}")
+            continue
+        size = f"{os.path.getsize(path) / 1e6:.2f}"
+        name = "dense" if dense else options.name or os.path.basename(path)
+        print(row(name, size, share_of(path), numbers), flush=True)
+        if dense:
+            print(row("no layers", "-", "-", bench.numbers(floor_of(tensors))))
 
 
 def main():
     build = os.path.join(HERE, "..", "build", "minilm")
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=("dense", "eval", "calibrate"))
-    parser.add_argument("files", nargs="*", metavar="FILE")
-    parser.add_argument("-o", "--output", help="where calibrate writes")
-    parser.add_argument(
-        "--model",
-        default=os.path.join(build, "model"),
-        help="folder with model.safetensors, vocab.txt",
-    )
-    parser.add_argument(
-        "--wordnet", default=os.path.join(build, "wordnet"), help="folder with data.noun, .."
-    )
-    parser.add_argument("--cache", default=build, help="folder for embeddings of the dense model")
-    parser.add_argument("--pool", type=int, default=POOL, help="synsets per task (default 1000)")
-    parser.add_argument("--number", help="print this number alone, such as noun.B.mrr or cosine")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    add = parser.add_argument
+    add("command", choices=("dense", "eval", "calibrate", "used"))
+    add("files", nargs="*", metavar="FILE")
+    add("-o", "--output", help="where calibrate and used write")
+    add("--model", default=f"{build}/model", help="folder of model.safetensors and vocab.txt")
+    add("--wordnet", default=f"{build}/wordnet", help="folder of data.noun, data.verb, ..")
+    add("--cache", default=build, help="folder for embeddings of the dense model")
+    add("--pool", type=int, default=POOL, help="synsets per task (default 1000)")
+    add("--number", help="print this number alone, such as noun.B.mrr or cosine")
+    add("--name", help="what the row of a table is called; no heading then")
     options = parser.parse_intermixed_args()
-    if options.command == "calibrate":
-        if not options.output or options.files:
-            parser.error("calibrate takes -o FILE and nothing else")
-        return calibrate(options)
     if (options.command == "eval") != bool(options.files):
-        parser.error("eval takes one or more files, dense none")
-    bench = Bench(options)
-    dense = options.command == "dense"
-    models = [bench.model] if dense else options.files
-    if not options.number:
-        print("| model | " + " | ".join(title for title, _ in COLUMNS) + " |")
-        print("|---" * (1 + len(COLUMNS)) + "|")
-    for path in models:
-        tensors = load(path)
-        if options.number:
-            print(f"{bench.numbers(tensors)[options.number]:.6f}")
-            continue
-        print(row("dense" if dense else os.path.basename(path), bench.numbers(tensors)), flush=True)
-        if dense:
-            print(row("no layers", bench.numbers(floor_of(tensors))))
-    return None
+        parser.error("eval takes one or more files, other commands none")
+    if (options.command in ("calibrate", "used")) != bool(options.output):
+        parser.error("-o goes with calibrate and used")
+    {"calibrate": calibrate, "used": used}.get(options.command, evaluate)(options)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
