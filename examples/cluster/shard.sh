@@ -4,7 +4,7 @@
 #
 #   mpirun -n 4 sh shard.sh compress model.safetensors small.safetensors --layer '.=i4'
 #   srun -n 64 sh shard.sh compress model.safetensors small.safetensors --layer '.=svd:64+i8'
-#   sh shard.sh profile model.safetensors profile.json         within any of these, or with RANK, SIZE
+#   RANK=0 SIZE=2 sh shard.sh profile model.safetensors profile.json
 #
 # Layers are independent of each other, so that processes have nothing to say to each other. Process
 # I of N takes the layers I, I + N, I + 2 N, .. of the file and writes them to OUT.part-I-of-N; then
@@ -16,25 +16,24 @@
 # parallel.sh do both. What it takes:
 #   - the same files under the same names on every machine: a shared file system, or copies of the
 #     checkpoint, and the parts brought to one machine in the end
-#   - the same options in every process (compress refuses to join parts that were made with different
+#   - the same options in every process (compress refuses to join parts that were made with other
 #     ones), and the same build of ttc; kinds of processors may differ in the last bit of a result
 #   - per process the memory of ttc (--help): three times the largest layer and 64 MB, more with
 #     --inputs
-# A process that died is run again alone: RANK=3 SIZE=4 sh shard.sh ... Parts are written in one step,
-# so that one that is there is complete. Parts that are no longer wanted are removed by hand.
+# A process that died is run again alone: RANK=3 SIZE=4 sh shard.sh ... Parts of compress are
+# written in one step, so that one that is there is complete.
 #
 #   usage: shard.sh compress|profile IN OUT [OPTIONS of ttc]          TTC=path/to/ttc
 set -eu
 rank=${RANK:-${OMPI_COMM_WORLD_RANK:-${PMI_RANK:-${SLURM_PROCID:-}}}}
 size=${SIZE:-${OMPI_COMM_WORLD_SIZE:-${PMI_SIZE:-${SLURM_NTASKS:-}}}}
 if [ $# -lt 3 ] || [ -z "$rank" ] || [ -z "$size" ]; then
-  echo "usage: shard.sh compress|profile IN OUT [OPTIONS], within mpirun or srun, or with RANK, SIZE" >&2
+  echo "usage: shard.sh compress|profile IN OUT [OPTIONS]" >&2
+  echo "within mpirun or srun, or with RANK and SIZE in the environment" >&2
   exit 2
 fi
 command=$1 in=$2 out=$3
 shift 3
-case $command in
-  compress) exec "${TTC:-ttc}" compress "$in" -o "$out" --shard "$rank/$size" -q "$@" >/dev/null ;;
-  profile) exec "${TTC:-ttc}" profile "$in" --json "$out" --shard "$rank/$size" -q "$@" >/dev/null ;;
-  *) echo "shard.sh: not compress or profile: $command" >&2; exit 2 ;;
-esac
+to=-o
+[ "$command" = compress ] || to=--json
+exec "${TTC:-ttc}" "$command" "$in" $to "$out" --shard "$rank/$size" -q "$@" >/dev/null

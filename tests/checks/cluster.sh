@@ -49,7 +49,7 @@ for script in mpi parallel; do
   [ $tool = mpi ] && tool=mpirun
   have $tool || { skip $tool "not installed"; continue; }
   run=$cluster/$script.sh
-  check "$tool: digits" same "$run" $digits digits compress --layer '^fc1$=svd:8+i8' --layer 'fc2=i4'
+  check "$tool: digits" same "$run" $digits digits compress --layer '^fc1$=svd:8+i8' --layer 2=i4
   barrier
   check "$tool: profile" same "$run" $digits profile profile --layer fc
   check "$tool: a failure" fails "$run"
