@@ -70,6 +70,14 @@ static void check_output(const char *output, const struct model *input, int forc
   if (there && !force) fail(EXIT_USAGE, "%s exists; -f overwrites it", output);
 }
 
+// Results must not be written over what is read.
+static void protect_inputs(const struct options *o) {
+  const char *read[] = {o->files[0], o->files[1], o->inputs, o->profile};
+  for (size_t i = 0; o->json && i < sizeof read / sizeof *read; i++)
+    if (read[i] && same_file(o->json, read[i]))
+      fail(EXIT_USAGE, "--json %s would write over what is read", o->json);
+}
+
 static tt_writer *open_writer; // has a temporary file that must not stay behind
 
 static void discard_writer(void) {

@@ -200,12 +200,12 @@ static double heat_left(int family) {
 
 // Pixels that the names of layers take at most.
 static double heat_names(const struct profile *profile) {
-  size_t longest = 8;
+  size_t longest = 14;
   for (size_t i = 0; i < profile->num_layers; i++) {
     size_t length = strlen(profile->layers[i].name);
     if (length > longest) longest = length;
   }
-  return 16 + 7.2 * (double)(longest < NAME_CHARACTERS ? longest : NAME_CHARACTERS);
+  return 22 + 7.4 * (double)(longest < NAME_CHARACTERS ? longest : NAME_CHARACTERS);
 }
 
 // From pale (as a Gaussian matrix) to dark blue.
@@ -331,7 +331,7 @@ static void scale_candidates(svg_panel *panel, const struct profile_layer *layer
   }
   panel->x0 /= 1.15;
   panel->x1 *= 1.15;
-  panel->y1 = panel->y1 > 0 ? 1.05 * panel->y1 : 1;
+  panel->y1 = fmax(1.05 * panel->y1, 0.5);
 }
 
 static void draw_candidate(const svg_panel *panel, const struct candidate *c) {
