@@ -269,7 +269,7 @@ static size_t export_flash(const tt_matrix *w) {
 }
 
 // tt_apply_work_size(w, 1) as a program with TT_INFERENCE_ONLY has it: the states are the same,
-// slabs have 1024 numbers (see >>apply), the block of a product 32 x 16 (see >>gemm). Tests compare.
+// slabs have 1024 numbers (see >>apply), products a block of 32 x 16 (see >>gemm). Tests compare.
 static size_t export_small_work(const tt_matrix *w) {
   enum { SLAB = 1024, BLOCK = 32 * 16 };
   const ptrdiff_t each = (ptrdiff_t)sizeof(float);
