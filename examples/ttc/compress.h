@@ -26,6 +26,18 @@ static void check_options(const struct options *o) {
   if (o->join && !o->output) fail(EXIT_USAGE, "--join needs -o, by which parts are found");
 }
 
+// Inputs that belong to no layer at all are those of another model.
+static void check_inputs(const struct model *model, const struct model *calibration) {
+  for (int i = 0; i < model->num_layers; i++) {
+    const char *name = model->layers[i].name;
+    if (find_part(calibration->file, name, ".inputs") >= 0 ||
+        find_part(calibration->file, name, ".inputs.mean") >= 0 ||
+        find_part(calibration->file, name, ".row_weights") >= 0)
+      return;
+  }
+  fail(EXIT_INPUT, "%s: has inputs of no layer of %s", calibration->path, model->path);
+}
+
 static struct job open_job(const struct options *options) {
   struct job job;
   memset(&job, 0, sizeof job);
@@ -41,6 +53,7 @@ static struct job open_job(const struct options *options) {
   if (options->inputs) {
     job.calibration = (struct model *)get_memory(1, sizeof *job.calibration);
     *job.calibration = model_open(options->inputs);
+    check_inputs(&job.model, job.calibration);
     model_hash(job.calibration);
   }
   model_hash(&job.model);

@@ -42,10 +42,10 @@ static const char usage_text[] =
     "       ttc verify DENSE COMPRESSED         is COMPRESSED what it says it is?\n"
     "       ttc diff A B                        compares two files tensor by tensor\n"
     "       ttc export-c FILE LAYER -o H        a layer as a C header\n"
-    "       ttc --help | --version\n";
+    "       ttc --help | --version";
 
 static const char help_text[] =
-    "\n"
+    "\n\n"
     "Files are safetensors; FILE may also be the index of a model in several files\n"
     "(model.safetensors.index.json). A layer is a two-dimensional float tensor: X.weight is\n"
     "layer X, any other has its own name. All other tensors are copied byte for byte.\n"

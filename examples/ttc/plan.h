@@ -40,36 +40,97 @@ struct plan {
 
 // ------------------------------------------------------------------------------------------- bytes
 
-// At least what the header takes for one tensor.
-static uint64_t header_bytes(const char *name) { return strlen(name) + 120; }
-
-// The same for a train: its tensors, and what "tt.layers" and "ttc.layers" say.
-static uint64_t train_header_bytes(const char *name, const tt_shape *shape) {
-  uint64_t order = (uint64_t)shape->order;
-  return 3 * order * header_bytes(name) + 3 * strlen(name) + 500 + 100 * order;
-}
-
-// Bytes of the file besides the layers that are planned.
-static uint64_t fixed_bytes(const struct job *job) {
-  const struct model *model = &job->model;
-  const char *key, *value;
-  uint64_t bytes = 1024;
-  for (int i = 0; i < tt_file_count(model->file); i++) {
-    struct tensor tensor = get_tensor(model->file, i);
-    int owner = model->owner[i];
-    if (owner >= 0 && model->layers[owner].tensor >= 0) continue;
-    bytes += tensor.size + header_bytes(tensor.name);
-  }
-  for (int i = 0; i < tt_file_metadata_count(model->file); i++) {
-    must(tt_file_metadata(model->file, i, &key, &value), "metadata");
-    bytes += 2 * strlen(value) + header_bytes(key);
-  }
+// What the header takes for one tensor in a file of about `size` bytes, whose length bounds the
+// offsets.
+static uint64_t tensor_header(const char *layer, const char *part, const char *dtype, int order,
+                              const ptrdiff_t *dims, uint64_t size) {
+  struct text text = {NULL, 0, 0};
+  text_add(&text, ",\"%s%s\":{\"dtype\":\"%s\",\"shape\":[", layer, part, dtype);
+  for (int i = 0; i < order; i++) text_add(&text, "%ld,", (long)dims[i]);
+  text_add(&text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)size,
+           (unsigned long long)size);
+  uint64_t bytes = text.size;
+  text_free(&text);
   return bytes;
 }
 
-static uint64_t dense_bytes(const struct layer *layer) {
-  return layer->size + header_bytes(layer->name) +
-         (layer->bias < 0 ? 0 : header_bytes(layer->name));
+// Length of a text as a JSON string inside of the header.
+static uint64_t escaped_size(const char *text, size_t size) {
+  uint64_t bytes = size;
+  for (size_t i = 0; i < size; i++) bytes += text[i] == '"' || text[i] == '\\';
+  return bytes;
+}
+
+// What "tt.layers" and "ttc.layers" say about a train.
+static uint64_t train_record(const struct model *model, const struct layer *layer,
+                             const tt_matrix *train, const struct spec *spec) {
+  struct text text = {NULL, 0, 0};
+  struct record record;
+  char number[] = "1.23456789e-10";
+  tt__sink sink = {NULL, 0, 0};
+  tt__sink_layer(&sink, layer->name, train, NULL);
+  uint64_t bytes = 2 * (uint64_t)sink.size; // nearly half of it are quotes
+  bytes += (uint64_t)(train->shape.order + 1) * sizeof number + sizeof "dense_params" + 60;
+  memset(&record, 0, sizeof record);
+  record.layer = (char *)layer->name;
+  record.tensor = (char *)get_tensor(model->file, layer->tensor).name;
+  record.dtype = record.bias = (char *)layer->dtype;
+  record.spec = spec_text(spec);
+  record.relative_error = record.functional_error = record.svd_error = 0.000123456;
+  write_record(&text, &record);
+  bytes += escaped_size(text.data, text.size);
+  free(record.spec);
+  text_free(&text);
+  return bytes;
+}
+
+// All that the header says about a train of this shape and format.
+static uint64_t train_header(const struct job *job, const struct layer *layer,
+                             const tt_shape *shape, const struct spec *spec) {
+  const struct spec_format *format = find_format(NULL, spec->dtype);
+  int group = format ? format->group : 0;
+  tt_matrix train = tt__header(shape, layer->rows, layer->cols, spec->dtype, group);
+  uint64_t bytes = train_record(&job->model, layer, &train, spec), size = job->model.file_size;
+  for (int k = 0; k < shape->order; k++) {
+    ptrdiff_t dims[4];
+    tt__core_dims(&train, k, dims);
+    bytes += tensor_header(layer->name, ".cores.0", "F32", 4, dims, size);
+    if (group) bytes += tensor_header(layer->name, ".scales.0", "F32", 2, dims, size);
+    if (format && group != TT_GROUP_ROW)
+      bytes += tensor_header(layer->name, ".scale.0", "F32", 1, dims, size);
+  }
+  if (layer->bias >= 0) bytes += tensor_header(layer->name, ".bias", "F32", 1, &train.rows, size);
+  return bytes;
+}
+
+// A tensor that is copied, its entry in the header included.
+static uint64_t copied_bytes(const struct model *model, int index) {
+  struct tensor tensor = get_tensor(model->file, index);
+  return tensor.size +
+         tensor_header(tensor.name, "", tensor.dtype, tensor.order, tensor.dims, model->file_size);
+}
+
+static uint64_t dense_bytes(const struct model *model, const struct layer *layer) {
+  return copied_bytes(model, layer->tensor) +
+         (layer->bias < 0 ? 0 : copied_bytes(model, layer->bias));
+}
+
+// Bytes of the file besides the layers that are planned: other tensors, pairs of the metadata, and
+// what every file of ttc says (two hashes, the names of its own keys, the padding).
+static uint64_t fixed_bytes(const struct job *job) {
+  enum { ALWAYS = 480 };
+  const struct model *model = &job->model;
+  const char *key, *value;
+  uint64_t bytes = ALWAYS;
+  for (int i = 0; i < tt_file_count(model->file); i++) {
+    int owner = model->owner[i];
+    if (owner < 0 || model->layers[owner].tensor < 0) bytes += copied_bytes(model, i);
+  }
+  for (int i = 0; i < tt_file_metadata_count(model->file); i++) {
+    must(tt_file_metadata(model->file, i, &key, &value), "metadata");
+    bytes += escaped_size(key, strlen(key)) + escaped_size(value, strlen(value)) + 6;
+  }
+  return bytes;
 }
 
 // ------------------------------------------------------------------------------------------- points
@@ -85,10 +146,10 @@ static struct point *add_point(struct plan_layer *layer, const struct spec *spec
 }
 
 // Point 0: the layer as it is.
-static void add_keep(struct plan_layer *layer, const struct layer *dense) {
+static void add_keep(struct plan_layer *layer, const struct model *model) {
   struct spec keep;
   memset(&keep, 0, sizeof keep);
-  add_point(layer, &keep, 0)->bytes = dense_bytes(dense);
+  add_point(layer, &keep, 0)->bytes = dense_bytes(model, &model->layers[layer->index]);
 }
 
 // The candidates that nobody listed: codes, and low rank at three shares of the numbers, each also
@@ -116,8 +177,8 @@ static const struct fit *find_base(const struct plan_layer *layer, const struct 
 }
 
 // Fits one candidate and notes it, unless it is no smaller than the layer.
-static void measure_point(struct plan_layer *layer, const struct layer_data *data,
-                          const struct spec *spec, int method) {
+static void measure_point(const struct job *job, struct plan_layer *layer,
+                          const struct layer_data *data, const struct spec *spec, int method) {
   const struct layer *dense = data->layer;
   const struct fit *base = find_base(layer, spec);
   tt_shape shape;
@@ -130,30 +191,30 @@ static void measure_point(struct plan_layer *layer, const struct layer_data *dat
     return;
   }
   struct point *point = add_point(layer, spec, method);
-  point->bytes = fit.bytes + train_header_bytes(dense->name, &fit.train.shape) +
-                 (dense->bias < 0 ? 0 : header_bytes(dense->name));
+  point->bytes = fit.bytes + train_header(job, dense, &fit.train.shape, spec);
   point->error = fit_error(&fit);
   point->fit = fit;
 }
 
 // All specs of a list: commas before a letter part them, those before a digit belong to a spec.
-static void measure_list(struct plan_layer *layer, const struct layer_data *data,
-                         const char *list) {
+static void measure_list(const struct job *job, struct plan_layer *layer,
+                         const struct layer_data *data, const char *list) {
   int method = 1;
   for (const char *at = list; *at; method++) {
     size_t length = 0;
     while (at[length] && !(at[length] == ',' && (at[length + 1] < '0' || at[length + 1] > '9')))
       length++;
     struct spec spec = read_spec(at, length);
-    measure_point(layer, data, &spec, method);
+    measure_point(job, layer, data, &spec, method);
     at += length + (at[length] == ',');
   }
 }
 
 // The candidates of a profile. Those of different layers are the same method if kind, format and
 // the share of the numbers, to the nearest 1/n, agree.
-static void take_profile(struct plan_layer *layer, const struct profile_layer *known,
-                         const struct layer *dense) {
+static void take_profile(const struct job *job, struct plan_layer *layer,
+                         const struct profile_layer *known) {
+  const struct layer *dense = &job->model.layers[layer->index];
   for (size_t i = 0; i < known->num_candidates; i++) {
     const struct candidate *from = &known->candidates[i];
     double share = (double)dense->rows * (double)dense->cols / (double)from->params;
@@ -162,7 +223,7 @@ static void take_profile(struct plan_layer *layer, const struct profile_layer *k
                  8 * (from->shape.order + 16 * ((int)from->spec.dtype +
                                                 16 * (share < 1000 ? (int)(share + 0.5) : 1000)));
     struct point *point = add_point(layer, &from->spec, method);
-    point->bytes = from->bytes + train_header_bytes(dense->name, &from->shape);
+    point->bytes = from->bytes + train_header(job, dense, &from->shape, &from->spec);
     point->error = candidate_error(from);
   }
 }
@@ -179,9 +240,9 @@ static void measure_layer(struct plan *plan, struct plan_layer *layer, const str
   const struct profile_layer *known =
       options->profile && !rule ? profile_find(&plan->profile, dense->name) : NULL;
   struct text usual = {NULL, 0, 0};
-  add_keep(layer, dense);
+  add_keep(layer, &job->model);
   if (known) {
-    take_profile(layer, known, dense);
+    take_profile(job, layer, known);
     return;
   }
   if (options->profile && !rule)
@@ -189,13 +250,13 @@ static void measure_layer(struct plan *plan, struct plan_layer *layer, const str
   if (rule && rule->kind == SPEC_KEEP) return;
   struct layer_data data = read_layer(&job->model, job->calibration, dense, options->add_bias);
   if (rule) {
-    measure_point(layer, &data, rule, 0);
+    measure_point(job, layer, &data, rule, 0);
     if (layer->count > 1) layer->points[0] = layer->points[--layer->count];
   } else if (options->candidates) {
-    measure_list(layer, &data, options->candidates);
+    measure_list(job, layer, &data, options->candidates);
   } else {
     usual_specs(dense, &usual);
-    measure_list(layer, &data, usual.data);
+    measure_list(job, layer, &data, usual.data);
   }
   text_free(&usual);
   free_layer(&data);
@@ -410,7 +471,7 @@ static double run_eval(const char *command, const char *path) {
   if (status || end == line || end[strspn(end, " \t\r\n")] || score - score != 0)
     fail(EXIT_SYSTEM, "--eval: %s did not print one number and end well", whole);
   free(whole);
-  return score;
+  return score + 0; // no -0
 }
 
 // What every layer becomes: rules, then the plan where it has something to say.
