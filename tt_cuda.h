@@ -89,7 +89,7 @@ typedef struct tt_cuda_args {  // zeroed = a plain apply of nothing
   const void *d_x;
   void *d_y;
   tt_dtype dtype;              // of x and y: TT_F32, TT_F16 or TT_BF16
-  tt_cuda_path path;
+  int path;                    // enum tt_cuda_path
   // d_y = alpha (d_x W^T + bias) + beta d_y; alpha 0 and 1 both mean 1, beta 0 does not read d_y
   float alpha, beta;
 } tt_cuda_args;
@@ -249,7 +249,7 @@ TT__DEVICE uint32_t tt__cuda_to_f16(float value) {
 
 TT__DEVICE uint32_t tt__cuda_to_bf16(float value) {
   uint32_t bits = tt__cuda_bits(value);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return bits >> 16 | 0x40u;
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16 & 0x8000u) | 0x7fc0u;
   return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
 }
 
@@ -1171,6 +1171,7 @@ static size_t tt__cuda_fused_plan(const tt_cuda_matrix *w, ptrdiff_t batch, tt__
   size_t shared = 0;
   tt__fused f;
   memset(&f, 0, sizeof f);
+  if (batch < 1) batch = 1;
   for (int tile = 1; tile <= 16 && tile < 2 * batch; tile *= 2)
     for (int chunk = 1; chunk < 2 * m; chunk *= 2) {
       int part = shape->cols[0], wide = chunk < m ? chunk : m;
@@ -1334,7 +1335,7 @@ static void tt__cuda_consider(const tt_cuda_matrix *w, const tt_cuda_args *args,
 static tt_status tt__cuda_choose(const tt_cuda_matrix *w, const tt_cuda_args *args,
                                  tt__cuda_way *way) {
   memset(&way->plan, 0, sizeof way->plan);
-  if (args->path) tt__cuda_consider(w, args, args->path, way);
+  if (args->path) tt__cuda_consider(w, args, (tt_cuda_path)args->path, way);
   else
     for (int path = TT_CUDA_FUSED; path <= TT_CUDA_DENSE; path++)
       tt__cuda_consider(w, args, (tt_cuda_path)path, way);

@@ -345,7 +345,8 @@ void run_grid(const char *kernel, dim3 grid, dim3 size, size_t shared,
 #ifdef EMU_TSAN
   std::vector<std::thread> threads;
   std::vector<void *> fibers;
-  fibers.reserve(64 * (size_t)size.x * size.y * size.z); // grows in no block
+  size_t most = 4096; // TSan has room for twice as many
+  fibers.reserve(most + (size_t)size.x * size.y * size.z); // grows in no block
   finished = &fibers;
 #endif
   for (size_t i = 0; i < count; i++) {
@@ -359,7 +360,7 @@ void run_grid(const char *kernel, dim3 grid, dim3 size, size_t shared,
       done.store(1, std::memory_order_release);
     });
     while (!done.load(std::memory_order_acquire)) sched_yield();
-    if (threads.size() == 64) {
+    if (fibers.size() >= most) {
       for (std::thread &thread : threads) thread.join();
       for (void *fiber : fibers) __tsan_destroy_fiber(fiber);
       threads.clear();
