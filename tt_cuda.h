@@ -40,14 +40,14 @@
 
 #include "tt.h"
 
-struct CUstream_st;                                 // cudaStream_t is struct CUstream_st *
+struct CUstream_st; // cudaStream_t is struct CUstream_st *
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-typedef struct tt_cuda_context tt_cuda_context;     // one device
-typedef struct tt_cuda_matrix tt_cuda_matrix;       // a train on it
+typedef struct tt_cuda_context tt_cuda_context; // one device
+typedef struct tt_cuda_matrix tt_cuda_matrix;   // a train on it
 
 // Opens a device. options gives the allocator of host memory (NULL = malloc) and nothing else.
 // Returns TT_OK; INVALID (no such device); MEMORY; UNSUPPORTED (no device, no driver, or one that the
@@ -64,16 +64,18 @@ TTDEF int tt_cuda_last_native(const tt_cuda_context *context);
 TTDEF tt_status tt_cuda_upload(tt_cuda_context *context, const tt_matrix *w, tt_cuda_matrix **out,
                                struct CUstream_st *stream);
 // The same train again, bit for bit, in one block of options->allocator: tt_free. Synchronises.
-TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *options, tt_matrix *out);
-TTDEF void tt_cuda_free(tt_cuda_matrix *w);         // NULL is fine
+TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *options,
+                                 tt_matrix *out);
+TTDEF void tt_cuda_free(tt_cuda_matrix *w); // NULL is fine
 
 // d_y = d_x W^T + bias, the mirror of tt_apply.
 //   d_x     (batch, cols) row-major           d_y  (batch, rows), must not overlap d_x
 //   d_work  at least tt_cuda_apply_work_size(w, batch) bytes, aligned to 256 (as cudaMalloc does)
 // Returns TT_OK; INVALID (NULL, batch < 0, work too small or not aligned, overlap, another device is
 // current); UNSUPPORTED and MEMORY from CUDA. batch 0 is TT_OK.
-TTDEF tt_status tt_cuda_apply(const tt_cuda_matrix *w, const float *d_x, ptrdiff_t batch, float *d_y,
-                              void *d_work, size_t work_size, struct CUstream_st *stream);
+TTDEF tt_status tt_cuda_apply(const tt_cuda_matrix *w, const float *d_x, ptrdiff_t batch,
+                              float *d_y, void *d_work, size_t work_size,
+                              struct CUstream_st *stream);
 
 // Bytes of workspace for exactly this batch, at least 1. 0 = invalid, or the size does not fit.
 TTDEF size_t tt_cuda_apply_work_size(const tt_cuda_matrix *w, ptrdiff_t batch);
@@ -81,24 +83,27 @@ TTDEF size_t tt_cuda_apply_work_size(const tt_cuda_matrix *w, ptrdiff_t batch);
 // The ways to compute it. FUSED keeps all states in shared memory; CHAIN is one product a core;
 // DENSE rebuilds W in the workspace, every time, and is one product then.
 typedef enum tt_cuda_path {
-  TT_CUDA_AUTO = 0, TT_CUDA_FUSED, TT_CUDA_CHAIN, TT_CUDA_DENSE
+  TT_CUDA_AUTO = 0,
+  TT_CUDA_FUSED,
+  TT_CUDA_CHAIN,
+  TT_CUDA_DENSE
 } tt_cuda_path;
 
-typedef struct tt_cuda_args {  // zeroed = a plain apply of nothing
-  ptrdiff_t batch, ldx, ldy;   // elements from row to row; 0 = packed
+typedef struct tt_cuda_args { // zeroed = a plain apply of nothing
+  ptrdiff_t batch, ldx, ldy;  // elements from row to row; 0 = packed
   const void *d_x;
   void *d_y;
-  tt_dtype dtype;              // of x and y: TT_F32, TT_F16 or TT_BF16
-  int path;                    // enum tt_cuda_path
+  tt_dtype dtype; // of x and y: TT_F32, TT_F16 or TT_BF16
+  int path;       // enum tt_cuda_path
   // d_y = alpha (d_x W^T + bias) + beta d_y; alpha 0 and 1 both mean 1, beta 0 does not read d_y
   float alpha, beta;
 } tt_cuda_args;
 
-typedef struct tt_cuda_plan {  // what an apply will do
+typedef struct tt_cuda_plan { // what an apply will do
   tt_cuda_path path;
-  double flops;                // on this path
-  double bytes;                // that must move at least: codes, x and y
-  double seconds;              // what the planner's model expects: good for comparing paths only
+  double flops;   // on this path
+  double bytes;   // that must move at least: codes, x and y
+  double seconds; // what the planner's model expects: good for comparing paths only
   int num_launches;
   size_t work_size;
 } tt_cuda_plan;
@@ -163,11 +168,11 @@ static cudaError_t tt__cuda_launch(const void *kernel, unsigned grid, unsigned b
 #endif
 #define TT__DEVICE static __device__ __forceinline__
 
-enum { TT__CUDA_THREADS = 256 };                    // of every block of every kernel
+enum { TT__CUDA_THREADS = 256 }; // of every block of every kernel
 
 struct tt_cuda_context {
   int device, multiprocessors;
-  size_t shared;                                    // bytes that one block may have
+  size_t shared; // bytes that one block may have
   tt_allocator allocator;
   int native;
 };
@@ -178,8 +183,10 @@ static tt_status tt__cuda_status(tt_cuda_context *context, cudaError_t error) {
   if (context) context->native = (int)error;
   switch ((int)error) {
     case 2: return TT_ERROR_MEMORY;
-    case 1: case 9: case 101: return TT_ERROR_INVALID;
-    default: return TT_ERROR_UNSUPPORTED;           // no device, no image, capture, failed launches
+    case 1:
+    case 9:
+    case 101: return TT_ERROR_INVALID;
+    default: return TT_ERROR_UNSUPPORTED; // no device, no image, capture, failed launches
   }
 }
 
@@ -199,12 +206,12 @@ static size_t tt__cuda_room(ptrdiff_t floats) { return ((size_t)floats * 4 + 255
 // a run: rows start on 16 bytes on the device. Decoding is exact, with integer arithmetic where
 // flushing subnormals to zero could change a value.
 
-typedef struct tt__dcore {                          // a core on the device
+typedef struct tt__dcore { // a core on the device
   const unsigned char *data;
-  const void *scales;                               // as in tt_core
-  float scale;                                      // never 0
+  const void *scales; // as in tt_core
+  float scale;        // never 0
   int dtype, group, rows, length;
-  ptrdiff_t row_size;                               // bytes, a multiple of 16
+  ptrdiff_t row_size; // bytes, a multiple of 16
 } tt__dcore;
 
 struct __align__(16) tt__four { float v[4]; };
@@ -234,7 +241,7 @@ TT__DEVICE float tt__cuda_from_e4m3(uint32_t code) {
   uint32_t sign = (code & 0x80u) << 24, body = code & 0x7fu;
   if (body == 0x7fu) return tt__cuda_float(sign | 0x7fc00000u);
   if (body >= 8) return tt__cuda_float(sign | ((body << 20) + (120u << 23)));
-  return tt__cuda_float(sign | tt__cuda_bits((float)body * 0.001953125f));           // 2^-9
+  return tt__cuda_float(sign | tt__cuda_bits((float)body * 0.001953125f)); // 2^-9
 }
 
 // To 16 bits, to nearest even.
@@ -242,7 +249,7 @@ TT__DEVICE uint32_t tt__cuda_to_f16(float value) {
   uint32_t bits = tt__cuda_bits(value), sign = bits >> 16 & 0x8000u, body = bits & 0x7fffffffu;
   if (body > 0x7f800000u) return sign | 0x7e00u;
   if (body >= 0x47800000u) return sign | 0x7c00u;
-  if (body < 0x38800000u)                                       // subnormal: a multiple of 2^-24
+  if (body < 0x38800000u) // subnormal: a multiple of 2^-24
     return sign | (uint32_t)rintf(tt__cuda_float(body) * 16777216.0f);
   return sign | (body - (112u << 23) + 0xfffu + (body >> 13 & 1)) >> 13;
 }
@@ -266,7 +273,7 @@ template <int DTYPE> TT__DEVICE tt__four tt__cuda_codes(const unsigned char *row
   if (DTYPE == TT_F32) return *(const tt__four *)(const void *)(row + 4 * (ptrdiff_t)j);
   if (DTYPE == TT_F16 || DTYPE == TT_BF16) {
     tt__word2 codes = *(const tt__word2 *)(const void *)(row + 2 * (ptrdiff_t)j);
-TT__UNROLL
+    TT__UNROLL
     for (int t = 0; t < 4; t++) {
       uint32_t code = codes.v[t / 2] >> (16 * (t % 2)) & 0xffffu;
       run.v[t] = DTYPE == TT_F16 ? tt__cuda_from_f16(code) : tt__cuda_float(code << 16);
@@ -275,7 +282,7 @@ TT__UNROLL
   }
   uint32_t codes = DTYPE == TT_I4 ? *(const uint16_t *)(const void *)(row + j / 2)
                                   : *(const uint32_t *)(const void *)(row + j);
-TT__UNROLL
+  TT__UNROLL
   for (int t = 0; t < 4; t++) {
     uint32_t code = DTYPE == TT_I4 ? codes >> (4 * t) & 15u : codes >> (8 * t) & 255u;
     if (DTYPE == TT_E4M3) run.v[t] = tt__cuda_from_e4m3(code);
@@ -294,7 +301,7 @@ template <int DTYPE> TT__DEVICE tt__four tt__cuda_run(const tt__dcore &core, int
   float scale = core.scale;
   if (core.group < 0) scale *= ((const float *)core.scales)[row];
   int per_row = core.group > 0 ? (core.length - 1) / core.group + 1 : 0;
-TT__UNROLL
+  TT__UNROLL
   for (int t = 0; t < 4; t++) {
     float of_group = 1;
     if (core.group > 0 && j + t < core.length)
@@ -320,10 +327,10 @@ TT__UNROLL
 // Where results go: y = alpha (sum + bias) + beta y.
 typedef struct tt__output {
   void *data;
-  const float *bias;                                // NULL = none
+  const float *bias; // NULL = none
   int dtype;
   float alpha, beta;
-  ptrdiff_t ld, limit;                              // elements from row to row, and in a row
+  ptrdiff_t ld, limit; // elements from row to row, and in a row
 } tt__output;
 
 TT__DEVICE void tt__cuda_store(const tt__output &out, ptrdiff_t row, ptrdiff_t element, float sum) {
@@ -332,9 +339,11 @@ TT__DEVICE void tt__cuda_store(const tt__output &out, ptrdiff_t row, ptrdiff_t e
   if (out.bias) sum += out.bias[element];
   sum *= out.alpha;
   if (out.beta != 0) sum += out.beta * tt__cuda_load(out.data, out.dtype, at);
-  if (out.dtype == TT_F32) ((float *)out.data)[at] = sum;
-  else ((uint16_t *)out.data)[at] =
-      (uint16_t)(out.dtype == TT_F16 ? tt__cuda_to_f16(sum) : tt__cuda_to_bf16(sum));
+  if (out.dtype == TT_F32)
+    ((float *)out.data)[at] = sum;
+  else
+    ((uint16_t *)out.data)[at] =
+        (uint16_t)(out.dtype == TT_F16 ? tt__cuda_to_f16(sum) : tt__cuda_to_bf16(sum));
 }
 
 // ------------------------------------------------------------------------------------------ >>step
@@ -344,17 +353,17 @@ TT__DEVICE void tt__cuda_store(const tt__output &out, ptrdiff_t row, ptrdiff_t e
 // each thread keeps 4 rows x 4 columns; with few, a warp takes a row, its lanes share the sum.
 
 enum { TT__STAGE_DEPTH = 32, TT__STAGE_PITCH = 68 };
-enum { TT__NARROW = 16 };                           // columns up to which a warp takes a row
+enum { TT__NARROW = 16 }; // columns up to which a warp takes a row
 
 typedef struct tt__dstep {
   int core;
-  int p, w, rows, depth;                            // depth: length of the sum
-  int in_pitch;                                     // floats from p to p + 1
-  int out_span, out_pitch;                          // result L lies at L / span * pitch + L % span
+  int p, w, rows, depth;   // depth: length of the sum
+  int in_pitch;            // floats from p to p + 1
+  int out_span, out_pitch; // result L lies at L / span * pitch + L % span
   // row i of the step is row i / inner * stride + base + i % inner of G, where the last two terms
   // must stay below stride: a chunk of the rows
   int inner, stride;
-  int row_threads;                                  // 0: narrow
+  int row_threads; // 0: narrow
 } tt__dstep;
 
 // Row i of a step in the GEMM view; -1 = beyond the chunk.
@@ -366,14 +375,14 @@ TT__DEVICE int tt__cuda_row(const tt__dstep &step, int base, int i) {
 
 // stage[j - j0][row - r0], 4 * row_threads rows, TT__STAGE_DEPTH deep.
 template <int DTYPE>
-TT__DEVICE void tt__cuda_stage(const tt__dstep &step, const tt__dcore &core, int base, int r0, int j0,
-                               float *stage) {
+TT__DEVICE void tt__cuda_stage(const tt__dstep &step, const tt__dcore &core, int base, int r0,
+                               int j0, float *stage) {
   enum { RUNS = TT__STAGE_DEPTH / 4 };
   for (int t = (int)threadIdx.x; t < 4 * step.row_threads * RUNS; t += TT__CUDA_THREADS) {
     int i = t / RUNS, j = t % RUNS * 4, row = tt__cuda_row(step, base, r0 + i);
     tt__four run = {{0, 0, 0, 0}};
     if (row >= 0) run = tt__cuda_run<DTYPE>(core, row, j0 + j);
-TT__UNROLL
+    TT__UNROLL
     for (int k = 0; k < 4; k++) stage[(j + k) * TT__STAGE_PITCH + i] = run.v[k];
   }
 }
@@ -385,10 +394,10 @@ TT__DEVICE void tt__cuda_tile(const tt__dstep &step, const tt__dcore &core, int 
   int row_thread = (int)threadIdx.x / q_threads, q_thread = (int)threadIdx.x % q_threads;
   float sum[4][4] = {{0}};
   int from[4];
-TT__UNROLL
+  TT__UNROLL
   for (int k = 0; k < 4; k++) {
     int q = q0 + q_thread + k * q_threads;
-    q = q < columns ? q : columns - 1;              // computed, not stored
+    q = q < columns ? q : columns - 1; // computed, not stored
     from[k] = q / step.w * step.in_pitch + q % step.w;
   }
   for (int j0 = first / 4 * 4; j0 < first + step.depth; j0 += TT__STAGE_DEPTH) {
@@ -401,19 +410,19 @@ TT__UNROLL
     const float *x = in + (begin - first) * step.w;
     for (int j = begin; j < end; j++, g += TT__STAGE_PITCH, x += step.w) {
       tt__four a = *(const tt__four *)(const void *)g;
-TT__UNROLL
+      TT__UNROLL
       for (int k = 0; k < 4; k++) {
         float b = x[from[k]];
-TT__UNROLL
+        TT__UNROLL
         for (int i = 0; i < 4; i++) sum[i][k] += a.v[i] * b;
       }
     }
   }
-TT__UNROLL
+  TT__UNROLL
   for (int k = 0; k < 4; k++) {
     int q = q0 + q_thread + k * q_threads;
     if (q >= columns) break;
-TT__UNROLL
+    TT__UNROLL
     for (int i = 0; i < 4; i++) {
       int row = r0 + 4 * row_thread + i;
       if (row >= step.rows) break;
@@ -432,22 +441,23 @@ TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, int r
   bool quads = w == 1 && first % 4 == 0 && step.in_pitch % 4 == 0;
   for (int j = first / 4 * 4 + 4 * lane; j < end; j += 128) {
     tt__four g = tt__cuda_run<DTYPE>(core, row, j);
-TT__UNROLL
+    TT__UNROLL
     for (int k = 0; k < 4; k++) {
       tt__four x = {{0, 0, 0, 0}};
-      if (quads && j + 4 <= end) x = *(const tt__four *)(const void *)(in + from[k] + j - first);
+      if (quads && j + 4 <= end)
+        x = *(const tt__four *)(const void *)(in + from[k] + j - first);
       else
-TT__UNROLL
-        for (int t = 0; t < 4; t++)
-          if (j + t >= first && j + t < end) x.v[t] = in[from[k] + (j + t - first) * w];
-TT__UNROLL
+        TT__UNROLL
+      for (int t = 0; t < 4; t++)
+        if (j + t >= first && j + t < end) x.v[t] = in[from[k] + (j + t - first) * w];
+      TT__UNROLL
       for (int t = 0; t < 4; t++) sum[k] += g.v[t] * x.v[t];
     }
   }
 }
 
 TT__DEVICE float tt__cuda_warp_sum(float value) {
-TT__UNROLL
+  TT__UNROLL
   for (int bits = 16; bits; bits /= 2) value += __shfl_xor_sync(0xffffffffu, value, bits);
   return value;
 }
@@ -460,13 +470,13 @@ TT__DEVICE void tt__cuda_narrow(const tt__dstep &step, const tt__dcore &core, in
     for (int q0 = 0; q0 < columns; q0 += 4) {
       float sum[4] = {0, 0, 0, 0};
       int from[4];
-TT__UNROLL
+      TT__UNROLL
       for (int k = 0; k < 4; k++) {
         int q = q0 + k < columns ? q0 + k : columns - 1;
         from[k] = q / step.w * step.in_pitch + q % step.w;
       }
       if (row >= 0) TT__CUDA_BY_FORMAT(core, tt__cuda_dot, step, core, row, first, from, in, sum)
-TT__UNROLL
+      TT__UNROLL
       for (int k = 0; k < 4; k++) {
         float total = tt__cuda_warp_sum(sum[k]);
         int q = q0 + k, at = (q / step.w * step.rows + i) * step.w + q % step.w;
@@ -486,15 +496,15 @@ TT__UNROLL
 
 typedef struct tt__fused {
   const void *x;
-  int x_dtype, x_span, x_pitch;                     // as out_span and out_pitch of a step
+  int x_dtype, x_span, x_pitch; // as out_span and out_pitch of a step
   ptrdiff_t ldx, x_limit, batch;
   tt__output out;
-  int out_inner, out_stride;                        // as inner and stride of a step
-  int order, tile, chunks, chunk_rows, slices;      // chunk_rows: rows of G in a chunk of the first step
-  int chunk_out;                                    // elements of y in a chunk
-  int x_count, slice_depth;                         // per slice: elements of x; sums of the last step
-  int y_count;                                      // floats of y of one row of the batch
-  int buffer[2], y;                                 // where they lie in shared memory
+  int out_inner, out_stride;                   // as inner and stride of a step
+  int order, tile, chunks, chunk_rows, slices; // chunk_rows: rows of G in a chunk of the first step
+  int chunk_out;                               // elements of y in a chunk
+  int x_count, slice_depth;                    // per slice: elements of x; sums of the last step
+  int y_count;                                 // floats of y of one row of the batch
+  int buffer[2], y;                            // where they lie in shared memory
   tt__dstep steps[TT_MAX_ORDER];
   tt__dcore cores[TT_MAX_ORDER];
 } tt__fused;
@@ -517,16 +527,17 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_fused(con
   int chunk = (int)(blockIdx.x % (unsigned)f.chunks);
   ptrdiff_t b0 = (ptrdiff_t)(blockIdx.x / (unsigned)f.chunks) * f.tile;
   for (int slice = 0; slice < f.slices; slice++) {
-    __syncthreads();                                // the last slice is done with both buffers
+    __syncthreads(); // the last slice is done with both buffers
     tt__cuda_fetch(f, b0, slice, shared + f.buffer[0]);
     for (int i = 0; i < f.order; i++) {
       const tt__dstep &step = f.steps[i];
       const tt__dcore &core = f.cores[step.core];
-      int last = i + 1 == f.order, first = last ? slice * f.slice_depth : 0, add = last && slice > 0;
+      int last = i + 1 == f.order, first = last ? slice * f.slice_depth : 0,
+          add = last && slice > 0;
       int base = i ? 0 : chunk * f.chunk_rows;
       const float *in = shared + f.buffer[i & 1];
       float *out = shared + (last ? f.y : f.buffer[(i + 1) & 1]);
-      __syncthreads();                              // the state is complete
+      __syncthreads(); // the state is complete
       if (!step.row_threads) {
         tt__cuda_narrow(step, core, base, first, in, out, add);
         continue;
@@ -555,10 +566,10 @@ enum { TT__PRODUCT_DEPTH = 16 };
 
 typedef struct tt__dproduct {
   tt__dcore core;
-  ptrdiff_t p, w;                                   // core.rows and core.length are the other two
+  ptrdiff_t p, w; // core.rows and core.length are the other two
   // S[p][j][w] is element (p % pre) * length * w + j * w + iw of row p / pre; C likewise
   const void *in;
-  int in_dtype, quads;                              // quads: four j at once are aligned
+  int in_dtype, quads; // quads: four j at once are aligned
   ptrdiff_t in_pre, in_ld, in_limit;
   ptrdiff_t out_pre;
   tt__output out;
@@ -583,7 +594,7 @@ TT__DEVICE void tt__cuda_product_stage(const tt__dcore &core, int r0, int rows, 
     int i = t / RUNS, j = t % RUNS * 4;
     tt__four run = {{0, 0, 0, 0}};
     if (r0 + i < core.rows) run = tt__cuda_run<DTYPE>(core, r0 + i, j0 + j);
-TT__UNROLL
+    TT__UNROLL
     for (int k = 0; k < 4; k++) g[(j + k) * pitch + i] = run.v[k];
   }
 }
@@ -616,27 +627,29 @@ template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
     TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_stage, f.core, r0, TILE, j0, g, PITCH)
     tt__cuda_product_columns<SIZE>(f, q0, j0, s, PITCH);
     __syncthreads();
-TT__UNROLL
+    TT__UNROLL
     for (int j = 0; j < TT__PRODUCT_DEPTH; j++) {
       float a[SIZE], b[SIZE];
-TT__UNROLL
-      for (int k = 0; k < SIZE; k += 4) {           // each thread has fours, 64 apart
+      TT__UNROLL
+      for (int k = 0; k < SIZE; k += 4) { // each thread has fours, 64 apart
         tt__four four = *(const tt__four *)(const void *)(g + j * PITCH + 4 * row_thread + 16 * k);
         tt__four other = *(const tt__four *)(const void *)(s + j * PITCH + 4 * q_thread + 16 * k);
-TT__UNROLL
-        for (int t = 0; t < 4; t++) { a[k + t] = four.v[t]; b[k + t] = other.v[t]; }
+        TT__UNROLL
+        for (int t = 0; t < 4; t++) {
+          a[k + t] = four.v[t];
+          b[k + t] = other.v[t];
+        }
       }
-TT__UNROLL
-      for (int i = 0; i < SIZE; i++)
-TT__UNROLL
-        for (int k = 0; k < SIZE; k++) sum[i][k] += a[i] * b[k];
+      TT__UNROLL
+      for (int i = 0; i < SIZE; i++) TT__UNROLL
+      for (int k = 0; k < SIZE; k++) sum[i][k] += a[i] * b[k];
     }
   }
-TT__UNROLL
+  TT__UNROLL
   for (int k = 0; k < SIZE; k++) {
     ptrdiff_t q = q0 + 4 * q_thread + k % 4 + k / 4 * 64;
     if (q >= f.p * f.w) continue;
-TT__UNROLL
+    TT__UNROLL
     for (int i = 0; i < SIZE; i++) {
       int row = r0 + 4 * row_thread + i % 4 + i / 4 * 64;
       if (row < f.core.rows) tt__cuda_out(f, q / f.w, q % f.w, row, sum[i][k]);
@@ -644,10 +657,12 @@ TT__UNROLL
   }
 }
 
-static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_product_64(const tt__dproduct f) {
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_product_64(const tt__dproduct f) {
   tt__cuda_product<4>(f);
 }
-static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_product_128(const tt__dproduct f) {
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_product_128(const tt__dproduct f) {
   tt__cuda_product<8>(f);
 }
 
@@ -656,7 +671,7 @@ template <int DTYPE>
 TT__DEVICE void tt__cuda_product_dot(const tt__dproduct &f, int row, ptrdiff_t q0, float *sum) {
   for (int j = 4 * (int)threadIdx.x; j < f.core.length; j += 4 * TT__CUDA_THREADS) {
     tt__four g = tt__cuda_run<DTYPE>(f.core, row, j);
-TT__UNROLL
+    TT__UNROLL
     for (int k = 0; k < 4; k++) {
       ptrdiff_t q = q0 + k;
       if (q >= f.p * f.w) break;
@@ -666,23 +681,23 @@ TT__UNROLL
         x = *(const tt__four *)(const void *)((const float *)f.in + p / f.in_pre * f.in_ld +
                                               p % f.in_pre * f.core.length + j);
       else
-TT__UNROLL
-        for (int t = 0; t < 4; t++) x.v[t] = tt__cuda_in(f, p, q % f.w, j + t);
-TT__UNROLL
+        TT__UNROLL
+      for (int t = 0; t < 4; t++) x.v[t] = tt__cuda_in(f, p, q % f.w, j + t);
+      TT__UNROLL
       for (int t = 0; t < 4; t++) sum[k] += g.v[t] * x.v[t];
     }
   }
 }
 
 static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
-tt__cuda_product_narrow(const tt__dproduct f) {
+    tt__cuda_product_narrow(const tt__dproduct f) {
   __shared__ float part[TT__CUDA_THREADS / 32][4];
   int row = (int)(blockIdx.x % (unsigned)f.core.rows);
   ptrdiff_t q0 = (ptrdiff_t)(blockIdx.x / (unsigned)f.core.rows) * 4;
   int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
   float sum[4] = {0, 0, 0, 0};
   TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_dot, f, row, q0, sum)
-TT__UNROLL
+  TT__UNROLL
   for (int k = 0; k < 4; k++) {
     float total = tt__cuda_warp_sum(sum[k]);
     if (lane == 0) part[warp][k] = total;
@@ -704,13 +719,13 @@ TT__UNROLL
 
 typedef struct tt__dslice {
   tt__dcore core;
-  const float *in;                                  // NULL = the state 1, before the first step
-  const int *index;                                 // NULL = all prefixes or suffixes
+  const float *in;  // NULL = the state 1, before the first step
+  const int *index; // NULL = all prefixes or suffixes
   ptrdiff_t items, matrix_rows;
-  ptrdiff_t source_divide, source_modulo;           // source = item / divide % modulo
-  ptrdiff_t digit_divide, digit_modulo;             // of the item or of its row number
-  ptrdiff_t outer, in_size;                         // columns in the state; floats of one state
-  int depth, digit_step, depth_step;                // row of G: digit * digit_step + t * depth_step
+  ptrdiff_t source_divide, source_modulo; // source = item / divide % modulo
+  ptrdiff_t digit_divide, digit_modulo;   // of the item or of its row number
+  ptrdiff_t outer, in_size;               // columns in the state; floats of one state
+  int depth, digit_step, depth_step;      // row of G: digit * digit_step + t * depth_step
   ptrdiff_t in_outer, in_depth, out_outer, out_along; // strides
   float *out;
   ptrdiff_t out_ld, out_limit;
@@ -722,11 +737,11 @@ TT__DEVICE void tt__cuda_slice_sum(const tt__dslice &f, const float *state, int 
                                    int l, tt__four *sum) {
   for (int t = 0; t < f.depth; t++) {
     tt__four g = tt__cuda_run<DTYPE>(f.core, digit * f.digit_step + t * f.depth_step, l);
-TT__UNROLL
+    TT__UNROLL
     for (int k = 0; k < 4; k++) {
       float a = 0;
       if (u0 + k < f.outer) a = state ? state[(u0 + k) * f.in_outer + t * f.in_depth] : 1;
-TT__UNROLL
+      TT__UNROLL
       for (int i = 0; i < 4; i++) sum[k].v[i] += a * g.v[i];
     }
   }
@@ -743,14 +758,13 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_slice(con
   tt__four sum[4] = {{{0, 0, 0, 0}}, {{0, 0, 0, 0}}, {{0, 0, 0, 0}}, {{0, 0, 0, 0}}};
   const float *state = f.in ? f.in + item / f.source_divide % f.source_modulo * f.in_size : f.in;
   TT__CUDA_BY_FORMAT(f.core, tt__cuda_slice_sum, f, state, digit, u0, l, sum)
-TT__UNROLL
-  for (int k = 0; k < 4; k++)
-TT__UNROLL
-    for (int i = 0; i < 4; i++) {
-      ptrdiff_t element = (u0 + k) * f.out_outer + (l + i) * f.out_along;
-      if (u0 + k < f.outer && l + i < f.core.length && element < f.out_limit)
-        f.out[item * f.out_ld + element] = exists ? sum[k].v[i] : tt__cuda_float(0x7fc00000u);
-    }
+  TT__UNROLL
+  for (int k = 0; k < 4; k++) TT__UNROLL
+  for (int i = 0; i < 4; i++) {
+    ptrdiff_t element = (u0 + k) * f.out_outer + (l + i) * f.out_along;
+    if (u0 + k < f.outer && l + i < f.core.length && element < f.out_limit)
+      f.out[item * f.out_ld + element] = exists ? sum[k].v[i] : tt__cuda_float(0x7fc00000u);
+  }
 }
 
 // ----------------------------------------------------------------------------------------- >>upload
@@ -759,9 +773,9 @@ TT__UNROLL
 
 struct tt_cuda_matrix {
   tt_cuda_context *context;
-  tt_matrix header;                                 // the train; its pointers are NULL
+  tt_matrix header; // the train; its pointers are NULL
   tt__dcore cores[TT_MAX_ORDER];
-  const float *bias;                                // on the device, or NULL
+  const float *bias; // on the device, or NULL
   void *block;
 };
 
@@ -776,7 +790,10 @@ static void *tt__cuda_host_allocate(const tt_allocator *allocator, size_t size) 
 
 static void tt__cuda_host_release(const tt_allocator *allocator, void *block) {
   if (!block) return;
-  if (allocator->free_fn) { allocator->free_fn(block, allocator->user_data); return; }
+  if (allocator->free_fn) {
+    allocator->free_fn(block, allocator->user_data);
+    return;
+  }
 #ifdef TT_FREE
   TT_FREE(block);
 #else
@@ -794,8 +811,11 @@ static tt_allocator tt__cuda_allocator(const tt_options *options) {
 static int tt__cuda_code_bits(tt_dtype dtype) {
   switch (dtype) {
     case TT_F32: return 32;
-    case TT_F16: case TT_BF16: return 16;
-    case TT_E4M3: case TT_E5M2: case TT_I8: return 8;
+    case TT_F16:
+    case TT_BF16: return 16;
+    case TT_E4M3:
+    case TT_E5M2:
+    case TT_I8: return 8;
     case TT_I4: return 4;
     default: return 0;
   }
@@ -821,8 +841,8 @@ TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_co
   status = tt__cuda_status(&made, cudaGetDevice(&before));
   if (!status) status = tt__cuda_status(&made, cudaSetDevice(device));
   if (status) return status;
-  cudaError_t error = cudaDeviceGetAttribute(&made.multiprocessors, cudaDevAttrMultiProcessorCount,
-                                             device);
+  cudaError_t error =
+      cudaDeviceGetAttribute(&made.multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (!error)
     error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   int room = shared - (int)(TT__STAGE_DEPTH * TT__STAGE_PITCH * sizeof(float)); // static: the stage
@@ -909,8 +929,10 @@ static size_t tt__cuda_pack(const tt_matrix *from, const tt_matrix *to, unsigned
     }
     for (size_t i = 0; image && i < rows; i++) {
       unsigned char *there = image + at + i * row, *here = (unsigned char *)core->data + i * packed;
-      if (from) memcpy(there, here, packed);
-      else memcpy(here, there, packed);
+      if (from)
+        memcpy(there, here, packed);
+      else
+        memcpy(here, there, packed);
       if (from) memset(there + packed, 0, row - packed);
     }
     at += rows * row;
@@ -1015,7 +1037,8 @@ static size_t tt__cuda_lay_out(tt_matrix *w, int with_bias, unsigned char *block
   return at;
 }
 
-TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *options, tt_matrix *out) {
+TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *options,
+                                 tt_matrix *out) {
   if (out) memset(out, 0, sizeof *out);
   if (!w || !out) return TT_ERROR_INVALID;
   tt_matrix made = w->header;
@@ -1034,8 +1057,10 @@ TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *opti
     status = tt__cuda_status(w->context, cudaMemcpy(image, w->block, size, cudaMemcpyDeviceToHost));
   if (!status) tt__cuda_pack(NULL, &made, image, NULL);
   tt__cuda_host_release(scratch, image);
-  if (status) tt__cuda_host_release(&made.allocator, block);
-  else *out = made;
+  if (status)
+    tt__cuda_host_release(&made.allocator, block);
+  else
+    *out = made;
   return status;
 }
 
@@ -1063,7 +1088,8 @@ static int tt__cuda_fits(const tt_matrix *w, ptrdiff_t batch) {
 }
 
 // Step number i of the pass: its core, p and w.
-static int tt__cuda_step_at(const tt_matrix *w, ptrdiff_t batch, int i, ptrdiff_t *p, ptrdiff_t *wide) {
+static int tt__cuda_step_at(const tt_matrix *w, ptrdiff_t batch, int i, ptrdiff_t *p,
+                            ptrdiff_t *wide) {
   const tt_shape *shape = &w->shape;
   int forward = w->sweep == TT_LEFT_TO_RIGHT, k = forward ? i : shape->order - 1 - i;
   *p = batch * tt__cuda_legs(shape, 0, k, forward);
@@ -1094,7 +1120,7 @@ static size_t tt__cuda_fused_layout(const tt_cuda_matrix *w, int tile, int chunk
   f->chunk_out = forward ? (int)y : chunk;
   f->out_inner = f->chunk_out;
   f->out_stride = (int)(forward ? y / chunk * m : m);
-  ptrdiff_t have = tile * count;                    // floats of the state
+  ptrdiff_t have = tile * count; // floats of the state
   for (int i = 0; i < order; i++) {
     tt__dstep *step = &f->steps[i];
     int k = forward ? i : order - 1 - i, last = i + 1 == order;
@@ -1105,7 +1131,8 @@ static size_t tt__cuda_fused_layout(const tt_cuda_matrix *w, int tile, int chunk
     step->inner = i ? core->rows : f->chunk_rows;
     step->stride = i ? core->rows : forward ? core->rows : shape->rows[k];
     ptrdiff_t wide = forward ? tt__cuda_legs(shape, k + 1, order, 0)
-                             : i ? tt__cuda_legs(shape, k + 1, order - 1, 1) * chunk : 1;
+                     : i     ? tt__cuda_legs(shape, k + 1, order - 1, 1) * chunk
+                             : 1;
     step->w = (int)wide;
     step->p = (int)(have / (step->depth * wide));
     ptrdiff_t columns = step->p * wide, next = columns * step->rows;
@@ -1116,8 +1143,13 @@ static size_t tt__cuda_fused_layout(const tt_cuda_matrix *w, int tile, int chunk
     ptrdiff_t span = step->depth * wide, pitch = span;
     if (wide == 1) pitch = step->row_threads ? span | 1 : (span + 3) / 4 * 4;
     step->in_pitch = (int)pitch;
-    if (i == 0) { f->x_span = (int)span; f->x_pitch = (int)pitch; }
-    else { step[-1].out_span = (int)span; step[-1].out_pitch = (int)pitch; }
+    if (i == 0) {
+      f->x_span = (int)span;
+      f->x_pitch = (int)pitch;
+    } else {
+      step[-1].out_span = (int)span;
+      step[-1].out_pitch = (int)pitch;
+    }
     ptrdiff_t floats = (step->p * pitch + 3) / 4 * 4;
     if (floats > room[i & 1]) room[i & 1] = floats;
     have = next;
@@ -1197,7 +1229,7 @@ static void tt__cuda_product_cost(const tt_cuda_context *context, double rows, d
   double rate, tiles;
   if (columns <= TT__NARROW) {
     tiles = rows * ceil(columns / 4);
-    rate = 2.0 * 128 * 1.6e9 / 4;                   // flops per second and multiprocessor
+    rate = 2.0 * 128 * 1.6e9 / 4; // flops per second and multiprocessor
   } else if (rows > 64 && columns > 64 &&
              ceil(rows / 128) * ceil(columns / 128) >= context->multiprocessors) {
     tiles = ceil(rows / 128) * ceil(columns / 128);
@@ -1224,7 +1256,8 @@ static double tt__cuda_chain_seconds(const tt_cuda_matrix *w, ptrdiff_t batch, d
   for (int i = 0; i < w->header.shape.order; i++) {
     ptrdiff_t p, wide;
     const tt__dcore *core = &w->cores[tt__cuda_step_at(&w->header, batch, i, &p, &wide)];
-    double columns = (double)p * (double)wide, in = columns * core->length, out = columns * core->rows;
+    double columns = (double)p * (double)wide, in = columns * core->length,
+           out = columns * core->rows;
     *flops += 2 * in * core->rows;
     tt__cuda_product_cost(w->context, core->rows, core->length, columns,
                           4 * (in + out) + (double)core->rows * (double)core->row_size, &seconds);
@@ -1286,7 +1319,7 @@ typedef struct tt__cuda_way {
   tt_cuda_plan plan;
   tt__fused fused;
   size_t shared;
-  ptrdiff_t floats;                                 // of each buffer of the chain, or of expanding
+  ptrdiff_t floats; // of each buffer of the chain, or of expanding
 } tt__cuda_way;
 
 static void tt__cuda_consider(const tt_cuda_matrix *w, const tt_cuda_args *args, tt_cuda_path path,
@@ -1314,11 +1347,12 @@ static void tt__cuda_consider(const tt_cuda_matrix *w, const tt_cuda_args *args,
     double size = rows * (double)tt__cuda_dense_ld(&w->header) * 4;
     made.flops = 2 * batch * rows * cols;
     floats = tt__cuda_slice_floats(w, -1, &made.flops);
-    made.work_size = 2 * tt__cuda_room(floats) +
-                     tt__cuda_room(w->header.rows * tt__cuda_dense_ld(&w->header));
+    made.work_size =
+        2 * tt__cuda_room(floats) + tt__cuda_room(w->header.rows * tt__cuda_dense_ld(&w->header));
     made.num_launches = order + 1;
     seconds = order * 3e-6 + (made.flops - 2 * batch * rows * cols) / 1e13 + size / 2e12;
-    tt__cuda_product_cost(w->context, rows, cols, batch, size + 4 * batch * (rows + cols), &seconds);
+    tt__cuda_product_cost(w->context, rows, cols, batch, size + 4 * batch * (rows + cols),
+                          &seconds);
   }
   made.seconds = seconds;
   if (way->plan.path && seconds >= way->plan.seconds) return;
@@ -1335,7 +1369,8 @@ static void tt__cuda_consider(const tt_cuda_matrix *w, const tt_cuda_args *args,
 static tt_status tt__cuda_choose(const tt_cuda_matrix *w, const tt_cuda_args *args,
                                  tt__cuda_way *way) {
   memset(&way->plan, 0, sizeof way->plan);
-  if (args->path) tt__cuda_consider(w, args, (tt_cuda_path)args->path, way);
+  if (args->path)
+    tt__cuda_consider(w, args, (tt_cuda_path)args->path, way);
   else
     for (int path = TT_CUDA_FUSED; path <= TT_CUDA_DENSE; path++)
       tt__cuda_consider(w, args, (tt_cuda_path)path, way);
@@ -1384,7 +1419,8 @@ static tt_status tt__cuda_run_product(tt_cuda_context *context, const tt__dprodu
     if (!tt__cuda_grid(large, &grid)) return TT_ERROR_UNSUPPORTED;
     error = TT__CUDA_LAUNCH(tt__cuda_product_128, grid, TT__CUDA_THREADS, 0, stream, *f);
   } else {
-    if (!tt__cuda_grid((rows + 63) / 64 * ((columns + 63) / 64), &grid)) return TT_ERROR_UNSUPPORTED;
+    if (!tt__cuda_grid((rows + 63) / 64 * ((columns + 63) / 64), &grid))
+      return TT_ERROR_UNSUPPORTED;
     error = TT__CUDA_LAUNCH(tt__cuda_product_64, grid, TT__CUDA_THREADS, 0, stream, *f);
   }
   return tt__cuda_status(context, error);
@@ -1466,8 +1502,8 @@ static tt_status tt__cuda_run_fused(const tt_cuda_matrix *w, const tt_cuda_args 
   for (int k = 0; k < f->order; k++) f->cores[k] = w->cores[k];
   if (!tt__cuda_grid((args->batch + f->tile - 1) / f->tile * f->chunks, &grid))
     return TT_ERROR_UNSUPPORTED;
-  return tt__cuda_status(w->context, TT__CUDA_LAUNCH(tt__cuda_fused, grid, TT__CUDA_THREADS,
-                                                     way->shared, stream, *f));
+  return tt__cuda_status(
+      w->context, TT__CUDA_LAUNCH(tt__cuda_fused, grid, TT__CUDA_THREADS, way->shared, stream, *f));
 }
 
 // Runs the slices for `count` rows in d_index, or for all of them (count < 0) in natural order.
@@ -1482,7 +1518,8 @@ static tt_status tt__cuda_run_slices(const tt_cuda_matrix *w, const int *d_index
     unsigned grid;
     memset(&f, 0, sizeof f);
     int k = tt__cuda_slice_at(&w->header, count, i, &f.items, &f.outer), m = shape->rows[k];
-    ptrdiff_t below = tt__cuda_legs(shape, k + 1, order, 1); // rows that share this digit and those above
+    ptrdiff_t below =
+        tt__cuda_legs(shape, k + 1, order, 1); // rows that share this digit and those above
     f.core = w->cores[k];
     f.in = i ? buffer[(i + 1) & 1] : NULL;
     f.index = d_index;
@@ -1505,8 +1542,8 @@ static tt_status tt__cuda_run_slices(const tt_cuda_matrix *w, const int *d_index
     ptrdiff_t threads = f.items * ((f.outer + 3) / 4) * (((ptrdiff_t)f.core.length + 3) / 4);
     if (!tt__cuda_grid((threads + TT__CUDA_THREADS - 1) / TT__CUDA_THREADS, &grid))
       return TT_ERROR_UNSUPPORTED;
-    status = tt__cuda_status(
-        w->context, TT__CUDA_LAUNCH(tt__cuda_slice, grid, TT__CUDA_THREADS, 0, stream, f));
+    status = tt__cuda_status(w->context,
+                             TT__CUDA_LAUNCH(tt__cuda_slice, grid, TT__CUDA_THREADS, 0, stream, f));
   }
   return status;
 }
@@ -1564,12 +1601,14 @@ TTDEF tt_status tt_cuda_apply_ex(const tt_cuda_matrix *w, const tt_cuda_args *gi
     case TT_CUDA_FUSED: return tt__cuda_run_fused(w, &args, &way, stream);
     case TT_CUDA_CHAIN: return tt__cuda_run_chain(w, &args, buffer, stream);
     default:
-      return tt__cuda_run_dense(w, &args, buffer, (float *)(void *)((char *)d_work + 2 * room), stream);
+      return tt__cuda_run_dense(w, &args, buffer, (float *)(void *)((char *)d_work + 2 * room),
+                                stream);
   }
 }
 
-TTDEF tt_status tt_cuda_apply(const tt_cuda_matrix *w, const float *d_x, ptrdiff_t batch, float *d_y,
-                              void *d_work, size_t work_size, struct CUstream_st *stream) {
+TTDEF tt_status tt_cuda_apply(const tt_cuda_matrix *w, const float *d_x, ptrdiff_t batch,
+                              float *d_y, void *d_work, size_t work_size,
+                              struct CUstream_st *stream) {
   tt_cuda_args args;
   memset(&args, 0, sizeof args);
   args.batch = batch;
@@ -1586,14 +1625,17 @@ static size_t tt__cuda_slices_size(const tt_cuda_matrix *w, ptrdiff_t count) {
   return size ? size : 1;
 }
 
-TTDEF size_t tt_cuda_expand_work_size(const tt_cuda_matrix *w) { return tt__cuda_slices_size(w, -1); }
+TTDEF size_t tt_cuda_expand_work_size(const tt_cuda_matrix *w) {
+  return tt__cuda_slices_size(w, -1);
+}
 TTDEF size_t tt_cuda_rows_work_size(const tt_cuda_matrix *w, ptrdiff_t count) {
   return count < 0 ? 0 : tt__cuda_slices_size(w, count);
 }
 
 // Both of them: checks the workspace and runs.
 static tt_status tt__cuda_slices(const tt_cuda_matrix *w, const int *d_index, ptrdiff_t count,
-                                 float *d_out, void *d_work, size_t work_size, cudaStream_t stream) {
+                                 float *d_out, void *d_work, size_t work_size,
+                                 cudaStream_t stream) {
   size_t size = tt__cuda_slices_size(w, count);
   if (!size || !d_out || !tt__cuda_is_current(w->context) ||
       !tt__cuda_work_fits(d_work, work_size, size == 1 ? 0 : size))

@@ -82,23 +82,26 @@ asm(".text\n.globl emu_switch\n.type emu_switch,@function\nemu_switch:\n"
     ".size emu_switch,.-emu_switch\n");
 #endif
 
-// Stack number `index` of this thread, kept for the blocks that follow.
-struct Stacks {
-  std::vector<char *> all;
-  ~Stacks() {
-    for (char *stack : all) munmap(stack - PAGE, STACK + PAGE);
-  }
-};
+// Stack number `index`, kept for the blocks that follow.
 static char *stack_at(size_t index) {
-  static thread_local Stacks stacks;
-  while (stacks.all.size() <= index) {
+  static std::vector<char *> stacks;
+  while (stacks.size() <= index) {
     char *made = (char *)mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (made == MAP_FAILED || mprotect(made, PAGE, PROT_NONE)) die("no memory for stacks");
-    stacks.all.push_back(made + PAGE);
+    stacks.push_back(made + PAGE);
   }
-  return stacks.all[index];
+  return stacks[index];
 }
+
+#ifdef EMU_TSAN
+// Destroyed together when their threads are joined: TSan forgets what a destroyed fibre has done.
+// Until then no other fibre may have its stack, or TSan would call that a race.
+static std::vector<void *> *finished;
+static size_t stacks_in_use() { return finished->size(); }
+#else
+static size_t stacks_in_use() { return 0; }
+#endif
 
 static void switch_to(Fiber *to) {
   Fiber *from = the_fiber;
@@ -274,11 +277,6 @@ static void schedule(Block &block) {
   }
 }
 
-#ifdef EMU_TSAN
-// Destroyed together at the end of the grid: TSan forgets what a destroyed fibre has done.
-static std::vector<void *> *finished;
-#endif
-
 static void run_block(dim3 grid, dim3 size, size_t shared, const std::function<void()> *body,
                       uint3 index) {
   static thread_local Block block;
@@ -310,6 +308,7 @@ static void run_block(dim3 grid, dim3 size, size_t shared, const std::function<v
   pthread_attr_destroy(&attributes);
   self.stack = (char *)lowest + bytes - STACK;
 #endif
+  size_t base = stacks_in_use();
   for (size_t i = 0; i < count; i++) {
     Fiber &fiber = block.fibers[i];
     fiber.lane = (unsigned)(i % 32);
@@ -317,7 +316,7 @@ static void run_block(dim3 grid, dim3 size, size_t shared, const std::function<v
     fiber.index.x = (unsigned)(i % size.x);
     fiber.index.y = (unsigned)(i / size.x % size.y);
     fiber.index.z = (unsigned)(i / size.x / size.y);
-    prepare(fiber, stack_at(i));
+    prepare(fiber, stack_at(base + i));
   }
   the_block = &block;
   the_body = body;
@@ -345,7 +344,7 @@ void run_grid(const char *kernel, dim3 grid, dim3 size, size_t shared,
 #ifdef EMU_TSAN
   std::vector<std::thread> threads;
   std::vector<void *> fibers;
-  size_t most = 4096; // TSan has room for twice as many
+  size_t most = 4096;                                      // TSan has room for twice as many
   fibers.reserve(most + (size_t)size.x * size.y * size.z); // grows in no block
   finished = &fibers;
 #endif
