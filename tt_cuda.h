@@ -1,4 +1,4 @@
-/* tt_cuda.h - tensor trains of tt.h on NVIDIA GPUs: the forward pass, the dense matrix, single rows.
+/* tt_cuda.h - tensor trains of tt.h on NVIDIA GPUs: forward pass, dense matrix, single rows.
    An optional second header; tt.h does not need it.
 
    HOW TO INCLUDE
@@ -50,8 +50,8 @@ typedef struct tt_cuda_context tt_cuda_context; // one device
 typedef struct tt_cuda_matrix tt_cuda_matrix;   // a train on it
 
 // Opens a device. options gives the allocator of host memory (NULL = malloc) and nothing else.
-// Returns TT_OK; INVALID (no such device); MEMORY; UNSUPPORTED (no device, no driver, or one that the
-// kernels were not compiled for). *out is NULL on error.
+// Returns TT_OK; INVALID (no such device); MEMORY; UNSUPPORTED (no device, no driver, or one that
+// the kernels were not compiled for). *out is NULL on error.
 TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_context **out);
 TTDEF void tt_cuda_destroy(tt_cuda_context *context); // after its matrices; NULL is fine
 
@@ -60,7 +60,8 @@ TTDEF int tt_cuda_last_native(const tt_cuda_context *context);
 
 // Copies a train to the device as it is stored, bias included: codes stay codes, either sweep.
 // Allocates one block of device memory; returns after the copy. Cores in F64, I3 and I2 are
-// UNSUPPORTED: tt_quantize first. Returns TT_OK; INVALID; MEMORY; UNSUPPORTED. *out is NULL on error.
+// UNSUPPORTED: tt_quantize first. Returns TT_OK; INVALID; MEMORY; UNSUPPORTED. *out is NULL on
+// error.
 TTDEF tt_status tt_cuda_upload(tt_cuda_context *context, const tt_matrix *w, tt_cuda_matrix **out,
                                struct CUstream_st *stream);
 // The same train again, bit for bit, in one block of options->allocator: tt_free. Synchronises.
@@ -71,8 +72,8 @@ TTDEF void tt_cuda_free(tt_cuda_matrix *w); // NULL is fine
 // d_y = d_x W^T + bias, the mirror of tt_apply.
 //   d_x     (batch, cols) row-major           d_y  (batch, rows), must not overlap d_x
 //   d_work  at least tt_cuda_apply_work_size(w, batch) bytes, aligned to 256 (as cudaMalloc does)
-// Returns TT_OK; INVALID (NULL, batch < 0, work too small or not aligned, overlap, another device is
-// current); UNSUPPORTED and MEMORY from CUDA. batch 0 is TT_OK.
+// Returns TT_OK; INVALID (NULL, batch < 0, work too small or not aligned, overlap, another device
+// is current); UNSUPPORTED and MEMORY from CUDA. batch 0 is TT_OK.
 TTDEF tt_status tt_cuda_apply(const tt_cuda_matrix *w, const float *d_x, ptrdiff_t batch,
                               float *d_y, void *d_work, size_t work_size,
                               struct CUstream_st *stream);
@@ -108,8 +109,8 @@ typedef struct tt_cuda_plan { // what an apply will do
   size_t work_size;
 } tt_cuda_plan;
 
-// Without enqueuing anything; d_x and d_y may be NULL. UNSUPPORTED: this path cannot run that (FUSED
-// without enough shared memory), or that dtype.
+// Without enqueuing anything; d_x and d_y may be NULL. UNSUPPORTED: this path cannot run that
+// (FUSED without enough shared memory), or that dtype.
 TTDEF tt_status tt_cuda_plan_apply(const tt_cuda_matrix *w, const tt_cuda_args *args,
                                    tt_cuda_plan *plan);
 TTDEF tt_status tt_cuda_apply_ex(const tt_cuda_matrix *w, const tt_cuda_args *args, void *d_work,
@@ -190,8 +191,8 @@ static tt_status tt__cuda_status(tt_cuda_context *context, cudaError_t error) {
   }
 }
 
-// *value *= factor for factors >= 0; 0 = does not fit, far below PTRDIFF_MAX so that byte counts and
-// sums of a few products fit as well.
+// *value *= factor for factors >= 0; 0 = does not fit, far below PTRDIFF_MAX so that byte counts
+// and sums of a few products fit as well.
 static int tt__cuda_multiply(ptrdiff_t *value, ptrdiff_t factor) {
   const ptrdiff_t most = PTRDIFF_MAX / 1024;
   if (factor != 0 && *value > most / factor) return 0;
@@ -202,9 +203,9 @@ static int tt__cuda_multiply(ptrdiff_t *value, ptrdiff_t factor) {
 static size_t tt__cuda_room(ptrdiff_t floats) { return ((size_t)floats * 4 + 255) / 256 * 256; }
 
 // ---------------------------------------------------------------------------------------- >>decode
-// Numbers leave storage in runs of four along a row of the GEMM view (see tt_core in tt.h), one load
-// a run: rows start on 16 bytes on the device. Decoding is exact, with integer arithmetic where
-// flushing subnormals to zero could change a value.
+// Numbers leave storage in runs of four along a row of the GEMM view (see tt_core in tt.h), one
+// load a run: rows start on 16 bytes on the device. Decoding is exact, with integer arithmetic
+// where flushing subnormals to zero could change a value.
 
 typedef struct tt__dcore { // a core on the device
   const unsigned char *data;
@@ -348,9 +349,10 @@ TT__DEVICE void tt__cuda_store(const tt__output &out, ptrdiff_t row, ptrdiff_t e
 
 // ------------------------------------------------------------------------------------------ >>step
 // One step of the forward pass within a block: out[p][row][w] = sum_j G[row][j] in[p][j][w], all
-// states in shared memory (see >>apply of tt.h: read as [p'][K'][w'], the result is the next state).
-// A column q is a pair (p, w). With many columns, tiles of G are decoded into shared memory once and
-// each thread keeps 4 rows x 4 columns; with few, a warp takes a row, its lanes share the sum.
+// states in shared memory (see >>apply of tt.h: read as [p'][K'][w'], the result is the next
+// state). A column q is a pair (p, w). With many columns, tiles of G are decoded into shared memory
+// once and each thread keeps 4 rows x 4 columns; with few, a warp takes a row, its lanes share the
+// sum.
 
 enum { TT__STAGE_DEPTH = 32, TT__STAGE_PITCH = 68 };
 enum { TT__NARROW = 16 }; // columns up to which a warp takes a row
@@ -489,10 +491,10 @@ TT__DEVICE void tt__cuda_narrow(const tt__dstep &step, const tt__dcore &core, in
 
 // ----------------------------------------------------------------------------------------- >>fused
 // The forward pass in one kernel. A block takes some rows of the batch and a chunk of the outermost
-// row leg (m_d right to left, m_1 left to right): all cores but that one are needed whole, no work is
-// done twice, and nothing is added across blocks. Right to left it can also go through n_1 in slices,
-// adding what each slice gives to y in the last step, so that the states fit into shared memory:
-// 2 states and y. An order of 1 is the case where the first step is also the last.
+// row leg (m_d right to left, m_1 left to right): all cores but that one are needed whole, no work
+// is done twice, and nothing is added across blocks. Right to left it can also go through n_1 in
+// slices, adding what each slice gives to y in the last step, so that the states fit into shared
+// memory: 2 states and y. An order of 1 is the case where the first step is also the last.
 
 typedef struct tt__fused {
   const void *x;
@@ -557,10 +559,10 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_fused(con
 }
 
 // --------------------------------------------------------------------------------------- >>product
-// The same step with states in global memory, as one kernel: C[p][row][w] = sum_j G[row][j] S[p][j][w].
-// The first step reads x and the last writes y through the same views, with their leading dimensions,
-// storage formats and padding. Tiles of 16 SIZE x 16 SIZE numbers; each thread keeps SIZE x SIZE of
-// them. With few columns a block takes a row and its threads share the sum.
+// The same step with states in global memory, C[p][row][w] = sum_j G[row][j] S[p][j][w], as one
+// kernel. The first step reads x and the last writes y through the same views, with their leading
+// dimensions, storage formats and padding. Tiles of 16 SIZE x 16 SIZE numbers; each thread keeps
+// SIZE x SIZE of them. With few columns a block takes a row and its threads share the sum.
 
 enum { TT__PRODUCT_DEPTH = 16 };
 
@@ -712,10 +714,10 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
 }
 
 // ----------------------------------------------------------------------------------------- >>slice
-// Row o of W is the product of the slices G_k[:, o_k, :, :] of its digits (see >>apply of tt.h). One
-// step multiplies the state of every item by a slice: an item is a wanted row, or, for the dense
-// matrix, one of the prefixes (left to right: suffixes) of all row numbers, and then the results of
-// the last step are W in its natural order, so that nothing is ever transposed.
+// Row o of W is the product of the slices G_k[:, o_k, :, :] of its digits (see >>apply of tt.h).
+// One step multiplies the state of every item by a slice: an item is a wanted row, or, for the
+// dense matrix, one of the prefixes (left to right: suffixes) of all row numbers, and then the
+// results of the last step are W in its natural order, so that nothing is ever transposed.
 
 typedef struct tt__dslice {
   tt__dcore core;
@@ -767,9 +769,9 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_slice(con
   }
 }
 
-// ----------------------------------------------------------------------------------------- >>upload
-// A train on the device is one block: bias, then codes and scales of every core, each row of the GEMM
-// view padded with zeros to 16 bytes. The host keeps the description and no numbers.
+// ---------------------------------------------------------------------------------------- >>upload
+// A train on the device is one block: bias, then codes and scales of every core, each row of the
+// GEMM view padded with zeros to 16 bytes. The host keeps the description and no numbers.
 
 struct tt_cuda_matrix {
   tt_cuda_context *context;
@@ -871,7 +873,7 @@ TTDEF int tt_cuda_last_native(const tt_cuda_context *context) {
   return context ? context->native : 0;
 }
 
-// Sizes of core k of a valid train: bytes of a packed row, of a row on the device, and of all scales.
+// Sizes of core k of a valid train: bytes of a packed row, of a row on the device, of all scales.
 static void tt__cuda_core_sizes(const tt_matrix *w, int k, size_t *packed, size_t *row,
                                 size_t *scales) {
   const tt_core *core = &w->cores[k];
@@ -898,8 +900,8 @@ static tt_status tt__cuda_readable(const tt_matrix *w) {
   return TT_OK;
 }
 
-// Walks over the parts of the block: with `from` packs a train into `image`, with `to` the way back.
-// Only counts where image is NULL. Returns the size of the block.
+// Walks over the parts of the block: with `from` packs a train into `image`, with `to` the way
+// back. Only counts where image is NULL. Returns the size of the block.
 static size_t tt__cuda_pack(const tt_matrix *from, const tt_matrix *to, unsigned char *image,
                             tt_cuda_matrix *made) {
   const tt_matrix *w = from ? from : to;
@@ -1064,7 +1066,7 @@ TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *opti
   return status;
 }
 
-// ---------------------------------------------------------------------------------------- >>planner
+// --------------------------------------------------------------------------------------- >>planner
 // What each way costs, in a rough model of a multiprocessor: multiply-adds that the tiles spend,
 // decoded bytes through the second cache, waves of blocks, launches. It only has to rank the ways;
 // bench/cuda.sh prints where it is wrong.
@@ -1398,7 +1400,7 @@ TTDEF size_t tt_cuda_apply_work_size(const tt_cuda_matrix *w, ptrdiff_t batch) {
   return plan.work_size ? plan.work_size : 1;
 }
 
-// ---------------------------------------------------------------------------------------- >>forward
+// --------------------------------------------------------------------------------------- >>forward
 
 // Grids are one-dimensional: the other two dimensions end at 65535.
 static int tt__cuda_grid(ptrdiff_t blocks, unsigned *grid) {

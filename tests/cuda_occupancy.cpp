@@ -1,6 +1,7 @@
 // Registers and occupancy of kernels, by the rules of cuda_occupancy.h, without a GPU.
 //   cuda_occupancy sm_90 <lines "kernel registers static_shared_bytes"
-// Fails if a kernel of 256 threads does not fit twice on a multiprocessor, or if there is no kernel.
+// Fails if a kernel of 256 threads does not fit twice on a multiprocessor, or if there is no
+// kernel.
 #include <cuda_occupancy.h>
 #include <limits.h>
 #include <stdio.h>

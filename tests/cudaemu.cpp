@@ -70,10 +70,11 @@ void die(const char *why) {
   abort();
 }
 
-// ------------------------------------------------------------------------------------------- fibres
+// ------------------------------------------------------------------------------------------ fibres
 
 #ifndef EMU_UCONTEXT
-// Saves what the calling convention preserves, changes stacks, restores the same from the other one.
+// Saves what the calling convention preserves, changes stacks, restores the same from the other
+// one.
 extern "C" void emu_switch(void **saved, void *to);
 asm(".text\n.globl emu_switch\n.type emu_switch,@function\nemu_switch:\n"
     "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
@@ -84,12 +85,13 @@ asm(".text\n.globl emu_switch\n.type emu_switch,@function\nemu_switch:\n"
 
 // Stack number `index`, kept for the blocks that follow.
 static char *stack_at(size_t index) {
-  static std::vector<char *> stacks;
-  while (stacks.size() <= index) {
+  static char *stacks[8192];
+  if (index >= sizeof stacks / sizeof *stacks) die("too many stacks");
+  if (!stacks[index]) {
     char *made = (char *)mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (made == MAP_FAILED || mprotect(made, PAGE, PROT_NONE)) die("no memory for stacks");
-    stacks.push_back(made + PAGE);
+    stacks[index] = made + PAGE;
   }
   return stacks[index];
 }
@@ -159,7 +161,7 @@ static void prepare(Fiber &fiber, char *stack) {
 #endif
 }
 
-// -------------------------------------------------------------------------------------- collectives
+// ------------------------------------------------------------------------------------- collectives
 
 // Two addresses take turns: with a single one, a thread that resumes late would also be ordered
 // behind the next arrival of an early one, and real races would be hidden.
@@ -375,7 +377,7 @@ void run_grid(const char *kernel, dim3 grid, dim3 size, size_t shared,
 #endif
 }
 
-// ----------------------------------------------------------------------- memory, streams and graphs
+// ---------------------------------------------------------------------- memory, streams and graphs
 
 static std::map<char *, size_t> &memory() {
   static std::map<char *, size_t> blocks;

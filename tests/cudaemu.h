@@ -1,9 +1,10 @@
-// CUDA C++ on an ordinary CPU, for tests: include this before a file with kernels and compile it with
-// g++ or clang++ (-DTT_CUDA_EMU -include cudaemu.h), together with cudaemu.cpp.
+// CUDA C++ on an ordinary CPU, for tests: include this before a file with kernels and compile it
+// with g++ or clang++ (-DTT_CUDA_EMU -include cudaemu.h), together with cudaemu.cpp.
 //
 // A CUDA thread is a fibre (a stack of its own, switched by hand); the fibres of a block take turns
-// on one thread of the operating system, and blocks run one after another. The kernels are plain C++
-// then: sanitizers, gcov and debuggers see them. What this finds that comparing results does not:
+// on one thread of the operating system, and blocks run one after another. The kernels are plain
+// C++ then: sanitizers, gcov and debuggers see them. What this finds that comparing results does
+// not:
 //   barriers and warp collectives that threads reach at different places, or not all of them;
 //   shuffles from lanes outside the mask; device memory read before it was written (it starts as
 //   NaN); results read before the stream was synchronised (streams run only then); calls that CUDA
@@ -24,7 +25,7 @@
 #include <utility>
 #include <vector>
 
-// ----------------------------------------------------------------------------------- the vocabulary
+// ---------------------------------------------------------------------------------- the vocabulary
 
 #define __global__
 #define __device__

@@ -1,6 +1,7 @@
 // Tests of tt_cuda.h against tt.h and sums in double. The same source runs on the emulation of
 // cudaemu.h (-DTT_CUDA_EMU -include cudaemu.h) and, compiled by nvcc, on a GPU.
-//   test_cuda [quick|races]   the last lines are a digest of all results, which must not depend on the
+//   test_cuda [quick|races]   the last lines are a digest of all results, which must not depend on
+//   the
 //                       order of threads nor change from run to run, and "N passed, N failed"
 // Without a GPU the nvcc build says "gpu: not present, N tests not run" and fails nothing.
 #include "test.h"
@@ -11,9 +12,9 @@
 static tt_cuda_context *gpu;
 static cudaStream_t stream;
 static tt_sha256 digest;
-static int quick; // 2: only what two threads share
+static int quick;
 
-// --------------------------------------------------------------------------------- memory and trains
+// ------------------------------------------------------------------------------- memory and trains
 
 static void *device(ptrdiff_t size) { // filled with NaN
   void *block = NULL, *poison = malloc((size_t)size + 1);
@@ -124,7 +125,7 @@ static tt_cuda_matrix *upload(const tt_matrix *w) {
   return made;
 }
 
-// --------------------------------------------------------------------------------------- the oracle
+// -------------------------------------------------------------------------------------- the oracle
 
 static double read16(tt_dtype dtype, const void *data, ptrdiff_t i) {
   if (dtype == TT_F32) return (double)((const float *)data)[i];
@@ -214,7 +215,7 @@ static tt_cuda_args plain(ptrdiff_t batch, tt_cuda_path path) {
   return args;
 }
 
-// -------------------------------------------------------------------------------------------- tests
+// ------------------------------------------------------------------------------------------- tests
 
 typedef struct decode_args {
   float *f16, *e4m3, *e5m2;
@@ -284,8 +285,8 @@ static void test_numbers(void) {
 // Every form in both sweeps, all formats in turn, all paths, several batches.
 static void test_forms(void) {
   static const int batches[] = {1, 2, 17, 65, 0};
-  for (int i = 0; i < FORMS; i += quick > 1 ? 4 : 1)
-    for (int variant = quick > 1 ? i / 4 % 2 : 0; variant < (quick ? 2 : 2 * FORMATS); variant++) {
+  for (int i = 0; i < FORMS; i++)
+    for (int variant = 0; variant < (quick ? 2 : 2 * FORMATS); variant++) {
       int sweep = variant % 2, format = (variant / 2 + (quick ? i : 0)) % FORMATS;
       int group = formats[format] < TT_I8  ? 0
                   : (i + variant) % 3 == 0 ? 0
@@ -376,7 +377,7 @@ static void test_tiles(void) {
     }
     gpu->multiprocessors = multiprocessors;
     int ran = 0, refused = 0;
-    for (size_t room = 64; room <= 16384; room = quick > 1 ? room * 6 : room * 3 / 2) {
+    for (size_t room = 64; room <= 16384; room = room * 3 / 2) {
       tt_cuda_plan plan;
       tt_cuda_args args = plain(3, TT_CUDA_FUSED);
       gpu->shared = room;
@@ -402,7 +403,7 @@ static void test_tiles(void) {
 // Every layout of the fused kernel for one train: batch tiles, chunks and slices.
 static void test_layouts(void) {
   static const form f = {3, {3, 4, 6}, {6, 3, 4}, {1, 6, 5, 1}};
-  for (int sweep = 0; sweep < (quick > 1 ? 1 : 2); sweep++) {
+  for (int sweep = 0; sweep < 2; sweep++) {
     tt_matrix w = build(&f, sweep ? TT_E4M3 : TT_F32, 0, sweep, 1, 1);
     double *dense = test_doubles(w.rows * w.cols);
     CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
@@ -411,8 +412,8 @@ static void test_layouts(void) {
     float *x = test_normal_floats(5 * w.cols), *y = test_floats(5 * w.rows);
     args.d_x = device_copy(x, 5 * w.cols * 4);
     CHECK_STATUS(tt__cuda_args_check(d_w, &args), TT_OK);
-    for (int tile = quick > 1 ? 4 : 1; tile <= 4; tile += 3)
-      for (int chunk = quick > 1 ? 4 : 1; chunk <= w.shape.rows[sweep ? 0 : 2]; chunk++)
+    for (int tile = 1; tile <= 4; tile += 3)
+      for (int chunk = 1; chunk <= w.shape.rows[sweep ? 0 : 2]; chunk++)
         for (int part = sweep ? 6 : 1; part <= 6; part += quick ? 3 : 1) {
           tt__cuda_way way;
           memset(&way, 0, sizeof way);
@@ -440,6 +441,45 @@ static void test_layouts(void) {
     free(x);
     free(y);
   }
+}
+
+// Every kernel once, in few blocks, for tools that look for races and take their time.
+static void test_races(void) {
+  static const struct {
+    form f;
+    int sweep, batch, path, part;
+  } runs[] = {{{2, {5, 3}, {4, 6}, {1, 7, 1}}, 0, 3, TT_CUDA_FUSED, 2}, // wide, narrow, slices
+              {{3, {3, 2, 5}, {6, 3, 4}, {1, 6, 5, 1}}, 1, 3, TT_CUDA_FUSED, 6},
+              {{1, {3}, {1030}, {1, 1}}, 0, 2, TT_CUDA_CHAIN, 0},        // a block for a row
+              {{1, {66}, {9}, {1, 1}}, 0, 20, TT_CUDA_CHAIN, 0},         // tiles of 64
+              {{1, {66}, {9}, {1, 1}}, 0, 66, TT_CUDA_CHAIN, 0},         // a tile of 128
+              {{2, {2, 3}, {3, 2}, {1, 2, 1}}, 0, 2, TT_CUDA_DENSE, 0}}; // slices of rows
+  int multiprocessors = gpu->multiprocessors;
+  gpu->multiprocessors = 1;
+  for (int i = 0; i < 6; i++) {
+    tt_matrix w = build(&runs[i].f, TT_F16, 0, runs[i].sweep, 1, 1);
+    double *dense = test_doubles(w.rows * w.cols);
+    CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
+    tt_cuda_matrix *d_w = upload(&w);
+    tt_cuda_args args = plain(runs[i].batch, (tt_cuda_path)runs[i].path);
+    check_apply(d_w, &w, dense, args);
+    if (runs[i].part) {
+      args.d_x = device(args.batch * w.cols * 4);
+      args.d_y = device(args.batch * w.rows * 4);
+      CHECK_STATUS(tt__cuda_args_check(d_w, &args), TT_OK);
+      tt__cuda_way way;
+      memset(&way, 0, sizeof way);
+      way.shared = tt__cuda_fused_layout(d_w, 2, 2, runs[i].part, &way.fused);
+      CHECK_STATUS(tt__cuda_run_fused(d_w, &args, &way, stream), TT_OK);
+      CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+      cudaFree((void *)args.d_x);
+      cudaFree(args.d_y);
+    }
+    tt_cuda_free(d_w);
+    tt_free(&w);
+    free(dense);
+  }
+  gpu->multiprocessors = multiprocessors;
 }
 
 static void check_rows(const tt_cuda_matrix *d_w, const tt_matrix *w, const double *dense) {
@@ -753,21 +793,21 @@ static void test_planner(void) {
 static const struct {
   const char *name;
   void (*run)(void);
-  int races;
-} tests[] = {{"numbers", test_numbers, 0},   {"forms", test_forms, 1},
-             {"groups", test_groups, 0},     {"args", test_args, 0},
-             {"tiles", test_tiles, 1},       {"layouts", test_layouts, 1},
-             {"rows", test_rows, 0},         {"graph", test_graph, 0},
-             {"planner", test_planner, 0},   {"round trip", test_round_trip, 0},
+} tests[] = {
+    {"numbers", test_numbers},   {"races", test_races},     {"forms", test_forms},
+    {"groups", test_groups},     {"args", test_args},       {"tiles", test_tiles},
+    {"layouts", test_layouts},   {"rows", test_rows},       {"round trip", test_round_trip},
+    {"graph", test_graph},       {"planner", test_planner}, {"errors", test_errors},
 #ifdef TT_CUDA_EMU
-             {"failures", test_failures, 0},
+    {"failures", test_failures},
 #endif
-             {"errors", test_errors, 0}};
+};
 enum { TESTS = sizeof tests / sizeof *tests };
 
 int main(int argc, char **argv) {
   unsigned char hash[32];
-  quick = argc < 2 ? 0 : !strcmp(argv[1], "races") ? 2 : 1;
+  quick = argc > 1;
+  int only_races = argc > 1 && !strcmp(argv[1], "races");
   tt_sha256_begin(&digest);
   if (tt_cuda_create(0, NULL, &gpu) == TT_ERROR_UNSUPPORTED) {
     printf("gpu: not present, %d tests not run\n", (int)TESTS);
@@ -775,7 +815,7 @@ int main(int argc, char **argv) {
   }
   CHECK(gpu && cudaStreamCreate(&stream) == cudaSuccess);
   for (int i = 0; i < TESTS && gpu; i++) {
-    if (quick > 1 && !tests[i].races) continue;
+    if (only_races && tests[i].run != test_races) continue;
     long failed = test_failed;
     test_seed((unsigned)i);
     tests[i].run();

@@ -1,7 +1,8 @@
 // Tests of the emulation that the CUDA tests stand on: right programs run right in every order, and
 // every error that cudaemu.h claims to find is planted and found.
 //   test_cudaemu              all of them but the races
-//   test_cudaemu race NAME    runs one planted race, for the thread sanitizer to find; "none" has none
+//   test_cudaemu race NAME    runs one planted race, for the thread sanitizer to find; "none" has
+//   none
 #include "test.h"
 
 #include <sys/wait.h>
@@ -21,7 +22,7 @@ template <class T> static void fetch(T *to, const T *from, ptrdiff_t count) {
   CHECK(cudaMemcpy(to, from, (size_t)count * sizeof(T), cudaMemcpyDeviceToHost) == cudaSuccess);
 }
 
-// ------------------------------------------------------------------------------------ right programs
+// ---------------------------------------------------------------------------------- right programs
 
 static void k_indices(int *out) {
   unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
@@ -192,7 +193,7 @@ static void test_limits() {
   cudaFree(out);
 }
 
-// ----------------------------------------------------------------------------------- planted errors
+// ---------------------------------------------------------------------------------- planted errors
 
 // Keeps a compiler from merging the two branches that it stands in.
 #define BRANCH(text) asm volatile("# " text)
