@@ -1,0 +1,177 @@
+# tt_cuda.h in three levels. L0: nvcc compiles it for every target without a warning, without spills
+# and without local memory. L1: its kernels run on the CPU (cudaemu.h), under sanitizers, in several
+# orders of threads, and races are looked for. L2: the same tests on a GPU, where one answers.
+#   NVCC          the compiler of L0 and L2; found on the PATH or in /usr/local/cuda
+#   CUDA_TARGETS  default "sm_80 sm_90"
+. "$(dirname "$0")/common.sh"
+
+nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
+targets=${CUDA_TARGETS:-sm_80 sm_90}
+flags="-std=gnu++14 -Wall -Wextra -Wno-unused-function -g -include cudaemu.h"
+test_names=$(grep -o '{"[a-z ]*", test_[a-z_]*}' test_cuda.cpp | grep -vc failures)
+echo '#define TT_CUDA_IMPLEMENTATION
+#include "../../../tt_cuda.h"' >"$build/header.cpp"
+cp "$build/header.cpp" "$build/header.cu"
+echo '#include "../../../tt_cuda.h"
+int main(void) { return tt_cuda_apply_work_size(NULL, 1) != 0 || tt_cuda_last_native(NULL); }' \
+  >"$build/user.c"
+
+# ---- L0
+
+# static_gate TARGET: what ptxas says about registers stays in $build/TARGET.txt
+static_gate() {
+  $nvcc -std=c++14 -arch="$1" --Werror all-warnings -Wmissing-launch-bounds \
+    -Wdefault-stream-launch -Xptxas -v,--warn-on-spills,--warn-on-local-memory-usage,-Werror \
+    -c "$build/header.cu" -o "$build/$1.o" >"$build/$1.txt" 2>&1 ||
+    { cat "$build/$1.txt"; return 1; }
+}
+
+# Kernel, registers and static shared memory of one target, a line each.
+resources() {
+  awk '/Compiling entry function/ { split($0, q, "\047"); name = q[2] }
+       /Used [0-9]+ registers/ {
+         registers = shared = 0
+         for (i = 2; i <= NF; i++) {
+           if ($i ~ /^registers/) registers = $(i - 1)
+           if ($i ~ /^smem/) shared = $(i - 1)
+         }
+         sub(/^_Z[0-9]+/, "", name); sub(/[0-9]+tt__d?[a-z]+$/, "", name)
+         print name, registers, shared }' "$build/$1.txt" | sort
+}
+
+# ---- L1
+
+# emulated NAME COMPILER FLAGS..: builds both test programs
+emulated() {
+  name=$1
+  shift
+  "$@" $flags -DTT_CUDA_EMU cudaemu.cpp test_cudaemu.cpp -o "$build/emu-$name" &&
+    "$@" $flags -DTT_CUDA_EMU cudaemu.cpp test_cuda.cpp -o "$build/cuda-$name"
+}
+# The scheduler must not be instrumented.
+emulated_races() {
+  name=$1
+  shift
+  "$@" $flags -DEMU_TSAN -c cudaemu.cpp -o "$build/$name.o" &&
+    for program in cudaemu cuda; do
+      "$@" $flags -DEMU_TSAN -DTT_CUDA_EMU -fsanitize=thread "test_$program.cpp" "$build/$name.o" \
+        -o "$build/${program#cuda}-$name" -pthread || return 1
+    done
+  mv "$build/-$name" "$build/cuda-$name"
+}
+# run NAME ORDER MODE: both programs
+run() {
+  EMU_ORDER=$2 run_tests "$build/emu-$1" && EMU_ORDER=$2 run_tests "$build/cuda-$1" "$3"
+}
+finds_race() { # NAME RACE ORDER
+  EMU_ORDER=$3 "$build/emu-$1" race "$2" >"$build/race-$2-$3.log" 2>&1 && return 1
+  grep -q 'WARNING: ThreadSanitizer: data race' "$build/race-$2-$3.log"
+}
+same_bits() { # LOGS..: all orders gave the same results
+  [ $# -gt 1 ] && [ "$(cat "$@" | grep '^bits: ' | sort -u | wc -l)" -eq 1 ] &&
+    [ "$(cat "$@" | grep -c '^bits: ')" -eq $# ]
+}
+c_users() {
+  $1 -std=c99 -Wall -Wextra -pedantic -Wconversion -Werror -c "$build/user.c" -o "$build/user.o" &&
+    $2 -std=c++14 -O1 -DTT_CUDA_EMU -include cudaemu.h -c "$build/header.cpp" -o "$build/impl.o" &&
+    $2 -std=c++14 -O1 -c cudaemu.cpp -o "$build/emu.o" &&
+    $1 -std=c99 -O1 -DTT_IMPLEMENTATION -x c -c ../tt.h -o "$build/tt.o" &&
+    $2 "$build/user.o" "$build/impl.o" "$build/emu.o" "$build/tt.o" -o "$build/user" -lm &&
+    "$build/user"
+}
+# What only create, upload, download and free may call stands before >>planner.
+no_forbidden_calls() {
+  ! sed -n '/-* >>planner$/,$p' ../tt_cuda.h |
+    grep -nE 'cuda(Malloc|Free|Memcpy|[A-Za-z]*Synchronize|GetLastError|Func|SetDevice)[A-Za-z]*\('
+}
+
+on_gpu() {
+  $nvcc -std=c++14 -O2 -arch=native -diag-suppress 177 -x cu test_cuda.cpp -o "$build/gpu" &&
+    run_tests "$build/gpu" quick
+}
+
+for target in $targets; do
+  if have "$nvcc"; then
+    check "nvcc $target: no warnings, spills or local memory" static_gate "$target"
+  else
+    skip "nvcc $target" "not installed"
+  fi
+done
+check "nothing allocates or synchronises behind the planner" no_forbidden_calls
+if have gcc && have g++; then
+  check "C99 user, C++ implementation" c_users gcc g++
+  check "g++: warnings" g++ -std=c++14 -Wall -Wextra -pedantic -Wshadow -Wdouble-promotion -Werror \
+    -DTT_CUDA_EMU -include cudaemu.h -c "$build/header.cpp" -o /dev/null
+fi
+for pair in gcc:g++ clang:clang++; do
+  name=${pair%:*} cxx=${pair#*:}
+  if ! works "$cxx" -x c++; then skip "$cxx" "not installed"; continue; fi
+  check "$cxx: builds" emulated "$name" "$cxx" -O1
+  if works "$cxx" -x c++ -fsanitize=address,undefined; then
+    check "$cxx: builds with sanitizers" emulated "$name-sanitized" "$cxx" -O1 \
+      -fsanitize=address,undefined -fno-sanitize-recover=all
+  else
+    skip "$cxx -fsanitize=address,undefined" "not installed"
+  fi
+  if works "$cxx" -x c++ -fsanitize=thread; then
+    check "$cxx: builds for races" emulated_races "$name-races" "$cxx" -O1
+  else
+    skip "$cxx -fsanitize=thread" "not installed"
+  fi
+done
+barrier
+bits=""
+for order in 0 1 77; do
+  for name in gcc clang; do
+    [ -x "$build/cuda-$name" ] || continue
+    check "$name, order $order" run $name $order quick
+    [ $name = gcc ] && bits="$bits $build/$started.log"
+  done
+done
+for name in gcc clang; do
+  order=0
+  [ $name = clang ] && order=1
+  [ -x "$build/cuda-$name-sanitized" ] &&
+    check "$name, address and undefined, order $order" run $name-sanitized $order quick
+done
+barrier
+[ -z "$bits" ] || check "the same bits in every order" same_bits $bits
+for name in gcc clang; do
+  [ -x "$build/cuda-$name-races" ] || continue
+  for order in 0 1 77; do
+    [ $name = gcc ] || [ $order = 1 ] || continue
+    check "$name, no races, order $order" run $name-races $order races
+    for race in barrier second syncwarp global blocks; do
+      check "$name finds the race '$race', order $order" finds_race $name-races $race $order
+    done
+  done
+done
+barrier
+
+# ---- L2
+if have "$nvcc"; then
+  printf '%s\n' '#include <cuda_runtime.h>' \
+    'int main(void) { int n = 0; return cudaGetDeviceCount(&n) != cudaSuccess || !n; }' \
+    >"$build/probe.cu"
+  $nvcc "$build/probe.cu" -o "$build/probe" >/dev/null 2>&1
+  if "$build/probe" 2>/dev/null; then
+    check "on the GPU" on_gpu
+  else
+    echo "gpu: not present, $test_names tests not run"
+  fi
+  barrier
+  if have g++ && [ -f "$(dirname "$nvcc")/../include/cuda_occupancy.h" ]; then
+    g++ -std=c++14 -isystem "$(dirname "$nvcc")/../include" cuda_occupancy.cpp -o "$build/occupancy"
+    for target in $targets; do
+      resources "$target" >"$build/$target.resources"
+      check "$target: two blocks on a multiprocessor" sh -c \
+        "$build/occupancy $target <$build/$target.resources >$build/$target.table"
+      barrier
+      cat "$build/$target.table"
+    done
+  fi
+else
+  skip nvcc "not installed"
+  echo "gpu: not present, $test_names tests not run"
+fi
+finish

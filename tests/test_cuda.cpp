@@ -1,0 +1,835 @@
+// Tests of tt_cuda.h against tt.h and sums in double. The same source runs on the emulation of
+// cudaemu.h (-DTT_CUDA_EMU -include cudaemu.h) and, compiled by nvcc, on a GPU.
+//   test_cuda [quick|races]   the last lines are a digest of all results, which must not depend on
+//   the
+//                       order of threads nor change from run to run, and "N passed, N failed"
+// Without a GPU the nvcc build says "gpu: not present, N tests not run" and fails nothing.
+#include "test.h"
+
+#define TT_CUDA_IMPLEMENTATION
+#include "../tt_cuda.h"
+
+static tt_cuda_context *gpu;
+static cudaStream_t stream;
+static tt_sha256 digest;
+static int quick;
+
+// ------------------------------------------------------------------------------- memory and trains
+
+static void *device(ptrdiff_t size) { // filled with NaN
+  void *block = NULL, *poison = malloc((size_t)size + 1);
+  CHECK(cudaMalloc(&block, (size_t)(size > 0 ? size : 1)) == cudaSuccess && poison);
+  if (poison) memset(poison, 0xFF, (size_t)size);
+  if (size) CHECK(cudaMemcpy(block, poison, (size_t)size, cudaMemcpyHostToDevice) == cudaSuccess);
+  free(poison);
+  return block;
+}
+static void *device_copy(const void *from, ptrdiff_t size) {
+  void *block = device(size);
+  if (size) CHECK(cudaMemcpy(block, from, (size_t)size, cudaMemcpyHostToDevice) == cudaSuccess);
+  return block;
+}
+static void fetch(void *to, const void *from, ptrdiff_t size) {
+  CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+  if (size) CHECK(cudaMemcpy(to, from, (size_t)size, cudaMemcpyDeviceToHost) == cudaSuccess);
+  tt_sha256_add(&digest, to, (size_t)size);
+}
+
+// Fills the codes and scales of every core with numbers of the size of 1.
+static void fill(tt_matrix *w) {
+  for (int k = 0; k < w->shape.order; k++) {
+    tt_core *core = &w->cores[k];
+    ptrdiff_t rows, length, bits = tt__dtype_bits(core->dtype);
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    unsigned char *data = (unsigned char *)core->data;
+    for (ptrdiff_t i = 0; i < rows; i++)
+      for (ptrdiff_t j = 0; j < length; j++) {
+        unsigned char *row = data + i * tt__row_size(core->dtype, length);
+        float value = (float)test_normal();
+        uint16_t code = (uint16_t)tt_from_f32(core->dtype, value, 1);
+        int top = (1 << (bits - 1 < 8 ? bits - 1 : 7)) - 1;
+        if (core->dtype == TT_F64)
+          ((double *)(void *)row)[j] = test_normal();
+        else if (core->dtype == TT_F32)
+          memcpy(row + 4 * j, &value, 4);
+        else if (bits == 16)
+          memcpy(row + 2 * j, &code, 2);
+        else if (tt__is_minifloat(core->dtype))
+          row[j] = (unsigned char)code;
+        else
+          tt__put_integer(row, j, (int)bits, test_below(2 * top + 1) - top);
+      }
+    ptrdiff_t scales = rows * tt__row_scales(core->group, length);
+    for (ptrdiff_t i = 0; i < scales; i++) {
+      float scale = (float)(0.5 + test_uniform());
+      uint16_t code = (uint16_t)tt_from_f32(TT_F16, scale, 1);
+      if (core->group > 0)
+        memcpy((unsigned char *)core->scales + 2 * i, &code, 2);
+      else
+        memcpy((unsigned char *)core->scales + 4 * i, &scale, 4);
+    }
+    core->scale = (float)(0.5 + test_uniform());
+  }
+  for (ptrdiff_t i = 0; w->bias && i < w->rows; i++) ((float *)w->bias)[i] = (float)test_normal();
+}
+
+typedef struct form { // of a train
+  int order, rows[TT_MAX_ORDER], cols[TT_MAX_ORDER], ranks[TT_MAX_ORDER + 1];
+} form;
+static const form forms[] = {{1, {1}, {1}, {1, 1}},  // one number
+                             {1, {7}, {13}, {1, 1}}, // dense
+                             {1, {130}, {37}, {1, 1}},
+                             {1, {3}, {1030}, {1, 1}},         // longer than one round of a block
+                             {2, {33, 1}, {1, 41}, {1, 5, 1}}, // low rank
+                             {2, {1, 70}, {6, 1}, {1, 17, 1}},
+                             {2, {5, 3}, {4, 6}, {1, 1, 1}},
+                             {2, {5, 3}, {4, 6}, {1, 7, 1}},
+                             {2, {8, 8}, {8, 8}, {1, 8, 1}},
+                             {2, {16, 4}, {4, 16}, {1, 9, 1}},
+                             {2, {11, 13}, {17, 3}, {1, 16, 1}},
+                             {2, {9, 20}, {5, 70}, {1, 15, 1}},
+                             {3, {3, 5, 2}, {2, 3, 7}, {1, 4, 3, 1}},
+                             {3, {4, 4, 4}, {4, 4, 4}, {1, 7, 8, 1}},
+                             {3, {4, 5, 6}, {1, 1, 1}, {1, 4, 3, 1}}, // a tensor as a column
+                             {4, {1, 1, 4, 16}, {4, 16, 1, 1}, {1, 4, 8, 4, 1}}, // a plain train
+                             {4, {2, 3, 2, 3}, {3, 2, 3, 2}, {1, 2, 5, 3, 1}},
+                             {5, {2, 1, 3, 1, 2}, {1, 3, 1, 2, 2}, {1, 2, 1, 3, 2, 1}},
+                             {16,
+                              {1, 1, 2, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 2},
+                              {2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 3, 1, 1, 1, 1},
+                              {1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1}}};
+enum { FORMS = sizeof forms / sizeof *forms };
+
+// A train with true sizes below the products of its factors where `padded`.
+static tt_matrix build(const form *f, tt_dtype dtype, int group, int sweep, int padded, int bias) {
+  tt_shape shape = test_shape(f->order, f->rows, f->cols, f->ranks);
+  tt_options options = test_options();
+  tt_matrix header, w;
+  ptrdiff_t rows = tt__leg_product(&shape, 0, f->order, 1, 0);
+  ptrdiff_t cols = tt__leg_product(&shape, 0, f->order, 0, 1);
+  if (padded && rows > 2) rows -= 1;
+  if (padded && cols > 2) cols -= 2;
+  header = tt__header(&shape, rows, cols, dtype, group);
+  header.sweep = sweep;
+  CHECK_STATUS(tt__train_allocate(&header, bias, &options.allocator, &w), TT_OK);
+  fill(&w);
+  return w;
+}
+
+static const tt_dtype formats[] = {TT_F32, TT_F16, TT_BF16, TT_E4M3, TT_E5M2, TT_I8, TT_I4};
+enum { FORMATS = sizeof formats / sizeof *formats };
+
+static tt_cuda_matrix *upload(const tt_matrix *w) {
+  tt_cuda_matrix *made = NULL;
+  CHECK_STATUS(tt_cuda_upload(gpu, w, &made, stream), TT_OK);
+  return made;
+}
+
+// -------------------------------------------------------------------------------------- the oracle
+
+static double read16(tt_dtype dtype, const void *data, ptrdiff_t i) {
+  if (dtype == TT_F32) return (double)((const float *)data)[i];
+  return (double)tt_to_f32(dtype, ((const uint16_t *)data)[i]);
+}
+static void write16(tt_dtype dtype, void *data, ptrdiff_t i, double value) {
+  if (dtype == TT_F32)
+    ((float *)data)[i] = (float)value;
+  else
+    ((uint16_t *)data)[i] = (uint16_t)tt_from_f32(dtype, (float)value, 0);
+}
+
+// Errors that remain: sums in float, and rounding of 16-bit results.
+static double tolerance(tt_dtype dtype) {
+  return dtype == TT_F32 ? 2e-6 : dtype == TT_F16 ? 4e-4 : 3e-3;
+}
+
+static double worst; // of all applies in float, over the tolerance
+
+// Runs one apply in a workspace of exactly the right size and compares it with the dense matrix in
+// double. Elements of y between the rows must stay as they were.
+static void check_apply(const tt_cuda_matrix *d_w, const tt_matrix *w, const double *dense,
+                        tt_cuda_args args) {
+  ptrdiff_t ldx = args.ldx ? args.ldx : w->cols, ldy = args.ldy ? args.ldy : w->rows;
+  ptrdiff_t each = args.dtype == TT_F32 ? 4 : 2, x_size = args.batch * ldx * each;
+  ptrdiff_t y_size = args.batch * ldy * each;
+  tt_cuda_plan plan;
+  void *x = test_new(x_size, 1), *y = test_new(y_size, 1), *got = test_new(y_size, 1);
+  for (ptrdiff_t i = 0; i < args.batch * ldx; i++) write16(args.dtype, x, i, test_normal());
+  for (ptrdiff_t i = 0; i < args.batch * ldy; i++) write16(args.dtype, y, i, test_normal());
+  CHECK_STATUS(tt_cuda_plan_apply(d_w, &args, &plan), TT_OK);
+  void *d_x = device_copy(x, x_size), *d_y = device_copy(y, y_size);
+  void *work = device((ptrdiff_t)plan.work_size);
+  if (args.beta == 0) // not read then: may be NaN
+    for (ptrdiff_t i = 0; i < args.batch; i++)
+      memset((char *)y + i * ldy * each, 0xFF, (size_t)(w->rows * each));
+  CHECK(cudaMemcpy(d_y, y, (size_t)y_size, cudaMemcpyHostToDevice) == cudaSuccess || !y_size);
+  args.d_x = d_x;
+  args.d_y = d_y;
+#ifdef TT_CUDA_EMU
+  long before = emu::num_launches, others = emu::num_syncs + emu::num_allocs + emu::num_frees +
+                                            emu::num_default_stream + emu::num_attributes;
+#endif
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &args, work, plan.work_size, stream), TT_OK);
+#ifdef TT_CUDA_EMU
+  CHECK(emu::num_launches - before == (args.batch ? plan.num_launches : 0));
+  CHECK(others == emu::num_syncs + emu::num_allocs + emu::num_frees + emu::num_default_stream +
+                      emu::num_attributes);
+#endif
+  fetch(got, d_y, y_size);
+  double alpha = args.alpha == 0 ? 1 : (double)args.alpha, error = 0, norm = 0;
+  int kept = 1;
+  for (ptrdiff_t b = 0; b < args.batch; b++) {
+    for (ptrdiff_t i = 0; i < w->rows; i++) {
+      double sum = w->bias ? (double)w->bias[i] : 0, size = sum * sum;
+      for (ptrdiff_t j = 0; j < w->cols; j++) {
+        double term = dense[i * w->cols + j] * read16(args.dtype, x, b * ldx + j);
+        sum += term;
+        size += term * term; // what is summed may cancel
+      }
+      sum *= alpha;
+      if (args.beta != 0) sum += (double)args.beta * read16(args.dtype, y, b * ldy + i);
+      double off = read16(args.dtype, got, b * ldy + i) - sum;
+      error += off * off;
+      norm += alpha * alpha * size + sum * sum;
+    }
+    kept &= !memcmp((char *)got + (b * ldy + w->rows) * each,
+                    (char *)y + (b * ldy + w->rows) * each, (size_t)((ldy - w->rows) * each));
+  }
+  double relative = norm > 0 ? sqrt(error / norm) : 0;
+  CHECK(kept);
+  CHECK_AT_MOST(relative, tolerance(args.dtype));
+  if (args.dtype == TT_F32 && relative > worst) worst = relative;
+  cudaFree(d_x);
+  cudaFree(d_y);
+  cudaFree(work);
+  free(x);
+  free(y);
+  free(got);
+}
+
+static tt_cuda_args plain(ptrdiff_t batch, tt_cuda_path path) {
+  tt_cuda_args args;
+  memset(&args, 0, sizeof args);
+  args.batch = batch;
+  args.path = path;
+  return args;
+}
+
+// ------------------------------------------------------------------------------------------- tests
+
+typedef struct decode_args {
+  float *f16, *e4m3, *e5m2;
+} decode_args;
+typedef struct encode_args {
+  const float *from;
+  uint16_t *f16, *bf16;
+} encode_args;
+static __global__ void __launch_bounds__(256) k_decode(const decode_args a) {
+  uint32_t i = blockIdx.x * 256 + threadIdx.x;
+  a.f16[i] = tt__cuda_from_f16(i);
+  if (i < 256) a.e4m3[i] = tt__cuda_from_e4m3(i);
+  if (i < 256) a.e5m2[i] = tt__cuda_from_f16(i << 8);
+}
+static __global__ void __launch_bounds__(256) k_encode(const encode_args a) {
+  uint32_t i = blockIdx.x * 256 + threadIdx.x;
+  a.f16[i] = (uint16_t)tt__cuda_to_f16(a.from[i]);
+  a.bf16[i] = (uint16_t)tt__cuda_to_bf16(a.from[i]);
+}
+
+// Every code of every small float, and floats around every one of them, bit for bit.
+static void test_numbers(void) {
+  enum { ALL = 65536, VALUES = 3 * ALL };
+  float *f16 = test_floats(ALL), *small = test_floats(512), *from = test_floats(VALUES);
+  uint16_t *codes = (uint16_t *)test_new(2 * VALUES, 2);
+  decode_args d = {(float *)device(4 * ALL), (float *)device(1024), (float *)device(1024)};
+  CHECK(TT__CUDA_LAUNCH(k_decode, ALL / 256, 256, 0, stream, d) == cudaSuccess);
+  fetch(f16, d.f16, 4 * ALL);
+  fetch(small, d.e4m3, 1024);
+  fetch(small + 256, d.e5m2, 1024);
+  int right = 1;
+  for (unsigned i = 0; i < ALL; i++)
+    right &= tt__float_bits(f16[i]) == tt__float_bits(tt_to_f32(TT_F16, i));
+  CHECK(right);
+  for (unsigned i = 0; i < 256; i++) {
+    right &= tt__float_bits(small[i]) == tt__float_bits(tt_to_f32(TT_E4M3, i));
+    right &= tt__float_bits(small[256 + i]) == tt__float_bits(tt_to_f32(TT_E5M2, i));
+  }
+  CHECK(right);
+  for (unsigned i = 0; i < ALL; i++) { // f16 values, halfway cases, and all exponents
+    from[3 * i] = tt__bits_float(tt__float_bits(f16[i]) + 0x1000);
+    from[3 * i + 1] = tt__bits_float(tt__float_bits(f16[i]) + 0xfff + (i & 2));
+    from[3 * i + 2] = tt__bits_float((i << 16) | (i * 40503u & 0xffff));
+  }
+  encode_args e = {(float *)device_copy(from, 4 * VALUES), (uint16_t *)device(2 * VALUES),
+                   (uint16_t *)device(2 * VALUES)};
+  CHECK(TT__CUDA_LAUNCH(k_encode, VALUES / 256, 256, 0, stream, e) == cudaSuccess);
+  fetch(codes, e.f16, 2 * VALUES);
+  fetch(codes + VALUES, e.bf16, 2 * VALUES);
+  for (int i = 0; i < VALUES; i++) {
+    right &= codes[i] == tt_from_f32(TT_F16, from[i], 0);
+    right &= codes[VALUES + i] == tt_from_f32(TT_BF16, from[i], 0);
+  }
+  CHECK(right);
+  cudaFree(d.f16);
+  cudaFree(d.e4m3);
+  cudaFree(d.e5m2);
+  cudaFree((void *)e.from);
+  cudaFree(e.f16);
+  cudaFree(e.bf16);
+  free(f16);
+  free(small);
+  free(from);
+  free(codes);
+}
+
+// Every form in both sweeps, all formats in turn, all paths, several batches.
+static void test_forms(void) {
+  static const int batches[] = {1, 2, 17, 65, 0};
+  for (int i = 0; i < FORMS; i++)
+    for (int variant = 0; variant < (quick ? 2 : 2 * FORMATS); variant++) {
+      int sweep = variant % 2, format = (variant / 2 + (quick ? i : 0)) % FORMATS;
+      int group = formats[format] < TT_I8  ? 0
+                  : (i + variant) % 3 == 0 ? 0
+                  : (i + variant) % 3 == 1 ? TT_GROUP_ROW
+                                           : 5;
+      tt_matrix w =
+          build(&forms[i], formats[format], group, sweep, variant / 2 % 2, variant % 3 > 0);
+      double *dense = test_doubles(w.rows * w.cols);
+      CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
+      tt_cuda_matrix *d_w = upload(&w);
+      for (int b = quick ? 1 + i % 2 : 0; b < (quick ? 2 + i % 2 : 5); b++)
+        for (int path = TT_CUDA_AUTO; path <= TT_CUDA_DENSE; path++)
+          check_apply(d_w, &w, dense, plain(batches[b], (tt_cuda_path)path));
+      tt_cuda_free(d_w);
+      tt_free(&w);
+      free(dense);
+    }
+}
+
+// Groups of every length, and cores of different formats in one train.
+static void test_groups(void) {
+  for (int group = 1; group <= (quick ? 5 : 40); group += quick ? 2 : 3) {
+    tt_matrix w = build(&forms[11], group % 2 ? TT_I8 : TT_I4, group, group / 2 % 2, 0, 1);
+    double *dense = test_doubles(w.rows * w.cols);
+    CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
+    tt_cuda_matrix *d_w = upload(&w);
+    for (int path = TT_CUDA_FUSED; path <= TT_CUDA_DENSE; path++)
+      check_apply(d_w, &w, dense, plain(3, (tt_cuda_path)path));
+    tt_cuda_free(d_w);
+    tt_free(&w);
+    free(dense);
+  }
+  tt_matrix low = build(&forms[12], TT_I4, 8, 0, 0, 1),
+            high = build(&forms[12], TT_F16, 0, 0, 0, 1);
+  low.cores[1] = high.cores[1];
+  double *dense = test_doubles(low.rows * low.cols);
+  CHECK_STATUS(tt_expand_f64(&low, dense), TT_OK);
+  tt_cuda_matrix *d_w = upload(&low);
+  for (int path = TT_CUDA_FUSED; path <= TT_CUDA_DENSE; path++)
+    check_apply(d_w, &low, dense, plain(5, (tt_cuda_path)path));
+  tt_cuda_free(d_w);
+  tt_free(&low);
+  tt_free(&high);
+  free(dense);
+}
+
+// Leading dimensions, storage of x and y, alpha and beta.
+static void test_args(void) {
+  static const tt_dtype types[] = {TT_F32, TT_F16, TT_BF16};
+  static const int which[] = {1, 4, 10, 12, 16};
+  for (int i = 0; i < 5; i++)
+    for (int t = 0; t < 3; t++)
+      for (int path = TT_CUDA_FUSED; path <= TT_CUDA_DENSE; path++) {
+        tt_matrix w = build(&forms[which[i]], TT_BF16, 0, (i + t) % 2, t % 2, 1);
+        double *dense = test_doubles(w.rows * w.cols);
+        CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
+        tt_cuda_matrix *d_w = upload(&w);
+        tt_cuda_args args = plain(7, (tt_cuda_path)path);
+        args.dtype = types[t];
+        check_apply(d_w, &w, dense, args);
+        args.ldx = w.cols + 3;
+        args.ldy = w.rows + 5;
+        args.alpha = -0.75f;
+        check_apply(d_w, &w, dense, args);
+        args.beta = 0.5f;
+        check_apply(d_w, &w, dense, args);
+        tt_cuda_free(d_w);
+        tt_free(&w);
+        free(dense);
+      }
+}
+
+// Large tiles and slices, which small trains on a large device would never reach.
+static void test_tiles(void) {
+  static const form large = {2, {12, 16}, {12, 16}, {1, 12, 1}};
+  int multiprocessors = gpu->multiprocessors;
+  size_t shared = gpu->shared;
+  for (int sweep = 0; sweep < 2; sweep++) {
+    tt_matrix w = build(&large, TT_F32, 0, sweep, 1, 1);
+    double *dense = test_doubles(w.rows * w.cols);
+    CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
+    tt_cuda_matrix *d_w = upload(&w);
+    gpu->multiprocessors = 1; // products in tiles of 128
+    for (int batch = quick ? 70 : 30; batch < (quick ? 71 : 140); batch += 50) {
+      check_apply(d_w, &w, dense, plain(batch, TT_CUDA_CHAIN));
+      check_apply(d_w, &w, dense, plain(batch, TT_CUDA_DENSE));
+      check_apply(d_w, &w, dense, plain(batch, TT_CUDA_FUSED));
+    }
+    gpu->multiprocessors = multiprocessors;
+    int ran = 0, refused = 0;
+    for (size_t room = 64; room <= 16384; room = room * 3 / 2) {
+      tt_cuda_plan plan;
+      tt_cuda_args args = plain(3, TT_CUDA_FUSED);
+      gpu->shared = room;
+      tt_status status = tt_cuda_plan_apply(d_w, &args, &plan);
+      CHECK(status == TT_OK || status == TT_ERROR_UNSUPPORTED);
+      if (status == TT_OK) check_apply(d_w, &w, dense, args);
+      if (status == TT_OK)
+        ran++;
+      else
+        refused++;
+      args.path = TT_CUDA_AUTO;
+      CHECK_STATUS(tt_cuda_plan_apply(d_w, &args, &plan), TT_OK);
+      CHECK(plan.path != TT_CUDA_AUTO && (status == TT_OK || plan.path != TT_CUDA_FUSED));
+    }
+    CHECK(ran > 0 && refused > 0);
+    gpu->shared = shared;
+    tt_cuda_free(d_w);
+    tt_free(&w);
+    free(dense);
+  }
+}
+
+// Every layout of the fused kernel for one train: batch tiles, chunks and slices.
+static void test_layouts(void) {
+  static const form f = {3, {3, 4, 6}, {6, 3, 4}, {1, 6, 5, 1}};
+  for (int sweep = 0; sweep < 2; sweep++) {
+    tt_matrix w = build(&f, sweep ? TT_E4M3 : TT_F32, 0, sweep, 1, 1);
+    double *dense = test_doubles(w.rows * w.cols);
+    CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
+    tt_cuda_matrix *d_w = upload(&w);
+    tt_cuda_args args = plain(5, TT_CUDA_FUSED);
+    float *x = test_normal_floats(5 * w.cols), *y = test_floats(5 * w.rows);
+    args.d_x = device_copy(x, 5 * w.cols * 4);
+    CHECK_STATUS(tt__cuda_args_check(d_w, &args), TT_OK);
+    for (int tile = 1; tile <= 4; tile += 3)
+      for (int chunk = 1; chunk <= w.shape.rows[sweep ? 0 : 2]; chunk++)
+        for (int part = sweep ? 6 : 1; part <= 6; part += quick ? 3 : 1) {
+          tt__cuda_way way;
+          memset(&way, 0, sizeof way);
+          way.shared = tt__cuda_fused_layout(d_w, tile, chunk, part, &way.fused);
+          args.d_y = device(5 * w.rows * 4);
+          CHECK(way.shared > 0);
+          CHECK_STATUS(tt__cuda_run_fused(d_w, &args, &way, stream), TT_OK);
+          fetch(y, args.d_y, 5 * w.rows * 4);
+          double error = 0, norm = 0;
+          for (ptrdiff_t b = 0; b < 5; b++)
+            for (ptrdiff_t i = 0; i < w.rows; i++) {
+              double sum = (double)w.bias[i];
+              for (ptrdiff_t j = 0; j < w.cols; j++)
+                sum += dense[i * w.cols + j] * (double)x[b * w.cols + j];
+              error += pow((double)y[b * w.rows + i] - sum, 2);
+              norm += sum * sum;
+            }
+          CHECK_AT_MOST(sqrt(error / norm), tolerance(TT_F32));
+          cudaFree(args.d_y);
+        }
+    cudaFree((void *)args.d_x);
+    tt_cuda_free(d_w);
+    tt_free(&w);
+    free(dense);
+    free(x);
+    free(y);
+  }
+}
+
+// Every kernel once, in few blocks, for tools that look for races and take their time.
+static void test_races(void) {
+  static const struct {
+    form f;
+    int sweep, batch, path, part;
+  } runs[] = {{{2, {5, 3}, {4, 6}, {1, 7, 1}}, 0, 3, TT_CUDA_FUSED, 2}, // wide, narrow, slices
+              {{3, {3, 2, 5}, {6, 3, 4}, {1, 6, 5, 1}}, 1, 3, TT_CUDA_FUSED, 6},
+              {{1, {3}, {1030}, {1, 1}}, 0, 2, TT_CUDA_CHAIN, 0},        // a block for a row
+              {{1, {66}, {9}, {1, 1}}, 0, 20, TT_CUDA_CHAIN, 0},         // tiles of 64
+              {{1, {66}, {9}, {1, 1}}, 0, 66, TT_CUDA_CHAIN, 0},         // a tile of 128
+              {{2, {2, 3}, {3, 2}, {1, 2, 1}}, 0, 2, TT_CUDA_DENSE, 0}}; // slices of rows
+  int multiprocessors = gpu->multiprocessors;
+  gpu->multiprocessors = 1;
+  for (int i = 0; i < 6; i++) {
+    tt_matrix w = build(&runs[i].f, TT_F16, 0, runs[i].sweep, 1, 1);
+    double *dense = test_doubles(w.rows * w.cols);
+    CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
+    tt_cuda_matrix *d_w = upload(&w);
+    tt_cuda_args args = plain(runs[i].batch, (tt_cuda_path)runs[i].path);
+    check_apply(d_w, &w, dense, args);
+    if (runs[i].part) {
+      args.d_x = device(args.batch * w.cols * 4);
+      args.d_y = device(args.batch * w.rows * 4);
+      CHECK_STATUS(tt__cuda_args_check(d_w, &args), TT_OK);
+      tt__cuda_way way;
+      memset(&way, 0, sizeof way);
+      way.shared = tt__cuda_fused_layout(d_w, 2, 2, runs[i].part, &way.fused);
+      CHECK_STATUS(tt__cuda_run_fused(d_w, &args, &way, stream), TT_OK);
+      CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+      cudaFree((void *)args.d_x);
+      cudaFree(args.d_y);
+    }
+    tt_cuda_free(d_w);
+    tt_free(&w);
+    free(dense);
+  }
+  gpu->multiprocessors = multiprocessors;
+}
+
+static void check_rows(const tt_cuda_matrix *d_w, const tt_matrix *w, const double *dense) {
+  enum { COUNT = 7 };
+  int index[COUNT] = {0, (int)w->rows - 1, -1, (int)w->rows, (int)w->rows / 2, 0, 1 % (int)w->rows};
+  float *all = test_floats(w->rows * w->cols), *some = test_floats(COUNT * w->cols);
+  size_t size = tt_cuda_expand_work_size(d_w), rows_size = tt_cuda_rows_work_size(d_w, COUNT);
+  CHECK(size > 0 && rows_size > 0);
+  void *work = device((ptrdiff_t)size), *rows_work = device((ptrdiff_t)rows_size);
+  float *d_all = (float *)device(w->rows * w->cols * 4),
+        *d_some = (float *)device(COUNT * w->cols * 4);
+  int *d_index = (int *)device_copy(index, sizeof index);
+  CHECK_STATUS(tt_cuda_expand(d_w, d_all, work, size, stream), TT_OK);
+  CHECK_STATUS(tt_cuda_rows(d_w, d_index, COUNT, d_some, rows_work, rows_size, stream), TT_OK);
+  fetch(all, d_all, w->rows * w->cols * 4);
+  fetch(some, d_some, COUNT * w->cols * 4);
+  double error = 0, norm = 0, rows_error = 0, rows_norm = 0;
+  int lost = 1;
+  for (ptrdiff_t i = 0; i < w->rows * w->cols; i++) {
+    error += pow((double)all[i] - dense[i], 2);
+    norm += pow(dense[i], 2);
+  }
+  for (int c = 0; c < COUNT; c++)
+    for (ptrdiff_t j = 0; j < w->cols; j++) {
+      double value = (double)some[c * w->cols + j];
+      if (index[c] < 0 || index[c] >= w->rows) {
+        lost &= value != value;
+        continue;
+      }
+      rows_error += pow(value - dense[index[c] * w->cols + j], 2);
+      rows_norm += pow(dense[index[c] * w->cols + j], 2);
+    }
+  CHECK(lost);
+  CHECK_AT_MOST(sqrt(error / norm), 2e-6);
+  CHECK_AT_MOST(sqrt(rows_error / rows_norm), 2e-6);
+  cudaFree(work);
+  cudaFree(rows_work);
+  cudaFree(d_all);
+  cudaFree(d_some);
+  cudaFree(d_index);
+  free(all);
+  free(some);
+}
+
+static void test_rows(void) {
+  for (int i = 0; i < FORMS; i++)
+    for (int variant = 0; variant < (quick ? 2 : 4); variant++) {
+      tt_dtype format = formats[(i + variant) % FORMATS];
+      int group = format < TT_I8 ? 0 : 3;
+      tt_matrix w = build(&forms[i], format, group, variant % 2, variant / 2 || i % 2, 0);
+      double *dense = test_doubles(w.rows * w.cols);
+      CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
+      tt_cuda_matrix *d_w = upload(&w);
+      check_rows(d_w, &w, dense);
+      tt_cuda_free(d_w);
+      tt_free(&w);
+      free(dense);
+    }
+}
+
+// What comes back is what went up, bit for bit.
+static void test_round_trip(void) {
+  for (int i = 0; i < FORMS; i++)
+    for (int f = 0; f < FORMATS; f++) {
+      int group = formats[f] < TT_I8 ? 0 : i % 4 == 0 ? 0 : i % 4 == 1 ? TT_GROUP_ROW : 3 + i;
+      tt_matrix w = build(&forms[i], formats[f], group, (i + f) % 2, i % 3 == 0, f % 2), back;
+      tt_cuda_matrix *d_w = upload(&w);
+      test_heap heap;
+      tt_options options = test_options();
+      options.allocator = test_allocator(&heap);
+      CHECK_STATUS(tt_cuda_download(d_w, &options, &back), TT_OK);
+      CHECK(heap.live_blocks == 1 && back.rows == w.rows && back.cols == w.cols &&
+            back.sweep == w.sweep);
+      CHECK(!memcmp(&back.shape, &w.shape, sizeof w.shape) && !back.bias == !w.bias);
+      if (w.bias) CHECK(!memcmp(back.bias, w.bias, (size_t)w.rows * 4));
+      for (int k = 0; k < w.shape.order; k++) {
+        ptrdiff_t data, scales;
+        tt__core_sizes(&w, k, &data, &scales);
+        const tt_core *a = &w.cores[k], *b = &back.cores[k];
+        CHECK(a->dtype == b->dtype && a->group == b->group && a->scale == b->scale);
+        CHECK(!memcmp(a->data, b->data, (size_t)data) && !a->scales == !b->scales);
+        if (scales) CHECK(!memcmp(a->scales, b->scales, (size_t)scales));
+      }
+      tt_free(&back);
+      CHECK(heap.live_blocks == 0);
+      tt_cuda_free(d_w);
+      tt_free(&w);
+    }
+}
+
+// Capture, replay with other inputs, two streams; the same bits as without a graph.
+static void test_graph(void) {
+  for (int path = TT_CUDA_FUSED; path <= TT_CUDA_DENSE; path++) {
+    tt_matrix w = build(&forms[13], TT_I8, TT_GROUP_ROW, 0, 0, 1);
+    tt_cuda_matrix *d_w = upload(&w);
+    tt_cuda_args args = plain(6, (tt_cuda_path)path);
+    tt_cuda_plan plan;
+    ptrdiff_t x_size = 6 * w.cols * 4, y_size = 6 * w.rows * 4;
+    float *x = test_normal_floats(6 * w.cols), *first = test_floats(6 * w.rows);
+    float *second = test_floats(6 * w.rows), *dense = test_floats(w.rows * w.cols);
+    cudaGraph_t graph;
+    cudaGraphExec_t ready;
+    cudaStream_t other;
+    CHECK(cudaStreamCreate(&other) == cudaSuccess);
+    CHECK_STATUS(tt_cuda_plan_apply(d_w, &args, &plan), TT_OK);
+    void *work = device((ptrdiff_t)plan.work_size), *blank = test_new(x_size, 1);
+    args.d_x = device_copy(blank, x_size);
+    args.d_y = device(y_size);
+    CHECK(cudaStreamBeginCapture(other, cudaStreamCaptureModeGlobal) == cudaSuccess);
+    CHECK_STATUS(tt_cuda_apply_ex(d_w, &args, work, plan.work_size, other), TT_OK);
+    CHECK(cudaStreamEndCapture(other, &graph) == cudaSuccess);
+    CHECK(cudaGraphInstantiate(&ready, graph, 0) == cudaSuccess);
+    CHECK(cudaMemcpy((void *)args.d_x, x, (size_t)x_size, cudaMemcpyHostToDevice) == cudaSuccess);
+    CHECK(cudaGraphLaunch(ready, other) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(other) == cudaSuccess);
+    fetch(first, args.d_y, y_size);
+    CHECK_STATUS(tt_cuda_apply_ex(d_w, &args, work, plan.work_size, stream), TT_OK);
+    fetch(second, args.d_y, y_size);
+    CHECK(!memcmp(first, second, (size_t)y_size) && first[0] == first[0]);
+    CHECK(cudaGraphExecDestroy(ready) == cudaSuccess && cudaGraphDestroy(graph) == cudaSuccess);
+    CHECK(cudaStreamDestroy(other) == cudaSuccess);
+    cudaFree((void *)args.d_x);
+    cudaFree(args.d_y);
+    cudaFree(work);
+    tt_cuda_free(d_w);
+    tt_free(&w);
+    free(x);
+    free(first);
+    free(second);
+    free(dense);
+    free(blank);
+  }
+}
+
+static void test_errors(void) {
+  tt_matrix w = build(&forms[13], TT_F32, 0, 0, 0, 1);
+  tt_cuda_context *context = (tt_cuda_context *)&w;
+  tt_cuda_matrix *d_w = upload(&w), *none = d_w;
+  tt_cuda_plan plan;
+  tt_cuda_args args = plain(3, TT_CUDA_CHAIN);
+  float *d_x = (float *)device(3 * w.cols * 4), *d_y = (float *)device(3 * w.rows * 4 + 256);
+  size_t size;
+  CHECK_STATUS(tt_cuda_create(-1, NULL, &context), TT_ERROR_INVALID);
+  CHECK(!context);
+  CHECK_STATUS(tt_cuda_create(1000, NULL, &context), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_create(0, NULL, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_upload(NULL, &w, &none, stream), TT_ERROR_INVALID);
+  CHECK(!none);
+  CHECK_STATUS(tt_cuda_upload(gpu, NULL, &none, stream), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_upload(gpu, &w, NULL, stream), TT_ERROR_INVALID);
+  static const tt_dtype others[] = {TT_F64, TT_I3, TT_I2};
+  for (int i = 0; i < 3; i++) {
+    tt_matrix bad = build(&forms[13], others[i], 0, 0, 0, 1);
+    CHECK_STATUS(tt_cuda_upload(gpu, &bad, &none, stream), TT_ERROR_UNSUPPORTED);
+    tt_free(&bad);
+  }
+  tt_matrix invalid = w, back = w;
+  invalid.shape.ranks[1]++;
+  invalid.cores[0].data = NULL;
+  CHECK_STATUS(tt_cuda_upload(gpu, &invalid, &none, stream), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_download(NULL, NULL, &back), TT_ERROR_INVALID);
+  CHECK(!back.block && !back.rows);
+  CHECK_STATUS(tt_cuda_plan_apply(NULL, &args, &plan), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_plan_apply(d_w, NULL, &plan), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_plan_apply(d_w, &args, NULL), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_plan_apply(d_w, &args, &plan), TT_OK);
+  size = plan.work_size;
+  CHECK(size > 256 && plan.path == TT_CUDA_CHAIN && plan.num_launches == 3 && plan.flops > 0);
+  CHECK(tt_cuda_apply_work_size(d_w, -1) == 0 && tt_cuda_apply_work_size(NULL, 1) == 0);
+  CHECK(tt_cuda_apply_work_size(d_w, PTRDIFF_MAX / 8) == 0);
+  CHECK(tt_cuda_expand_work_size(NULL) == 0 && tt_cuda_rows_work_size(d_w, -1) == 0);
+  CHECK(tt_cuda_rows_work_size(d_w, PTRDIFF_MAX / 8) == 0);
+  char *work = (char *)device((ptrdiff_t)size + 256);
+  args.d_x = d_x;
+  args.d_y = d_y;
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &args, work, size - 1, stream), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &args, work + 4, size, stream), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &args, NULL, size, stream), TT_ERROR_INVALID);
+  tt_cuda_args bad = args;
+  bad.d_x = NULL;
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &bad, work, size, stream), TT_ERROR_INVALID);
+  bad = args;
+  bad.d_y = (char *)d_x + 4 * (3 * w.cols - 1); // the last element of x
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &bad, work, size, stream), TT_ERROR_INVALID);
+  bad = args;
+  bad.ldx = w.cols - 1;
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &bad, work, size, stream), TT_ERROR_INVALID);
+  bad = args;
+  bad.ldy = PTRDIFF_MAX / 8;
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &bad, work, size, stream), TT_ERROR_MEMORY);
+  bad = args;
+  bad.dtype = TT_I8;
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &bad, work, size, stream), TT_ERROR_UNSUPPORTED);
+  bad = args;
+  bad.path = 4;
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &bad, work, size, stream), TT_ERROR_INVALID);
+  bad = args;
+  bad.batch = -1;
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &bad, work, size, stream), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_apply(d_w, NULL, 0, NULL, NULL, 0, stream), TT_OK);
+  CHECK_STATUS(tt_cuda_expand(d_w, NULL, work, size, stream), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_expand(d_w, d_y, work, 1, stream), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_rows(d_w, NULL, 1, d_y, work, size, stream), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_rows(d_w, NULL, 0, NULL, NULL, 0, stream), TT_OK);
+  CHECK_STATUS(tt_cuda_rows(d_w, NULL, -1, d_y, work, size, stream), TT_ERROR_INVALID);
+  tt_cuda_free(NULL);
+  tt_cuda_destroy(NULL);
+  CHECK(tt_cuda_last_native(NULL) == 0);
+  cudaFree(d_x);
+  cudaFree(d_y);
+  cudaFree(work);
+  tt_cuda_free(d_w);
+  tt_free(&w);
+}
+
+#ifdef TT_CUDA_EMU
+// Failures of CUDA and of the allocator that a healthy GPU does not show.
+static void test_failures(void) {
+  tt_cuda_context *context;
+  tt_cuda_matrix *d_w, *twin;
+  tt_matrix w = build(&forms[13], TT_I4, 3, 0, 0, 1), back;
+  tt_cuda_args args = plain(3, TT_CUDA_DENSE);
+  tt_cuda_plan plan;
+  test_heap heap;
+  tt_options options = test_options();
+  emu::num_devices = 0;
+  CHECK_STATUS(tt_cuda_create(0, NULL, &context), TT_ERROR_UNSUPPORTED);
+  emu::num_devices = 2;
+  options.allocator = test_allocator(&heap);
+  heap.fail_at = 1;
+  CHECK_STATUS(tt_cuda_create(1, &options, &context), TT_ERROR_MEMORY);
+  options.allocator = test_allocator(&heap);
+  CHECK_STATUS(tt_cuda_create(1, &options, &context), TT_OK);
+  for (int at = 2; at <= 3; at++) { // host memory of the upload
+    heap.fail_at = at + (heap.calls - 1);
+    CHECK_STATUS(tt_cuda_upload(context, &w, &d_w, stream), TT_ERROR_MEMORY);
+    CHECK(!d_w && heap.live_blocks == 1);
+  }
+  heap.fail_at = 0;
+  emu::fail_alloc_at = 1;
+  CHECK_STATUS(tt_cuda_upload(context, &w, &d_w, stream), TT_ERROR_MEMORY);
+  CHECK(!d_w && heap.live_blocks == 1 && tt_cuda_last_native(context) == 2);
+  CHECK_STATUS(tt_cuda_upload(context, &w, &d_w, stream), TT_OK);
+  CHECK_STATUS(tt_cuda_plan_apply(d_w, &args, &plan), TT_OK);
+  char *work = (char *)device((ptrdiff_t)plan.work_size);
+  args.d_x = device(3 * w.cols * 4);
+  args.d_y = device(3 * w.rows * 4);
+  // device 0 is current
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &args, work, plan.work_size, stream), TT_ERROR_INVALID);
+  CHECK(cudaSetDevice(1) == cudaSuccess);
+  for (int at = 1; at <= plan.num_launches; at++) {
+    emu::fail_launch_at = at;
+    CHECK_STATUS(tt_cuda_apply_ex(d_w, &args, work, plan.work_size, stream), TT_ERROR_UNSUPPORTED);
+    CHECK(tt_cuda_last_native(context) == 719);
+  }
+  CHECK_STATUS(tt_cuda_apply_ex(d_w, &args, work, plan.work_size, stream), TT_OK);
+  CHECK(cudaSetDevice(0) == cudaSuccess);
+  cudaStream_t other;
+  cudaGraph_t graph;
+  CHECK(cudaStreamCreate(&other) == cudaSuccess);
+  CHECK(cudaStreamBeginCapture(other, cudaStreamCaptureModeGlobal) == cudaSuccess);
+  CHECK_STATUS(tt_cuda_upload(context, &w, &twin, stream), TT_ERROR_UNSUPPORTED);
+  CHECK(!twin && tt_cuda_last_native(context) == 900);
+  CHECK(cudaStreamEndCapture(other, &graph) == cudaSuccess &&
+        cudaGraphDestroy(graph) == cudaSuccess);
+  CHECK(cudaStreamDestroy(other) == cudaSuccess);
+  heap.fail_at = heap.calls + 1;
+  CHECK_STATUS(tt_cuda_download(d_w, &options, &back), TT_ERROR_MEMORY);
+  heap.fail_at = heap.calls + 2;
+  CHECK_STATUS(tt_cuda_download(d_w, &options, &back), TT_ERROR_MEMORY);
+  CHECK(!back.block && heap.live_blocks == 2);
+  cudaFree((void *)args.d_x);
+  cudaFree(args.d_y);
+  cudaFree(work);
+  tt_cuda_free(d_w);
+  tt_cuda_destroy(context);
+  CHECK(heap.live_blocks == 0 && emu::live_blocks() == 0);
+  emu::num_devices = 1;
+  tt_free(&w);
+}
+#endif
+
+// The planner names the ways that these shapes are for; see bench/cuda.sh for how well it does.
+static void test_planner(void) {
+  static const form wide = {2, {64, 64}, {64, 64}, {1, 16, 1}};
+  static const form deep = {3, {16, 16, 16}, {16, 16, 16}, {1, 64, 64, 1}};
+  tt_cuda_plan plan;
+  tt_matrix w = build(&wide, TT_F16, 0, 0, 0, 0), v = build(&deep, TT_F16, 0, 0, 0, 0);
+  tt_cuda_matrix *d_w = upload(&w), *d_v = upload(&v);
+  tt_cuda_args args = plain(1, TT_CUDA_AUTO);
+  CHECK_STATUS(tt_cuda_plan_apply(d_w, &args, &plan), TT_OK);
+  CHECK(plan.path == TT_CUDA_FUSED && plan.num_launches == 1 && plan.work_size == 0);
+  CHECK(tt_cuda_apply_work_size(d_w, 1) == 1);
+  CHECK_CLOSE(plan.flops, 2.0 * (double)tt_apply_macs(&w, 1), 0.5);
+  CHECK_CLOSE(plan.bytes, 2.0 * 2 * 65536 + 4 * 2 * 4096, 0.5);
+  args.batch = 4096; // a train of this rank costs 16 times dense
+  CHECK_STATUS(tt_cuda_plan_apply(d_v, &args, &plan), TT_OK);
+  CHECK(plan.path == TT_CUDA_DENSE && plan.flops > 2.0 * 4096 * 4096 * 4096);
+  for (int path = TT_CUDA_FUSED; path <= TT_CUDA_DENSE; path++) {
+    tt_cuda_plan forced;
+    args.path = path;
+    tt_status status = tt_cuda_plan_apply(d_v, &args, &forced);
+    CHECK(status == TT_ERROR_UNSUPPORTED || forced.seconds >= plan.seconds);
+  }
+  tt_cuda_free(d_w);
+  tt_cuda_free(d_v);
+  tt_free(&w);
+  tt_free(&v);
+}
+
+static const struct {
+  const char *name;
+  void (*run)(void);
+} tests[] = {
+    {"numbers", test_numbers},   {"races", test_races},     {"forms", test_forms},
+    {"groups", test_groups},     {"args", test_args},       {"tiles", test_tiles},
+    {"layouts", test_layouts},   {"rows", test_rows},       {"round trip", test_round_trip},
+    {"graph", test_graph},       {"planner", test_planner}, {"errors", test_errors},
+#ifdef TT_CUDA_EMU
+    {"failures", test_failures},
+#endif
+};
+enum { TESTS = sizeof tests / sizeof *tests };
+
+int main(int argc, char **argv) {
+  unsigned char hash[32];
+  quick = argc > 1;
+  int only_races = argc > 1 && !strcmp(argv[1], "races");
+  tt_sha256_begin(&digest);
+  if (tt_cuda_create(0, NULL, &gpu) == TT_ERROR_UNSUPPORTED) {
+    printf("gpu: not present, %d tests not run\n", (int)TESTS);
+    return 0;
+  }
+  CHECK(gpu && cudaStreamCreate(&stream) == cudaSuccess);
+  for (int i = 0; i < TESTS && gpu; i++) {
+    if (only_races && tests[i].run != test_races) continue;
+    long failed = test_failed;
+    test_seed((unsigned)i);
+    tests[i].run();
+    if (test_failed > failed)
+      printf("failed: %s (last error %d)\n", tests[i].name, tt_cuda_last_native(gpu));
+  }
+  CHECK(cudaStreamDestroy(stream) == cudaSuccess);
+  tt_cuda_destroy(gpu);
+#ifdef TT_CUDA_EMU
+  CHECK(emu::live_blocks() == 0);
+#endif
+  tt_sha256_end(&digest, hash);
+  printf("largest error of a forward pass in float: %.2e\nbits: ", worst);
+  for (int i = 0; i < 8; i++) printf("%02x", hash[i]);
+  printf("\n%ld passed, %ld failed\n", test_passed, test_failed);
+  return test_failed != 0;
+}

@@ -1,0 +1,1664 @@
+/* tt_cuda.h - tensor trains of tt.h on NVIDIA GPUs: forward pass, dense matrix, single rows.
+   An optional second header; tt.h does not need it.
+
+   HOW TO INCLUDE
+     Anywhere, C99 or C++:               #include "tt_cuda.h"             (no CUDA header is needed)
+     In exactly one file for nvcc:       #define TT_CUDA_IMPLEMENTATION
+                                         #include "tt_cuda.h"
+     C++14 or later, compute capability 7.5 or later:  nvcc -x cu -std=c++14 -arch=sm_90 -c file.cpp
+     One unit of the program holds the implementation of tt.h as well, this one or another.
+
+   EXAMPLE                               error handling left out
+     tt_cuda_context *gpu;  tt_cuda_matrix *w;
+     tt_cuda_create(0, NULL, &gpu);
+     tt_cuda_upload(gpu, &train, &w, stream);                    // once, any storage format
+     size_t size = tt_cuda_apply_work_size(w, batch);            // cudaMalloc(&d_work, size)
+     tt_cuda_apply(w, d_x, batch, d_y, d_work, size, stream);    // as often as you like
+
+   CONTENTS                              grep '>>' tt_cuda.h is the map
+     (API)       everything public
+     >>target    nvcc, or the emulation of tests/cudaemu.h; launches; errors
+     >>decode    storage formats on the device
+     >>step      one core times a state in shared memory
+     >>fused     the whole forward pass in one kernel
+     >>product   one core times a state in global memory: chain and dense
+     >>slice     rows of the matrix; all of them are the dense matrix
+     >>upload    context, trains on the device
+     >>planner   which of fused, chain and dense
+     >>forward   apply, expand, rows
+
+   CONVENTIONS
+     Pointers that begin with d_ are device memory. Everything but create, destroy, upload, download
+     and free only enqueues work on the caller's stream: it allocates nothing, never synchronises,
+     never touches the default stream, and may be captured into a graph. Sums have a fixed order:
+     the same call on the same device gives the same bits. Accumulation is in float. The device of
+     the context must be current. One context may be used by one thread at a time.
+
+   WHAT HAS BEEN PROVED                  is said in README.md, section CUDA. */
+#ifndef TT_CUDA_H_INCLUDED
+#define TT_CUDA_H_INCLUDED
+
+#include "tt.h"
+
+struct CUstream_st; // cudaStream_t is struct CUstream_st *
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tt_cuda_context tt_cuda_context; // one device
+typedef struct tt_cuda_matrix tt_cuda_matrix;   // a train on it
+
+// Opens a device. options gives the allocator of host memory (NULL = malloc) and nothing else.
+// Returns TT_OK; INVALID (no such device); MEMORY; UNSUPPORTED (no device, no driver, or one that
+// the kernels were not compiled for). *out is NULL on error.
+TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_context **out);
+TTDEF void tt_cuda_destroy(tt_cuda_context *context); // after its matrices; NULL is fine
+
+// The native CUDA error code behind the last failure in this context; 0 = none yet.
+TTDEF int tt_cuda_last_native(const tt_cuda_context *context);
+
+// Copies a train to the device as it is stored, bias included: codes stay codes, either sweep.
+// Allocates one block of device memory; returns after the copy. Cores in F64, I3 and I2 are
+// UNSUPPORTED: tt_quantize first. Returns TT_OK; INVALID; MEMORY; UNSUPPORTED. *out is NULL on
+// error.
+TTDEF tt_status tt_cuda_upload(tt_cuda_context *context, const tt_matrix *w, tt_cuda_matrix **out,
+                               struct CUstream_st *stream);
+// The same train again, bit for bit, in one block of options->allocator: tt_free. Synchronises.
+TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *options,
+                                 tt_matrix *out);
+TTDEF void tt_cuda_free(tt_cuda_matrix *w); // NULL is fine
+
+// d_y = d_x W^T + bias, the mirror of tt_apply.
+//   d_x     (batch, cols) row-major           d_y  (batch, rows), must not overlap d_x
+//   d_work  at least tt_cuda_apply_work_size(w, batch) bytes, aligned to 256 (as cudaMalloc does)
+// Returns TT_OK; INVALID (NULL, batch < 0, work too small or not aligned, overlap, another device
+// is current); UNSUPPORTED and MEMORY from CUDA. batch 0 is TT_OK.
+TTDEF tt_status tt_cuda_apply(const tt_cuda_matrix *w, const float *d_x, ptrdiff_t batch,
+                              float *d_y, void *d_work, size_t work_size,
+                              struct CUstream_st *stream);
+
+// Bytes of workspace for exactly this batch, at least 1. 0 = invalid, or the size does not fit.
+TTDEF size_t tt_cuda_apply_work_size(const tt_cuda_matrix *w, ptrdiff_t batch);
+
+// The ways to compute it. FUSED keeps all states in shared memory; CHAIN is one product a core;
+// DENSE rebuilds W in the workspace, every time, and is one product then.
+typedef enum tt_cuda_path {
+  TT_CUDA_AUTO = 0,
+  TT_CUDA_FUSED,
+  TT_CUDA_CHAIN,
+  TT_CUDA_DENSE
+} tt_cuda_path;
+
+typedef struct tt_cuda_args { // zeroed = a plain apply of nothing
+  ptrdiff_t batch, ldx, ldy;  // elements from row to row; 0 = packed
+  const void *d_x;
+  void *d_y;
+  tt_dtype dtype; // of x and y: TT_F32, TT_F16 or TT_BF16
+  int path;       // enum tt_cuda_path
+  // d_y = alpha (d_x W^T + bias) + beta d_y; alpha 0 and 1 both mean 1, beta 0 does not read d_y
+  float alpha, beta;
+} tt_cuda_args;
+
+typedef struct tt_cuda_plan { // what an apply will do
+  tt_cuda_path path;
+  double flops;   // on this path
+  double bytes;   // that must move at least: codes, x and y
+  double seconds; // what the planner's model expects: good for comparing paths only
+  int num_launches;
+  size_t work_size;
+} tt_cuda_plan;
+
+// Without enqueuing anything; d_x and d_y may be NULL. UNSUPPORTED: this path cannot run that
+// (FUSED without enough shared memory), or that dtype.
+TTDEF tt_status tt_cuda_plan_apply(const tt_cuda_matrix *w, const tt_cuda_args *args,
+                                   tt_cuda_plan *plan);
+TTDEF tt_status tt_cuda_apply_ex(const tt_cuda_matrix *w, const tt_cuda_args *args, void *d_work,
+                                 size_t work_size, struct CUstream_st *stream);
+
+// The dense matrix (rows, cols) of a train, row-major, without the bias. d_work as for apply, of
+// tt_cuda_expand_work_size(w) bytes, at least 1; 0 = invalid or does not fit.
+TTDEF tt_status tt_cuda_expand(const tt_cuda_matrix *w, float *d_dense, void *d_work,
+                               size_t work_size, struct CUstream_st *stream);
+TTDEF size_t tt_cuda_expand_work_size(const tt_cuda_matrix *w);
+
+// Rows of W without the bias: an embedding look-up, the mirror of tt_rows.
+//   d_index  (count) row numbers in device memory; one out of range makes its row NaN
+//   d_out    (count, cols)
+TTDEF tt_status tt_cuda_rows(const tt_cuda_matrix *w, const int *d_index, ptrdiff_t count,
+                             float *d_out, void *d_work, size_t work_size,
+                             struct CUstream_st *stream);
+TTDEF size_t tt_cuda_rows_work_size(const tt_cuda_matrix *w, ptrdiff_t count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif // TT_CUDA_H_INCLUDED
+
+#if defined(TT_CUDA_IMPLEMENTATION) && !defined(TT_CUDA_IMPLEMENTATION_DONE)
+#define TT_CUDA_IMPLEMENTATION_DONE
+
+// ---------------------------------------------------------------------------------------- >>target
+// The same source is compiled by nvcc and, against tests/cudaemu.h, by any C++ compiler. Two macros
+// differ, and nothing else does: dynamic shared memory and the launch. Launches return their own
+// error; cudaGetLastError would take away the caller's.
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef TT_CUDA_EMU
+#define TT__CUDA_SHARED(name) float *name = (float *)(void *)emu::the_block->dynamic
+#define TT__CUDA_LAUNCH(kernel, grid, block, shared, stream, args)                                 \
+  emu_launch(#kernel, kernel, dim3(grid), dim3(block), shared, stream, args)
+#else
+#include <cuda_runtime.h>
+#define TT__CUDA_SHARED(name) extern __shared__ __align__(16) float name[]
+#define TT__CUDA_LAUNCH(kernel, grid, block, shared, stream, args)                                 \
+  tt__cuda_launch((const void *)kernel, grid, block, shared, stream, args)
+template <class Args>
+static cudaError_t tt__cuda_launch(const void *kernel, unsigned grid, unsigned block, size_t shared,
+                                   cudaStream_t stream, Args args) {
+  void *list[1] = {(void *)&args};
+  return cudaLaunchKernel(kernel, dim3(grid), dim3(block), list, shared, stream);
+}
+#endif
+#ifdef __CUDACC__
+#define TT__UNROLL _Pragma("unroll")
+#else
+#define TT__UNROLL
+#endif
+#define TT__DEVICE static __device__ __forceinline__
+
+enum { TT__CUDA_THREADS = 256 }; // of every block of every kernel
+
+struct tt_cuda_context {
+  int device, multiprocessors;
+  size_t shared; // bytes that one block may have
+  tt_allocator allocator;
+  int native;
+};
+
+// Remembers the native code and translates it.
+static tt_status tt__cuda_status(tt_cuda_context *context, cudaError_t error) {
+  if (error == cudaSuccess) return TT_OK;
+  if (context) context->native = (int)error;
+  switch ((int)error) {
+    case 2: return TT_ERROR_MEMORY;
+    case 1:
+    case 9:
+    case 101: return TT_ERROR_INVALID;
+    default: return TT_ERROR_UNSUPPORTED; // no device, no image, capture, failed launches
+  }
+}
+
+// *value *= factor for factors >= 0; 0 = does not fit, far below PTRDIFF_MAX so that byte counts
+// and sums of a few products fit as well.
+static int tt__cuda_multiply(ptrdiff_t *value, ptrdiff_t factor) {
+  const ptrdiff_t most = PTRDIFF_MAX / 1024;
+  if (factor != 0 && *value > most / factor) return 0;
+  *value *= factor;
+  return 1;
+}
+
+static size_t tt__cuda_room(ptrdiff_t floats) { return ((size_t)floats * 4 + 255) / 256 * 256; }
+
+// ---------------------------------------------------------------------------------------- >>decode
+// Numbers leave storage in runs of four along a row of the GEMM view (see tt_core in tt.h), one
+// load a run: rows start on 16 bytes on the device. Decoding is exact, with integer arithmetic
+// where flushing subnormals to zero could change a value.
+
+typedef struct tt__dcore { // a core on the device
+  const unsigned char *data;
+  const void *scales; // as in tt_core
+  float scale;        // never 0
+  int dtype, group, rows, length;
+  ptrdiff_t row_size; // bytes, a multiple of 16
+} tt__dcore;
+
+struct __align__(16) tt__four { float v[4]; };
+struct __align__(16) tt__word4 { uint32_t v[4]; };
+struct __align__(8) tt__word2 { uint32_t v[2]; };
+
+TT__DEVICE float tt__cuda_float(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+TT__DEVICE uint32_t tt__cuda_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+TT__DEVICE float tt__cuda_from_f16(uint32_t code) {
+  uint32_t sign = (code & 0x8000u) << 16, body = code & 0x7fffu;
+  if (body >= 0x7c00u) return tt__cuda_float(sign | 0x7f800000u | (body & 0x3ffu) << 13);
+  if (body >= 0x400u) return tt__cuda_float(sign | ((body << 13) + (112u << 23)));
+  return tt__cuda_float(sign | tt__cuda_bits((float)body * 5.9604644775390625e-8f)); // 2^-24
+}
+
+TT__DEVICE float tt__cuda_from_e4m3(uint32_t code) {
+  uint32_t sign = (code & 0x80u) << 24, body = code & 0x7fu;
+  if (body == 0x7fu) return tt__cuda_float(sign | 0x7fc00000u);
+  if (body >= 8) return tt__cuda_float(sign | ((body << 20) + (120u << 23)));
+  return tt__cuda_float(sign | tt__cuda_bits((float)body * 0.001953125f)); // 2^-9
+}
+
+// To 16 bits, to nearest even.
+TT__DEVICE uint32_t tt__cuda_to_f16(float value) {
+  uint32_t bits = tt__cuda_bits(value), sign = bits >> 16 & 0x8000u, body = bits & 0x7fffffffu;
+  if (body > 0x7f800000u) return sign | 0x7e00u;
+  if (body >= 0x47800000u) return sign | 0x7c00u;
+  if (body < 0x38800000u) // subnormal: a multiple of 2^-24
+    return sign | (uint32_t)rintf(tt__cuda_float(body) * 16777216.0f);
+  return sign | (body - (112u << 23) + 0xfffu + (body >> 13 & 1)) >> 13;
+}
+
+TT__DEVICE uint32_t tt__cuda_to_bf16(float value) {
+  uint32_t bits = tt__cuda_bits(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return (bits >> 16 & 0x8000u) | 0x7fc0u;
+  return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+}
+
+// Element `index` of an array of F32, F16 or BF16.
+TT__DEVICE float tt__cuda_load(const void *data, int dtype, ptrdiff_t index) {
+  if (dtype == TT_F32) return ((const float *)data)[index];
+  uint32_t code = ((const uint16_t *)data)[index];
+  return dtype == TT_F16 ? tt__cuda_from_f16(code) : tt__cuda_float(code << 16);
+}
+
+// The codes j .. j+3 of a row without their scale; j is a multiple of 4.
+template <int DTYPE> TT__DEVICE tt__four tt__cuda_codes(const unsigned char *row, int j) {
+  tt__four run;
+  if (DTYPE == TT_F32) return *(const tt__four *)(const void *)(row + 4 * (ptrdiff_t)j);
+  if (DTYPE == TT_F16 || DTYPE == TT_BF16) {
+    tt__word2 codes = *(const tt__word2 *)(const void *)(row + 2 * (ptrdiff_t)j);
+    TT__UNROLL
+    for (int t = 0; t < 4; t++) {
+      uint32_t code = codes.v[t / 2] >> (16 * (t % 2)) & 0xffffu;
+      run.v[t] = DTYPE == TT_F16 ? tt__cuda_from_f16(code) : tt__cuda_float(code << 16);
+    }
+    return run;
+  }
+  uint32_t codes = DTYPE == TT_I4 ? *(const uint16_t *)(const void *)(row + j / 2)
+                                  : *(const uint32_t *)(const void *)(row + j);
+  TT__UNROLL
+  for (int t = 0; t < 4; t++) {
+    uint32_t code = DTYPE == TT_I4 ? codes >> (4 * t) & 15u : codes >> (8 * t) & 255u;
+    if (DTYPE == TT_E4M3) run.v[t] = tt__cuda_from_e4m3(code);
+    if (DTYPE == TT_E5M2) run.v[t] = tt__cuda_from_f16(code << 8);
+    if (DTYPE == TT_I8) run.v[t] = (float)(int8_t)code;
+    if (DTYPE == TT_I4) run.v[t] = (float)((int)(code ^ 8u) - 8);
+  }
+  return run;
+}
+
+// The numbers j .. j+3 of a row of the GEMM view, zeros behind its end.
+template <int DTYPE> TT__DEVICE tt__four tt__cuda_run(const tt__dcore &core, int row, int j) {
+  tt__four run = {{0, 0, 0, 0}};
+  if (j >= core.length) return run;
+  run = tt__cuda_codes<DTYPE>(core.data + row * core.row_size, j);
+  float scale = core.scale;
+  if (core.group < 0) scale *= ((const float *)core.scales)[row];
+  int per_row = core.group > 0 ? (core.length - 1) / core.group + 1 : 0;
+  TT__UNROLL
+  for (int t = 0; t < 4; t++) {
+    float of_group = 1;
+    if (core.group > 0 && j + t < core.length)
+      of_group = tt__cuda_from_f16(
+          ((const uint16_t *)core.scales)[(ptrdiff_t)row * per_row + (j + t) / core.group]);
+    run.v[t] = j + t < core.length ? run.v[t] * (of_group * scale) : 0;
+  }
+  return run;
+}
+
+// Calls function<DTYPE>(..) for the storage format of a core.
+#define TT__CUDA_BY_FORMAT(core, function, ...)                                                    \
+  switch ((core).dtype) {                                                                          \
+    case TT_F32: function<TT_F32>(__VA_ARGS__); break;                                             \
+    case TT_F16: function<TT_F16>(__VA_ARGS__); break;                                             \
+    case TT_BF16: function<TT_BF16>(__VA_ARGS__); break;                                           \
+    case TT_E4M3: function<TT_E4M3>(__VA_ARGS__); break;                                           \
+    case TT_E5M2: function<TT_E5M2>(__VA_ARGS__); break;                                           \
+    case TT_I8: function<TT_I8>(__VA_ARGS__); break;                                               \
+    case TT_I4: function<TT_I4>(__VA_ARGS__); break;                                               \
+  }
+
+// Where results go: y = alpha (sum + bias) + beta y.
+typedef struct tt__output {
+  void *data;
+  const float *bias; // NULL = none
+  int dtype;
+  float alpha, beta;
+  ptrdiff_t ld, limit; // elements from row to row, and in a row
+} tt__output;
+
+TT__DEVICE void tt__cuda_store(const tt__output &out, ptrdiff_t row, ptrdiff_t element, float sum) {
+  if (element >= out.limit) return;
+  ptrdiff_t at = row * out.ld + element;
+  if (out.bias) sum += out.bias[element];
+  sum *= out.alpha;
+  if (out.beta != 0) sum += out.beta * tt__cuda_load(out.data, out.dtype, at);
+  if (out.dtype == TT_F32)
+    ((float *)out.data)[at] = sum;
+  else
+    ((uint16_t *)out.data)[at] =
+        (uint16_t)(out.dtype == TT_F16 ? tt__cuda_to_f16(sum) : tt__cuda_to_bf16(sum));
+}
+
+// ------------------------------------------------------------------------------------------ >>step
+// One step of the forward pass within a block: out[p][row][w] = sum_j G[row][j] in[p][j][w], all
+// states in shared memory (see >>apply of tt.h: read as [p'][K'][w'], the result is the next
+// state). A column q is a pair (p, w). With many columns, tiles of G are decoded into shared memory
+// once and each thread keeps 4 rows x 4 columns; with few, a warp takes a row, its lanes share the
+// sum.
+
+enum { TT__STAGE_DEPTH = 32, TT__STAGE_PITCH = 68 };
+enum { TT__NARROW = 16 }; // columns up to which a warp takes a row
+
+typedef struct tt__dstep {
+  int core;
+  int p, w, rows, depth;   // depth: length of the sum
+  int in_pitch;            // floats from p to p + 1
+  int out_span, out_pitch; // result L lies at L / span * pitch + L % span
+  // row i of the step is row i / inner * stride + base + i % inner of G, where the last two terms
+  // must stay below stride: a chunk of the rows
+  int inner, stride;
+  int row_threads; // 0: narrow
+} tt__dstep;
+
+// Row i of a step in the GEMM view; -1 = beyond the chunk.
+TT__DEVICE int tt__cuda_row(const tt__dstep &step, int base, int i) {
+  if (i >= step.rows) return -1;
+  int within = base + i % step.inner;
+  return within < step.stride ? i / step.inner * step.stride + within : -1;
+}
+
+// stage[j - j0][row - r0], 4 * row_threads rows, TT__STAGE_DEPTH deep.
+template <int DTYPE>
+TT__DEVICE void tt__cuda_stage(const tt__dstep &step, const tt__dcore &core, int base, int r0,
+                               int j0, float *stage) {
+  enum { RUNS = TT__STAGE_DEPTH / 4 };
+  for (int t = (int)threadIdx.x; t < 4 * step.row_threads * RUNS; t += TT__CUDA_THREADS) {
+    int i = t / RUNS, j = t % RUNS * 4, row = tt__cuda_row(step, base, r0 + i);
+    tt__four run = {{0, 0, 0, 0}};
+    if (row >= 0) run = tt__cuda_run<DTYPE>(core, row, j0 + j);
+    TT__UNROLL
+    for (int k = 0; k < 4; k++) stage[(j + k) * TT__STAGE_PITCH + i] = run.v[k];
+  }
+}
+
+// One tile: rows from r0, columns from q0.
+TT__DEVICE void tt__cuda_tile(const tt__dstep &step, const tt__dcore &core, int base, int first,
+                              int r0, int q0, const float *in, float *out, int add, float *stage) {
+  int q_threads = TT__CUDA_THREADS / step.row_threads, columns = step.p * step.w;
+  int row_thread = (int)threadIdx.x / q_threads, q_thread = (int)threadIdx.x % q_threads;
+  float sum[4][4] = {{0}};
+  int from[4];
+  TT__UNROLL
+  for (int k = 0; k < 4; k++) {
+    int q = q0 + q_thread + k * q_threads;
+    q = q < columns ? q : columns - 1; // computed, not stored
+    from[k] = q / step.w * step.in_pitch + q % step.w;
+  }
+  for (int j0 = first / 4 * 4; j0 < first + step.depth; j0 += TT__STAGE_DEPTH) {
+    __syncthreads();
+    TT__CUDA_BY_FORMAT(core, tt__cuda_stage, step, core, base, r0, j0, stage)
+    __syncthreads();
+    int begin = first > j0 ? first : j0, end = first + step.depth;
+    if (end > j0 + TT__STAGE_DEPTH) end = j0 + TT__STAGE_DEPTH;
+    const float *g = stage + (begin - j0) * TT__STAGE_PITCH + 4 * row_thread;
+    const float *x = in + (begin - first) * step.w;
+    for (int j = begin; j < end; j++, g += TT__STAGE_PITCH, x += step.w) {
+      tt__four a = *(const tt__four *)(const void *)g;
+      TT__UNROLL
+      for (int k = 0; k < 4; k++) {
+        float b = x[from[k]];
+        TT__UNROLL
+        for (int i = 0; i < 4; i++) sum[i][k] += a.v[i] * b;
+      }
+    }
+  }
+  TT__UNROLL
+  for (int k = 0; k < 4; k++) {
+    int q = q0 + q_thread + k * q_threads;
+    if (q >= columns) break;
+    TT__UNROLL
+    for (int i = 0; i < 4; i++) {
+      int row = r0 + 4 * row_thread + i;
+      if (row >= step.rows) break;
+      int at = (q / step.w * step.rows + row) * step.w + q % step.w;
+      at = at / step.out_span * step.out_pitch + at % step.out_span;
+      out[at] = add ? out[at] + sum[i][k] : sum[i][k];
+    }
+  }
+}
+
+// Four columns of one row, this lane's part of the sums.
+template <int DTYPE>
+TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, int row, int first,
+                             const int *from, const float *in, float *sum) {
+  int lane = (int)threadIdx.x % 32, w = step.w, end = first + step.depth;
+  bool quads = w == 1 && first % 4 == 0 && step.in_pitch % 4 == 0;
+  for (int j = first / 4 * 4 + 4 * lane; j < end; j += 128) {
+    tt__four g = tt__cuda_run<DTYPE>(core, row, j);
+    TT__UNROLL
+    for (int k = 0; k < 4; k++) {
+      tt__four x = {{0, 0, 0, 0}};
+      if (quads && j + 4 <= end)
+        x = *(const tt__four *)(const void *)(in + from[k] + j - first);
+      else
+        TT__UNROLL
+      for (int t = 0; t < 4; t++)
+        if (j + t >= first && j + t < end) x.v[t] = in[from[k] + (j + t - first) * w];
+      TT__UNROLL
+      for (int t = 0; t < 4; t++) sum[k] += g.v[t] * x.v[t];
+    }
+  }
+}
+
+TT__DEVICE float tt__cuda_warp_sum(float value) {
+  TT__UNROLL
+  for (int bits = 16; bits; bits /= 2) value += __shfl_xor_sync(0xffffffffu, value, bits);
+  return value;
+}
+
+TT__DEVICE void tt__cuda_narrow(const tt__dstep &step, const tt__dcore &core, int base, int first,
+                                const float *in, float *out, int add) {
+  int columns = step.p * step.w, lane = (int)threadIdx.x % 32;
+  for (int i = (int)threadIdx.x / 32; i < step.rows; i += TT__CUDA_THREADS / 32) {
+    int row = tt__cuda_row(step, base, i);
+    for (int q0 = 0; q0 < columns; q0 += 4) {
+      float sum[4] = {0, 0, 0, 0};
+      int from[4];
+      TT__UNROLL
+      for (int k = 0; k < 4; k++) {
+        int q = q0 + k < columns ? q0 + k : columns - 1;
+        from[k] = q / step.w * step.in_pitch + q % step.w;
+      }
+      if (row >= 0) TT__CUDA_BY_FORMAT(core, tt__cuda_dot, step, core, row, first, from, in, sum)
+      TT__UNROLL
+      for (int k = 0; k < 4; k++) {
+        float total = tt__cuda_warp_sum(sum[k]);
+        int q = q0 + k, at = (q / step.w * step.rows + i) * step.w + q % step.w;
+        at = at / step.out_span * step.out_pitch + at % step.out_span;
+        if (lane == k && q < columns) out[at] = add ? out[at] + total : total;
+      }
+    }
+  }
+}
+
+// ----------------------------------------------------------------------------------------- >>fused
+// The forward pass in one kernel. A block takes some rows of the batch and a chunk of the outermost
+// row leg (m_d right to left, m_1 left to right): all cores but that one are needed whole, no work
+// is done twice, and nothing is added across blocks. Right to left it can also go through n_1 in
+// slices, adding what each slice gives to y in the last step, so that the states fit into shared
+// memory: 2 states and y. An order of 1 is the case where the first step is also the last.
+
+typedef struct tt__fused {
+  const void *x;
+  int x_dtype, x_span, x_pitch; // as out_span and out_pitch of a step
+  ptrdiff_t ldx, x_limit, batch;
+  tt__output out;
+  int out_inner, out_stride;                   // as inner and stride of a step
+  int order, tile, chunks, chunk_rows, slices; // chunk_rows: rows of G in a chunk of the first step
+  int chunk_out;                               // elements of y in a chunk
+  int x_count, slice_depth;                    // per slice: elements of x; sums of the last step
+  int y_count;                                 // floats of y of one row of the batch
+  int buffer[2], y;                            // where they lie in shared memory
+  tt__dstep steps[TT_MAX_ORDER];
+  tt__dcore cores[TT_MAX_ORDER];
+} tt__fused;
+
+// Rows of the batch from b0, the elements of one slice; zeros where there are none.
+TT__DEVICE void tt__cuda_fetch(const tt__fused &f, ptrdiff_t b0, int slice, float *to) {
+  for (int t = (int)threadIdx.x; t < f.tile * f.x_count; t += TT__CUDA_THREADS) {
+    int b = t / f.x_count;
+    ptrdiff_t element = (ptrdiff_t)slice * f.x_count + t % f.x_count;
+    float value = 0;
+    if (b0 + b < f.batch && element < f.x_limit)
+      value = tt__cuda_load(f.x, f.x_dtype, (b0 + b) * f.ldx + element);
+    to[t / f.x_span * f.x_pitch + t % f.x_span] = value;
+  }
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_fused(const tt__fused f) {
+  TT__CUDA_SHARED(shared);
+  __shared__ __align__(16) float stage[TT__STAGE_DEPTH * TT__STAGE_PITCH];
+  int chunk = (int)(blockIdx.x % (unsigned)f.chunks);
+  ptrdiff_t b0 = (ptrdiff_t)(blockIdx.x / (unsigned)f.chunks) * f.tile;
+  for (int slice = 0; slice < f.slices; slice++) {
+    __syncthreads(); // the last slice is done with both buffers
+    tt__cuda_fetch(f, b0, slice, shared + f.buffer[0]);
+    for (int i = 0; i < f.order; i++) {
+      const tt__dstep &step = f.steps[i];
+      const tt__dcore &core = f.cores[step.core];
+      int last = i + 1 == f.order, first = last ? slice * f.slice_depth : 0,
+          add = last && slice > 0;
+      int base = i ? 0 : chunk * f.chunk_rows;
+      const float *in = shared + f.buffer[i & 1];
+      float *out = shared + (last ? f.y : f.buffer[(i + 1) & 1]);
+      __syncthreads(); // the state is complete
+      if (!step.row_threads) {
+        tt__cuda_narrow(step, core, base, first, in, out, add);
+        continue;
+      }
+      for (int r0 = 0; r0 < step.rows; r0 += 4 * step.row_threads)
+        for (int q0 = 0; q0 < step.p * step.w; q0 += 4 * TT__CUDA_THREADS / step.row_threads)
+          tt__cuda_tile(step, core, base, first, r0, q0, in, out, add, stage);
+    }
+  }
+  __syncthreads();
+  for (int t = (int)threadIdx.x; t < f.tile * f.y_count; t += TT__CUDA_THREADS) {
+    int b = t / f.y_count, i = t % f.y_count, within = chunk * f.chunk_out + i % f.out_inner;
+    if (b0 + b < f.batch && within < f.out_stride)
+      tt__cuda_store(f.out, b0 + b, (ptrdiff_t)(i / f.out_inner) * f.out_stride + within,
+                     shared[f.y + t]);
+  }
+}
+
+// --------------------------------------------------------------------------------------- >>product
+// The same step with states in global memory, C[p][row][w] = sum_j G[row][j] S[p][j][w], as one
+// kernel. The first step reads x and the last writes y through the same views, with their leading
+// dimensions, storage formats and padding. Tiles of 16 SIZE x 16 SIZE numbers; each thread keeps
+// SIZE x SIZE of them. With few columns a block takes a row and its threads share the sum.
+
+enum { TT__PRODUCT_DEPTH = 16 };
+
+typedef struct tt__dproduct {
+  tt__dcore core;
+  ptrdiff_t p, w; // core.rows and core.length are the other two
+  // S[p][j][w] is element (p % pre) * length * w + j * w + iw of row p / pre; C likewise
+  const void *in;
+  int in_dtype, quads; // quads: four j at once are aligned
+  ptrdiff_t in_pre, in_ld, in_limit;
+  ptrdiff_t out_pre;
+  tt__output out;
+} tt__dproduct;
+
+TT__DEVICE float tt__cuda_in(const tt__dproduct &f, ptrdiff_t p, ptrdiff_t w, int j) {
+  ptrdiff_t element = (p % f.in_pre * f.core.length + j) * f.w + w;
+  if (j >= f.core.length || element >= f.in_limit) return 0;
+  return tt__cuda_load(f.in, f.in_dtype, p / f.in_pre * f.in_ld + element);
+}
+
+TT__DEVICE void tt__cuda_out(const tt__dproduct &f, ptrdiff_t p, ptrdiff_t w, int row, float sum) {
+  tt__cuda_store(f.out, p / f.out_pre, (p % f.out_pre * f.core.rows + row) * f.w + w, sum);
+}
+
+// g[j - j0][row - r0] for 16 * SIZE rows.
+template <int DTYPE>
+TT__DEVICE void tt__cuda_product_stage(const tt__dcore &core, int r0, int rows, int j0, float *g,
+                                       int pitch) {
+  enum { RUNS = TT__PRODUCT_DEPTH / 4 };
+  for (int t = (int)threadIdx.x; t < rows * RUNS; t += TT__CUDA_THREADS) {
+    int i = t / RUNS, j = t % RUNS * 4;
+    tt__four run = {{0, 0, 0, 0}};
+    if (r0 + i < core.rows) run = tt__cuda_run<DTYPE>(core, r0 + i, j0 + j);
+    TT__UNROLL
+    for (int k = 0; k < 4; k++) g[(j + k) * pitch + i] = run.v[k];
+  }
+}
+
+// s[j - j0][q - q0] for 16 * SIZE columns; threads run along what lies together in memory.
+template <int SIZE>
+TT__DEVICE void tt__cuda_product_columns(const tt__dproduct &f, ptrdiff_t q0, int j0, float *s,
+                                         int pitch) {
+  enum { COLUMNS = 16 * SIZE };
+  for (int t = (int)threadIdx.x; t < COLUMNS * TT__PRODUCT_DEPTH; t += TT__CUDA_THREADS) {
+    int i = f.w == 1 ? t / TT__PRODUCT_DEPTH : t % COLUMNS;
+    int j = f.w == 1 ? t % TT__PRODUCT_DEPTH : t / COLUMNS;
+    ptrdiff_t q = q0 + i;
+    s[j * pitch + i] = q < f.p * f.w ? tt__cuda_in(f, q / f.w, q % f.w, j0 + j) : 0;
+  }
+}
+
+template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
+  enum { TILE = 16 * SIZE, PITCH = TILE + 4 };
+  __shared__ __align__(16) float g[TT__PRODUCT_DEPTH * PITCH], s[TT__PRODUCT_DEPTH * PITCH];
+  unsigned row_tiles = ((unsigned)f.core.rows + TILE - 1) / TILE;
+  int r0 = (int)(blockIdx.x % row_tiles) * TILE;
+  ptrdiff_t q0 = (ptrdiff_t)(blockIdx.x / row_tiles) * TILE;
+  // neighbouring threads write what lies together: rows where w is 1, else columns
+  int fast = (int)threadIdx.x % 16, slow = (int)threadIdx.x / 16;
+  int row_thread = f.w == 1 ? fast : slow, q_thread = f.w == 1 ? slow : fast;
+  float sum[SIZE][SIZE] = {{0}};
+  for (int j0 = 0; j0 < f.core.length; j0 += TT__PRODUCT_DEPTH) {
+    __syncthreads();
+    TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_stage, f.core, r0, TILE, j0, g, PITCH)
+    tt__cuda_product_columns<SIZE>(f, q0, j0, s, PITCH);
+    __syncthreads();
+    TT__UNROLL
+    for (int j = 0; j < TT__PRODUCT_DEPTH; j++) {
+      float a[SIZE], b[SIZE];
+      TT__UNROLL
+      for (int k = 0; k < SIZE; k += 4) { // each thread has fours, 64 apart
+        tt__four four = *(const tt__four *)(const void *)(g + j * PITCH + 4 * row_thread + 16 * k);
+        tt__four other = *(const tt__four *)(const void *)(s + j * PITCH + 4 * q_thread + 16 * k);
+        TT__UNROLL
+        for (int t = 0; t < 4; t++) {
+          a[k + t] = four.v[t];
+          b[k + t] = other.v[t];
+        }
+      }
+      TT__UNROLL
+      for (int i = 0; i < SIZE; i++) TT__UNROLL
+      for (int k = 0; k < SIZE; k++) sum[i][k] += a[i] * b[k];
+    }
+  }
+  TT__UNROLL
+  for (int k = 0; k < SIZE; k++) {
+    ptrdiff_t q = q0 + 4 * q_thread + k % 4 + k / 4 * 64;
+    if (q >= f.p * f.w) continue;
+    TT__UNROLL
+    for (int i = 0; i < SIZE; i++) {
+      int row = r0 + 4 * row_thread + i % 4 + i / 4 * 64;
+      if (row < f.core.rows) tt__cuda_out(f, q / f.w, q % f.w, row, sum[i][k]);
+    }
+  }
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_product_64(const tt__dproduct f) {
+  tt__cuda_product<4>(f);
+}
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_product_128(const tt__dproduct f) {
+  tt__cuda_product<8>(f);
+}
+
+// This thread's part of four columns of one row.
+template <int DTYPE>
+TT__DEVICE void tt__cuda_product_dot(const tt__dproduct &f, int row, ptrdiff_t q0, float *sum) {
+  for (int j = 4 * (int)threadIdx.x; j < f.core.length; j += 4 * TT__CUDA_THREADS) {
+    tt__four g = tt__cuda_run<DTYPE>(f.core, row, j);
+    TT__UNROLL
+    for (int k = 0; k < 4; k++) {
+      ptrdiff_t q = q0 + k;
+      if (q >= f.p * f.w) break;
+      tt__four x = {{0, 0, 0, 0}};
+      ptrdiff_t p = q / f.w;
+      if (f.quads && p % f.in_pre * f.core.length + j + 4 <= f.in_limit && j + 4 <= f.core.length)
+        x = *(const tt__four *)(const void *)((const float *)f.in + p / f.in_pre * f.in_ld +
+                                              p % f.in_pre * f.core.length + j);
+      else
+        TT__UNROLL
+      for (int t = 0; t < 4; t++) x.v[t] = tt__cuda_in(f, p, q % f.w, j + t);
+      TT__UNROLL
+      for (int t = 0; t < 4; t++) sum[k] += g.v[t] * x.v[t];
+    }
+  }
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_product_narrow(const tt__dproduct f) {
+  __shared__ float part[TT__CUDA_THREADS / 32][4];
+  int row = (int)(blockIdx.x % (unsigned)f.core.rows);
+  ptrdiff_t q0 = (ptrdiff_t)(blockIdx.x / (unsigned)f.core.rows) * 4;
+  int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+  float sum[4] = {0, 0, 0, 0};
+  TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_dot, f, row, q0, sum)
+  TT__UNROLL
+  for (int k = 0; k < 4; k++) {
+    float total = tt__cuda_warp_sum(sum[k]);
+    if (lane == 0) part[warp][k] = total;
+  }
+  __syncthreads();
+  if (threadIdx.x < 4 && q0 + (int)threadIdx.x < f.p * f.w) {
+    ptrdiff_t q = q0 + (int)threadIdx.x;
+    float total = 0;
+    for (int i = 0; i < TT__CUDA_THREADS / 32; i++) total += part[i][threadIdx.x];
+    tt__cuda_out(f, q / f.w, q % f.w, row, total);
+  }
+}
+
+// ----------------------------------------------------------------------------------------- >>slice
+// Row o of W is the product of the slices G_k[:, o_k, :, :] of its digits (see >>apply of tt.h).
+// One step multiplies the state of every item by a slice: an item is a wanted row, or, for the
+// dense matrix, one of the prefixes (left to right: suffixes) of all row numbers, and then the
+// results of the last step are W in its natural order, so that nothing is ever transposed.
+
+typedef struct tt__dslice {
+  tt__dcore core;
+  const float *in;  // NULL = the state 1, before the first step
+  const int *index; // NULL = all prefixes or suffixes
+  ptrdiff_t items, matrix_rows;
+  ptrdiff_t source_divide, source_modulo; // source = item / divide % modulo
+  ptrdiff_t digit_divide, digit_modulo;   // of the item or of its row number
+  ptrdiff_t outer, in_size;               // columns in the state; floats of one state
+  int depth, digit_step, depth_step;      // row of G: digit * digit_step + t * depth_step
+  ptrdiff_t in_outer, in_depth, out_outer, out_along; // strides
+  float *out;
+  ptrdiff_t out_ld, out_limit;
+} tt__dslice;
+
+// The sums for outer columns u0 .. u0+3 and numbers l .. l+3 of a row of the slice.
+template <int DTYPE>
+TT__DEVICE void tt__cuda_slice_sum(const tt__dslice &f, const float *state, int digit, ptrdiff_t u0,
+                                   int l, tt__four *sum) {
+  for (int t = 0; t < f.depth; t++) {
+    tt__four g = tt__cuda_run<DTYPE>(f.core, digit * f.digit_step + t * f.depth_step, l);
+    TT__UNROLL
+    for (int k = 0; k < 4; k++) {
+      float a = 0;
+      if (u0 + k < f.outer) a = state ? state[(u0 + k) * f.in_outer + t * f.in_depth] : 1;
+      TT__UNROLL
+      for (int i = 0; i < 4; i++) sum[k].v[i] += a * g.v[i];
+    }
+  }
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_slice(const tt__dslice f) {
+  ptrdiff_t runs = (f.core.length + 3) / 4, quads = (f.outer + 3) / 4;
+  ptrdiff_t thread = (ptrdiff_t)blockIdx.x * TT__CUDA_THREADS + (int)threadIdx.x;
+  ptrdiff_t item = thread / (runs * quads), rest = thread % (runs * quads);
+  if (item >= f.items) return;
+  ptrdiff_t u0 = rest / runs * 4, number = f.index ? f.index[item] : item;
+  int l = (int)(rest % runs) * 4, exists = number >= 0 && (!f.index || number < f.matrix_rows);
+  int digit = exists ? (int)(number / f.digit_divide % f.digit_modulo) : 0;
+  tt__four sum[4] = {{{0, 0, 0, 0}}, {{0, 0, 0, 0}}, {{0, 0, 0, 0}}, {{0, 0, 0, 0}}};
+  const float *state = f.in ? f.in + item / f.source_divide % f.source_modulo * f.in_size : f.in;
+  TT__CUDA_BY_FORMAT(f.core, tt__cuda_slice_sum, f, state, digit, u0, l, sum)
+  TT__UNROLL
+  for (int k = 0; k < 4; k++) TT__UNROLL
+  for (int i = 0; i < 4; i++) {
+    ptrdiff_t element = (u0 + k) * f.out_outer + (l + i) * f.out_along;
+    if (u0 + k < f.outer && l + i < f.core.length && element < f.out_limit)
+      f.out[item * f.out_ld + element] = exists ? sum[k].v[i] : tt__cuda_float(0x7fc00000u);
+  }
+}
+
+// ---------------------------------------------------------------------------------------- >>upload
+// A train on the device is one block: bias, then codes and scales of every core, each row of the
+// GEMM view padded with zeros to 16 bytes. The host keeps the description and no numbers.
+
+struct tt_cuda_matrix {
+  tt_cuda_context *context;
+  tt_matrix header; // the train; its pointers are NULL
+  tt__dcore cores[TT_MAX_ORDER];
+  const float *bias; // on the device, or NULL
+  void *block;
+};
+
+static void *tt__cuda_host_allocate(const tt_allocator *allocator, size_t size) {
+  if (allocator->alloc_fn) return allocator->alloc_fn(size, allocator->user_data);
+#ifdef TT_MALLOC
+  return TT_MALLOC(size);
+#else
+  return malloc(size);
+#endif
+}
+
+static void tt__cuda_host_release(const tt_allocator *allocator, void *block) {
+  if (!block) return;
+  if (allocator->free_fn) {
+    allocator->free_fn(block, allocator->user_data);
+    return;
+  }
+#ifdef TT_FREE
+  TT_FREE(block);
+#else
+  free(block);
+#endif
+}
+
+static tt_allocator tt__cuda_allocator(const tt_options *options) {
+  tt_allocator allocator;
+  memset(&allocator, 0, sizeof allocator);
+  return options ? options->allocator : allocator;
+}
+
+// Bits of a storage format that the kernels read; 0 = they do not.
+static int tt__cuda_code_bits(tt_dtype dtype) {
+  switch (dtype) {
+    case TT_F32: return 32;
+    case TT_F16:
+    case TT_BF16: return 16;
+    case TT_E4M3:
+    case TT_E5M2:
+    case TT_I8: return 8;
+    case TT_I4: return 4;
+    default: return 0;
+  }
+}
+
+static int tt__cuda_is_current(const tt_cuda_context *context) {
+  int device;
+  return cudaGetDevice(&device) == cudaSuccess && device == context->device;
+}
+
+TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_context **out) {
+  tt_cuda_context made;
+  int count = 0, before = 0, shared = 0;
+  if (!out) return TT_ERROR_INVALID;
+  *out = NULL;
+  memset(&made, 0, sizeof made);
+  made.allocator = tt__cuda_allocator(options);
+  if (device < 0 || !made.allocator.alloc_fn != !made.allocator.free_fn) return TT_ERROR_INVALID;
+  tt_status status = tt__cuda_status(&made, cudaGetDeviceCount(&count));
+  if (status) return TT_ERROR_UNSUPPORTED;
+  if (device >= count) return TT_ERROR_INVALID;
+  made.device = device;
+  status = tt__cuda_status(&made, cudaGetDevice(&before));
+  if (!status) status = tt__cuda_status(&made, cudaSetDevice(device));
+  if (status) return status;
+  cudaError_t error =
+      cudaDeviceGetAttribute(&made.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (!error)
+    error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  int room = shared - (int)(TT__STAGE_DEPTH * TT__STAGE_PITCH * sizeof(float)); // static: the stage
+  if (!error)
+    error = cudaFuncSetAttribute((const void *)tt__cuda_fused,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, room);
+  made.shared = (size_t)room;
+  status = tt__cuda_status(&made, error);
+  cudaSetDevice(before);
+  if (status) return status;
+  tt_cuda_context *context =
+      (tt_cuda_context *)tt__cuda_host_allocate(&made.allocator, sizeof *context);
+  if (!context) return TT_ERROR_MEMORY;
+  *context = made;
+  *out = context;
+  return TT_OK;
+}
+
+TTDEF void tt_cuda_destroy(tt_cuda_context *context) {
+  if (!context) return;
+  tt_allocator allocator = context->allocator;
+  tt__cuda_host_release(&allocator, context);
+}
+
+TTDEF int tt_cuda_last_native(const tt_cuda_context *context) {
+  return context ? context->native : 0;
+}
+
+// Sizes of core k of a valid train: bytes of a packed row, of a row on the device, of all scales.
+static void tt__cuda_core_sizes(const tt_matrix *w, int k, size_t *packed, size_t *row,
+                                size_t *scales) {
+  const tt_core *core = &w->cores[k];
+  ptrdiff_t m = w->shape.rows[k], n = w->shape.cols[k], r = w->shape.ranks[k];
+  ptrdiff_t s = w->shape.ranks[k + 1], forward = w->sweep == TT_LEFT_TO_RIGHT;
+  ptrdiff_t rows = forward ? m * s : r * m, length = forward ? r * n : n * s;
+  *packed = ((size_t)length * (size_t)tt__cuda_code_bits(core->dtype) + 7) / 8;
+  *row = (*packed + 15) / 16 * 16;
+  *scales = core->group == 0 ? 0 : (size_t)rows * 4;
+  if (core->group > 0) *scales = (size_t)rows * (size_t)((length - 1) / core->group + 1) * 2;
+}
+
+// Can the kernels run this train? Its rows and lengths must fit into int with room to spare.
+static tt_status tt__cuda_readable(const tt_matrix *w) {
+  for (int k = 0; k < w->shape.order; k++) {
+    ptrdiff_t side = 1, most = (ptrdiff_t)1 << 30;
+    if (!tt__cuda_code_bits(w->cores[k].dtype)) return TT_ERROR_UNSUPPORTED;
+    int legs[3] = {w->shape.rows[k] > w->shape.cols[k] ? w->shape.rows[k] : w->shape.cols[k],
+                   w->shape.ranks[k], w->shape.ranks[k + 1]};
+    if (!tt__cuda_multiply(&side, legs[0]) ||
+        !tt__cuda_multiply(&side, legs[1] > legs[2] ? legs[1] : legs[2]) || side > most)
+      return TT_ERROR_UNSUPPORTED;
+  }
+  return TT_OK;
+}
+
+// Walks over the parts of the block: with `from` packs a train into `image`, with `to` the way
+// back. Only counts where image is NULL. Returns the size of the block.
+static size_t tt__cuda_pack(const tt_matrix *from, const tt_matrix *to, unsigned char *image,
+                            tt_cuda_matrix *made) {
+  const tt_matrix *w = from ? from : to;
+  size_t at = 0, packed, row, scales;
+  if (w->bias) {
+    size_t size = (size_t)w->rows * sizeof(float);
+    if (image && from) memcpy(image, from->bias, size);
+    if (image && to) memcpy((void *)to->bias, image, size);
+    at = (size + 15) / 16 * 16;
+  }
+  for (int k = 0; k < w->shape.order; k++) {
+    tt__cuda_core_sizes(w, k, &packed, &row, &scales);
+    const tt_core *core = &w->cores[k];
+    int forward = w->sweep == TT_LEFT_TO_RIGHT, left = w->shape.ranks[k];
+    int right = w->shape.ranks[k + 1];
+    size_t rows = (size_t)w->shape.rows[k] * (size_t)(forward ? right : left);
+    if (made) {
+      tt__dcore *device = &made->cores[k];
+      device->data = (const unsigned char *)made->block + at;
+      device->scales = (const unsigned char *)made->block + at + rows * row;
+      device->scale = core->scale == 0 ? 1 : core->scale;
+      device->dtype = core->dtype;
+      device->group = core->group;
+      device->rows = (int)rows;
+      device->length = w->shape.cols[k] * (forward ? left : right);
+      device->row_size = (ptrdiff_t)row;
+    }
+    for (size_t i = 0; image && i < rows; i++) {
+      unsigned char *there = image + at + i * row, *here = (unsigned char *)core->data + i * packed;
+      if (from)
+        memcpy(there, here, packed);
+      else
+        memcpy(here, there, packed);
+      if (from) memset(there + packed, 0, row - packed);
+    }
+    at += rows * row;
+    if (image && from && scales) memcpy(image + at, core->scales, scales);
+    if (image && to && scales) memcpy((void *)core->scales, image + at, scales);
+    at += (scales + 15) / 16 * 16;
+  }
+  return at;
+}
+
+// Room for the sizes above: no sum of them can overflow.
+static int tt__cuda_countable(const tt_matrix *w) {
+  ptrdiff_t total = 64;
+  for (int k = 0; k < w->shape.order; k++)
+    if (!tt__cuda_multiply(&total, 2)) return 0;
+  ptrdiff_t side = total;
+  for (int k = 0; k < w->shape.order; k++) {
+    ptrdiff_t count = side;
+    if (!tt__cuda_multiply(&count, w->shape.ranks[k]) ||
+        !tt__cuda_multiply(&count, w->shape.rows[k]) ||
+        !tt__cuda_multiply(&count, w->shape.cols[k]) ||
+        !tt__cuda_multiply(&count, w->shape.ranks[k + 1]))
+      return 0;
+  }
+  return tt__cuda_multiply(&total, w->rows);
+}
+
+TTDEF void tt_cuda_free(tt_cuda_matrix *w) {
+  if (!w) return;
+  int before = 0;
+  tt_allocator allocator = w->context->allocator;
+  cudaGetDevice(&before);
+  cudaSetDevice(w->context->device);
+  tt__cuda_status(w->context, cudaFree(w->block));
+  cudaSetDevice(before);
+  tt__cuda_host_release(&allocator, w);
+}
+
+TTDEF tt_status tt_cuda_upload(tt_cuda_context *context, const tt_matrix *w, tt_cuda_matrix **out,
+                               struct CUstream_st *stream) {
+  if (!out) return TT_ERROR_INVALID;
+  *out = NULL;
+  if (!context || !w || !tt_apply_work_size(w, 1)) return TT_ERROR_INVALID; // 0: not a valid train
+  tt_status status = tt__cuda_readable(w);
+  if (status) return status;
+  if (!tt__cuda_countable(w)) return TT_ERROR_MEMORY;
+  size_t size = tt__cuda_pack(w, NULL, NULL, NULL);
+  tt_cuda_matrix *made =
+      (tt_cuda_matrix *)tt__cuda_host_allocate(&context->allocator, sizeof *made);
+  unsigned char *image = (unsigned char *)tt__cuda_host_allocate(&context->allocator, size);
+  int before = 0;
+  status = made && image ? TT_OK : TT_ERROR_MEMORY;
+  if (made) memset(made, 0, sizeof *made);
+  if (!status) status = tt__cuda_status(context, cudaGetDevice(&before));
+  if (!status) {
+    made->context = context;
+    made->header = *w;
+    made->header.block = NULL;
+    cudaError_t error = cudaSetDevice(context->device);
+    if (!error) error = cudaMalloc(&made->block, size);
+    if (!error) {
+      tt__cuda_pack(w, NULL, image, made);
+      error = cudaMemcpyAsync(made->block, image, size, cudaMemcpyHostToDevice, stream);
+      cudaError_t waited = cudaStreamSynchronize(stream);
+      if (!error) error = waited;
+    }
+    status = tt__cuda_status(context, error);
+    if (status && made->block) cudaFree(made->block);
+    cudaSetDevice(before);
+  }
+  tt__cuda_host_release(&context->allocator, image);
+  if (status) {
+    tt__cuda_host_release(&context->allocator, made);
+    return status;
+  }
+  made->bias = w->bias ? (const float *)made->block : NULL;
+  made->header.bias = NULL;
+  for (int k = 0; k < w->shape.order; k++) {
+    tt_core *core = &made->header.cores[k];
+    core->data = core->scales = core->packed = NULL;
+  }
+  *out = made;
+  return TT_OK;
+}
+
+// Lays out the block of a downloaded train: bias, cores and scales on multiples of 64 bytes. Only
+// counts where block is NULL.
+static size_t tt__cuda_lay_out(tt_matrix *w, int with_bias, unsigned char *block) {
+  size_t at = 0, packed, row, scales;
+  if (with_bias) {
+    if (block) w->bias = (const float *)(void *)block;
+    at = ((size_t)w->rows * sizeof(float) + 63) / 64 * 64;
+  }
+  for (int k = 0; k < w->shape.order; k++) {
+    tt__cuda_core_sizes(w, k, &packed, &row, &scales);
+    int rank = w->shape.ranks[w->sweep == TT_LEFT_TO_RIGHT ? k + 1 : k];
+    if (block) w->cores[k].data = block + at;
+    at += (packed * (size_t)w->shape.rows[k] * (size_t)rank + 63) / 64 * 64;
+    if (block && scales) w->cores[k].scales = block + at;
+    at += (scales + 63) / 64 * 64;
+  }
+  return at;
+}
+
+TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *options,
+                                 tt_matrix *out) {
+  if (out) memset(out, 0, sizeof *out);
+  if (!w || !out) return TT_ERROR_INVALID;
+  tt_matrix made = w->header;
+  made.allocator = tt__cuda_allocator(options);
+  if (!made.allocator.alloc_fn != !made.allocator.free_fn) return TT_ERROR_INVALID;
+  unsigned char *block = (unsigned char *)tt__cuda_host_allocate(
+      &made.allocator, tt__cuda_lay_out(&made, w->bias != NULL, NULL));
+  if (!block) return TT_ERROR_MEMORY;
+  tt__cuda_lay_out(&made, w->bias != NULL, block);
+  made.block = block;
+  size_t size = tt__cuda_pack(NULL, &made, NULL, NULL);
+  tt_allocator *scratch = &w->context->allocator;
+  unsigned char *image = (unsigned char *)tt__cuda_host_allocate(scratch, size);
+  tt_status status = image ? TT_OK : TT_ERROR_MEMORY;
+  if (!status)
+    status = tt__cuda_status(w->context, cudaMemcpy(image, w->block, size, cudaMemcpyDeviceToHost));
+  if (!status) tt__cuda_pack(NULL, &made, image, NULL);
+  tt__cuda_host_release(scratch, image);
+  if (status)
+    tt__cuda_host_release(&made.allocator, block);
+  else
+    *out = made;
+  return status;
+}
+
+// --------------------------------------------------------------------------------------- >>planner
+// What each way costs, in a rough model of a multiprocessor: multiply-adds that the tiles spend,
+// decoded bytes through the second cache, waves of blocks, launches. It only has to rank the ways;
+// bench/cuda.sh prints where it is wrong.
+
+// Product of the row (or column) factors of cores first .. last-1. Overflow was excluded before.
+static ptrdiff_t tt__cuda_legs(const tt_shape *shape, int first, int last, int of_rows) {
+  ptrdiff_t product = 1;
+  for (int k = first; k < last; k++) product *= of_rows ? shape->rows[k] : shape->cols[k];
+  return product;
+}
+
+// Does every product of sizes that occurs for this batch fit?
+static int tt__cuda_fits(const tt_matrix *w, ptrdiff_t batch) {
+  ptrdiff_t all = batch > 1 ? batch : 1, most_rank = 1;
+  for (int k = 0; k < w->shape.order; k++) {
+    if (!tt__cuda_multiply(&all, w->shape.rows[k]) || !tt__cuda_multiply(&all, w->shape.cols[k]))
+      return 0;
+    if (w->shape.ranks[k] > most_rank) most_rank = w->shape.ranks[k];
+  }
+  return tt__cuda_multiply(&all, most_rank) && tt__cuda_multiply(&all, most_rank);
+}
+
+// Step number i of the pass: its core, p and w.
+static int tt__cuda_step_at(const tt_matrix *w, ptrdiff_t batch, int i, ptrdiff_t *p,
+                            ptrdiff_t *wide) {
+  const tt_shape *shape = &w->shape;
+  int forward = w->sweep == TT_LEFT_TO_RIGHT, k = forward ? i : shape->order - 1 - i;
+  *p = batch * tt__cuda_legs(shape, 0, k, forward);
+  *wide = tt__cuda_legs(shape, k + 1, shape->order, !forward);
+  return k;
+}
+
+// Lays out the fused kernel for `tile` rows of the batch, `chunk` of the outermost row leg and
+// `part` of n_1 at a time. Returns the bytes of shared memory; 0 = far too many.
+static size_t tt__cuda_fused_layout(const tt_cuda_matrix *w, int tile, int chunk, int part,
+                                    tt__fused *f) {
+  const tt_matrix *t = &w->header;
+  const tt_shape *shape = &t->shape;
+  int order = shape->order, forward = t->sweep == TT_LEFT_TO_RIGHT, outer = forward ? 0 : order - 1;
+  ptrdiff_t m = shape->rows[outer], total, y, room[2] = {0, 0};
+  ptrdiff_t legs = tt__cuda_legs(shape, forward ? 0 : 1, order, 0);
+  ptrdiff_t count = forward ? legs : part * legs;
+  f->order = order;
+  f->tile = tile;
+  f->chunks = (int)((m + chunk - 1) / chunk);
+  f->slices = forward ? 1 : (shape->cols[0] + part - 1) / part;
+  f->slice_depth = forward ? 0 : part * shape->ranks[1];
+  y = tt__cuda_legs(shape, 0, order, 1) / m * chunk;
+  if (count > 65536 || y > 65536) return 0;
+  f->x_count = (int)count;
+  f->y_count = (int)y;
+  f->chunk_rows = forward ? chunk * shape->ranks[1] : chunk;
+  f->chunk_out = forward ? (int)y : chunk;
+  f->out_inner = f->chunk_out;
+  f->out_stride = (int)(forward ? y / chunk * m : m);
+  ptrdiff_t have = tile * count; // floats of the state
+  for (int i = 0; i < order; i++) {
+    tt__dstep *step = &f->steps[i];
+    int k = forward ? i : order - 1 - i, last = i + 1 == order;
+    const tt__dcore *core = &w->cores[k];
+    step->core = k;
+    step->depth = last && !forward ? part * shape->ranks[1] : core->length;
+    step->rows = i ? core->rows : forward ? chunk * shape->ranks[1] : shape->ranks[k] * chunk;
+    step->inner = i ? core->rows : f->chunk_rows;
+    step->stride = i ? core->rows : forward ? core->rows : shape->rows[k];
+    ptrdiff_t wide = forward ? tt__cuda_legs(shape, k + 1, order, 0)
+                     : i     ? tt__cuda_legs(shape, k + 1, order - 1, 1) * chunk
+                             : 1;
+    step->w = (int)wide;
+    step->p = (int)(have / (step->depth * wide));
+    ptrdiff_t columns = step->p * wide, next = columns * step->rows;
+    if (next > 65536 || columns > 65536) return 0;
+    int four_threads = step->rows <= 16 ? 4 : step->rows <= 32 ? 8 : 16;
+    step->row_threads = columns <= TT__NARROW ? 0 : four_threads;
+    // neighbouring p in different banks; narrow sums read aligned fours instead
+    ptrdiff_t span = step->depth * wide, pitch = span;
+    if (wide == 1) pitch = step->row_threads ? span | 1 : (span + 3) / 4 * 4;
+    step->in_pitch = (int)pitch;
+    if (i == 0) {
+      f->x_span = (int)span;
+      f->x_pitch = (int)pitch;
+    } else {
+      step[-1].out_span = (int)span;
+      step[-1].out_pitch = (int)pitch;
+    }
+    ptrdiff_t floats = (step->p * pitch + 3) / 4 * 4;
+    if (floats > room[i & 1]) room[i & 1] = floats;
+    have = next;
+  }
+  f->steps[order - 1].out_span = f->steps[order - 1].out_pitch = (int)have;
+  f->buffer[0] = 0;
+  f->buffer[1] = (int)room[0];
+  f->y = (int)(room[0] + room[1]);
+  total = room[0] + room[1] + tile * y;
+  return (size_t)total * sizeof(float);
+}
+
+// Expected seconds of a layout: what its blocks compute and fetch, if they share multiprocessors
+// perfectly, or else the waves they need.
+static double tt__cuda_fused_seconds(const tt_cuda_matrix *w, const tt__fused *f, ptrdiff_t batch,
+                                     size_t shared) {
+  double clocks = 0, delay = 2000, bytes = 0;
+  for (int i = 0; i < f->order; i++) {
+    const tt__dstep *step = &f->steps[i];
+    double columns = (double)step->p * step->w, depth = step->depth;
+    double row = (double)w->cores[step->core].row_size / w->cores[step->core].length;
+    if (step->row_threads) {
+      double tile_columns = 4.0 * TT__CUDA_THREADS / step->row_threads;
+      double tiles = ceil(step->rows / (4.0 * step->row_threads)) * ceil(columns / tile_columns);
+      clocks += tiles * depth * 44;
+      delay += tiles * depth * 70;
+      bytes += ceil(columns / tile_columns) * step->rows * depth * row;
+    } else {
+      double sums = ceil(step->rows / 8.0) * ceil(columns / 4), rounds = ceil(depth / 128);
+      clocks += sums * rounds * 100;
+      delay += sums * (400 + rounds * 150);
+      bytes += ceil(columns / 4) * step->rows * depth * row;
+    }
+  }
+  bytes = f->slices * bytes + 4.0 * f->tile * f->slices * f->x_count;
+  clocks = f->slices * clocks + bytes / 48;
+  delay = f->slices * delay + bytes / 48;
+  double blocks = ceil((double)batch / f->tile) * f->chunks, resident = 2;
+  if (2 * (shared + 10240) > w->context->shared) resident = 1;
+  double waves = ceil(blocks / (w->context->multiprocessors * resident)) * delay;
+  double share = ceil(blocks / w->context->multiprocessors) * clocks;
+  return 4e-6 + (waves > share ? waves : share) / 1.6e9;
+}
+
+// The best layout that fits. Returns its bytes of shared memory; 0 = none fits.
+static size_t tt__cuda_fused_plan(const tt_cuda_matrix *w, ptrdiff_t batch, tt__fused *best,
+                                  double *seconds) {
+  const tt_shape *shape = &w->header.shape;
+  int forward = w->header.sweep == TT_LEFT_TO_RIGHT;
+  int m = shape->rows[forward ? 0 : shape->order - 1];
+  size_t shared = 0;
+  tt__fused f;
+  memset(&f, 0, sizeof f);
+  if (batch < 1) batch = 1;
+  for (int tile = 1; tile <= 16 && tile < 2 * batch; tile *= 2)
+    for (int chunk = 1; chunk < 2 * m; chunk *= 2) {
+      int part = shape->cols[0], wide = chunk < m ? chunk : m;
+      size_t bytes = tt__cuda_fused_layout(w, tile, wide, part, &f);
+      while ((!bytes || bytes > w->context->shared) && part > 1 && !forward) {
+        part = (part + 1) / 2;
+        bytes = tt__cuda_fused_layout(w, tile, wide, part, &f);
+      }
+      if (!bytes || bytes > w->context->shared) continue;
+      double expected = tt__cuda_fused_seconds(w, &f, batch, bytes);
+      if ((batch + tile - 1) / tile * f.chunks > 0x7fffffff) continue;
+      if (shared && expected >= *seconds) continue;
+      *seconds = expected;
+      *best = f;
+      shared = bytes;
+    }
+  return shared;
+}
+
+// Launches and expected seconds of one product of p * w columns; adds them.
+static void tt__cuda_product_cost(const tt_cuda_context *context, double rows, double depth,
+                                  double columns, double bytes, double *seconds) {
+  double rate, tiles;
+  if (columns <= TT__NARROW) {
+    tiles = rows * ceil(columns / 4);
+    rate = 2.0 * 128 * 1.6e9 / 4; // flops per second and multiprocessor
+  } else if (rows > 64 && columns > 64 &&
+             ceil(rows / 128) * ceil(columns / 128) >= context->multiprocessors) {
+    tiles = ceil(rows / 128) * ceil(columns / 128);
+    rows = ceil(rows / 128) * 128;
+    columns = ceil(columns / 128) * 128;
+    rate = 2.0 * 128 * 1.6e9 * 0.55;
+  } else {
+    tiles = ceil(rows / 64) * ceil(columns / 64);
+    rows = ceil(rows / 64) * 64;
+    columns = ceil(columns / 64) * 64;
+    rate = 2.0 * 128 * 1.6e9 * 0.3;
+  }
+  double at_work = tiles < context->multiprocessors ? tiles : context->multiprocessors;
+  double computed = 2 * rows * columns * depth / (rate * at_work), moved = bytes / 2.5e12;
+  *seconds += 3e-6 + (computed > moved ? computed : moved);
+}
+
+// Costs of the chain; *floats becomes the size of each of its two buffers.
+static double tt__cuda_chain_seconds(const tt_cuda_matrix *w, ptrdiff_t batch, double *flops,
+                                     ptrdiff_t *floats) {
+  double seconds = 0;
+  *floats = 0;
+  *flops = 0;
+  for (int i = 0; i < w->header.shape.order; i++) {
+    ptrdiff_t p, wide;
+    const tt__dcore *core = &w->cores[tt__cuda_step_at(&w->header, batch, i, &p, &wide)];
+    double columns = (double)p * (double)wide, in = columns * core->length,
+           out = columns * core->rows;
+    *flops += 2 * in * core->rows;
+    tt__cuda_product_cost(w->context, core->rows, core->length, columns,
+                          4 * (in + out) + (double)core->rows * (double)core->row_size, &seconds);
+    if (i + 1 < w->header.shape.order && p * wide * core->rows > *floats)
+      *floats = p * wide * core->rows;
+  }
+  return seconds;
+}
+
+// Sizes of the dense matrix in the workspace, its rows padded to 16 bytes, and of what expanding it
+// needs besides.
+static ptrdiff_t tt__cuda_dense_ld(const tt_matrix *w) { return (w->cols + 3) / 4 * 4; }
+
+// Items, columns before the step and core of step i of the slices; count < 0: all rows of W.
+static int tt__cuda_slice_at(const tt_matrix *w, ptrdiff_t count, int i, ptrdiff_t *items,
+                             ptrdiff_t *outer) {
+  const tt_shape *shape = &w->shape;
+  int turned = w->sweep == TT_LEFT_TO_RIGHT, order = shape->order, k = turned ? order - 1 - i : i;
+  int first = turned ? k : 0, last = turned ? order : k + 1;
+  *items = count < 0 ? tt__cuda_legs(shape, first, last, 1) : count;
+  if (count < 0 && i + 1 == order) *items = w->rows;
+  *outer = tt__cuda_legs(shape, turned ? k + 1 : 0, turned ? order : k, 0);
+  return k;
+}
+
+// Floats of each of the two buffers; flops are added.
+static ptrdiff_t tt__cuda_slice_floats(const tt_cuda_matrix *w, ptrdiff_t count, double *flops) {
+  ptrdiff_t floats = 0, items, outer;
+  for (int i = 0; i < w->header.shape.order; i++) {
+    int k = tt__cuda_slice_at(&w->header, count, i, &items, &outer);
+    ptrdiff_t depth = w->cores[k].rows / w->header.shape.rows[k];
+    ptrdiff_t state = items * outer * w->cores[k].length;
+    *flops += 2.0 * (double)state * (double)depth;
+    if (i + 1 < w->header.shape.order && state > floats) floats = state;
+  }
+  return floats;
+}
+
+// Are these arguments usable? Fills in the defaults.
+static tt_status tt__cuda_args_check(const tt_cuda_matrix *w, tt_cuda_args *args) {
+  if (args->batch < 0 || args->ldx < 0 || args->ldy < 0 || args->path < TT_CUDA_AUTO ||
+      args->path > TT_CUDA_DENSE)
+    return TT_ERROR_INVALID;
+  if (args->dtype < TT_F32 || args->dtype > TT_I2) return TT_ERROR_INVALID;
+  if (args->dtype != TT_F32 && args->dtype != TT_F16 && args->dtype != TT_BF16)
+    return TT_ERROR_UNSUPPORTED;
+  if (args->ldx == 0) args->ldx = w->header.cols;
+  if (args->ldy == 0) args->ldy = w->header.rows;
+  if (args->alpha == 0) args->alpha = 1;
+  if (args->ldx < w->header.cols || args->ldy < w->header.rows) return TT_ERROR_INVALID;
+  ptrdiff_t widest = args->ldx > args->ldy ? args->ldx : args->ldy;
+  if (!tt__cuda_multiply(&widest, args->batch) || !tt__cuda_fits(&w->header, args->batch))
+    return TT_ERROR_MEMORY;
+  return TT_OK;
+}
+
+// Everything that an apply needs to know.
+typedef struct tt__cuda_way {
+  tt_cuda_plan plan;
+  tt__fused fused;
+  size_t shared;
+  ptrdiff_t floats; // of each buffer of the chain, or of expanding
+} tt__cuda_way;
+
+static void tt__cuda_consider(const tt_cuda_matrix *w, const tt_cuda_args *args, tt_cuda_path path,
+                              tt__cuda_way *way) {
+  tt_cuda_plan made;
+  ptrdiff_t floats = 0;
+  int order = w->header.shape.order;
+  double batch = (double)args->batch, rows = (double)w->header.rows, cols = (double)w->header.cols;
+  double seconds = 0;
+  size_t shared = 0;
+  memset(&made, 0, sizeof made);
+  made.path = path;
+  made.num_launches = order;
+  double chain = tt__cuda_chain_seconds(w, args->batch, &made.flops, &floats);
+  if (path == TT_CUDA_FUSED) {
+    tt__fused fused;
+    shared = tt__cuda_fused_plan(w, args->batch, &fused, &seconds);
+    if (!shared) return;
+    made.num_launches = 1;
+    if (!way->plan.path || seconds < way->plan.seconds) way->fused = fused;
+  } else if (path == TT_CUDA_CHAIN) {
+    seconds = chain;
+    made.work_size = 2 * tt__cuda_room(floats);
+  } else {
+    double size = rows * (double)tt__cuda_dense_ld(&w->header) * 4;
+    made.flops = 2 * batch * rows * cols;
+    floats = tt__cuda_slice_floats(w, -1, &made.flops);
+    made.work_size =
+        2 * tt__cuda_room(floats) + tt__cuda_room(w->header.rows * tt__cuda_dense_ld(&w->header));
+    made.num_launches = order + 1;
+    seconds = order * 3e-6 + (made.flops - 2 * batch * rows * cols) / 1e13 + size / 2e12;
+    tt__cuda_product_cost(w->context, rows, cols, batch, size + 4 * batch * (rows + cols),
+                          &seconds);
+  }
+  made.seconds = seconds;
+  if (way->plan.path && seconds >= way->plan.seconds) return;
+  double each = args->dtype == TT_F32 ? 4 : 2;
+  made.bytes = each * batch * (rows + cols);
+  for (int k = 0; k < order; k++)
+    made.bytes += (double)w->cores[k].rows * (double)w->cores[k].row_size;
+  way->plan = made;
+  way->shared = shared;
+  way->floats = floats;
+}
+
+// Chooses the way for checked arguments.
+static tt_status tt__cuda_choose(const tt_cuda_matrix *w, const tt_cuda_args *args,
+                                 tt__cuda_way *way) {
+  memset(&way->plan, 0, sizeof way->plan);
+  if (args->path)
+    tt__cuda_consider(w, args, (tt_cuda_path)args->path, way);
+  else
+    for (int path = TT_CUDA_FUSED; path <= TT_CUDA_DENSE; path++)
+      tt__cuda_consider(w, args, (tt_cuda_path)path, way);
+  return way->plan.path ? TT_OK : TT_ERROR_UNSUPPORTED;
+}
+
+TTDEF tt_status tt_cuda_plan_apply(const tt_cuda_matrix *w, const tt_cuda_args *given,
+                                   tt_cuda_plan *plan) {
+  tt__cuda_way way;
+  if (plan) memset(plan, 0, sizeof *plan);
+  if (!w || !given || !plan) return TT_ERROR_INVALID;
+  tt_cuda_args args = *given;
+  tt_status status = tt__cuda_args_check(w, &args);
+  if (!status) status = tt__cuda_choose(w, &args, &way);
+  if (!status) *plan = way.plan;
+  return status;
+}
+
+TTDEF size_t tt_cuda_apply_work_size(const tt_cuda_matrix *w, ptrdiff_t batch) {
+  tt_cuda_args args;
+  tt_cuda_plan plan;
+  memset(&args, 0, sizeof args);
+  args.batch = batch;
+  if (tt_cuda_plan_apply(w, &args, &plan)) return 0;
+  return plan.work_size ? plan.work_size : 1;
+}
+
+// --------------------------------------------------------------------------------------- >>forward
+
+// Grids are one-dimensional: the other two dimensions end at 65535.
+static int tt__cuda_grid(ptrdiff_t blocks, unsigned *grid) {
+  *grid = (unsigned)blocks;
+  return blocks > 0 && blocks <= 0x7fffffff;
+}
+
+static tt_status tt__cuda_run_product(tt_cuda_context *context, const tt__dproduct *f,
+                                      cudaStream_t stream) {
+  ptrdiff_t columns = f->p * f->w, rows = f->core.rows;
+  ptrdiff_t large = (rows + 127) / 128 * ((columns + 127) / 128);
+  unsigned grid;
+  cudaError_t error;
+  if (columns <= TT__NARROW) {
+    if (!tt__cuda_grid(rows * ((columns + 3) / 4), &grid)) return TT_ERROR_UNSUPPORTED;
+    error = TT__CUDA_LAUNCH(tt__cuda_product_narrow, grid, TT__CUDA_THREADS, 0, stream, *f);
+  } else if (rows > 64 && columns > 64 && large >= context->multiprocessors) {
+    if (!tt__cuda_grid(large, &grid)) return TT_ERROR_UNSUPPORTED;
+    error = TT__CUDA_LAUNCH(tt__cuda_product_128, grid, TT__CUDA_THREADS, 0, stream, *f);
+  } else {
+    if (!tt__cuda_grid((rows + 63) / 64 * ((columns + 63) / 64), &grid))
+      return TT_ERROR_UNSUPPORTED;
+    error = TT__CUDA_LAUNCH(tt__cuda_product_64, grid, TT__CUDA_THREADS, 0, stream, *f);
+  }
+  return tt__cuda_status(context, error);
+}
+
+// A product between two buffers of floats.
+static tt__dproduct tt__cuda_plain_product(const tt__dcore *core, ptrdiff_t p, ptrdiff_t w,
+                                           const float *in, float *out) {
+  tt__dproduct f;
+  memset(&f, 0, sizeof f);
+  f.core = *core;
+  f.p = p;
+  f.w = w;
+  f.in = in;
+  f.in_pre = f.out_pre = 1;
+  f.in_ld = f.in_limit = core->length * w;
+  f.out.data = out;
+  f.out.alpha = 1;
+  f.out.ld = f.out.limit = core->rows * w;
+  return f;
+}
+
+static void tt__cuda_read_x(const tt_cuda_matrix *w, const tt_cuda_args *args, tt__dproduct *f) {
+  f->in = args->d_x;
+  f->in_dtype = args->dtype;
+  f->in_pre = f->p / args->batch;
+  f->in_ld = args->ldx;
+  f->in_limit = w->header.cols;
+}
+
+static tt__output tt__cuda_y(const tt_cuda_matrix *w, const tt_cuda_args *args) {
+  tt__output out;
+  out.data = args->d_y;
+  out.bias = w->bias;
+  out.dtype = args->dtype;
+  out.alpha = args->alpha;
+  out.beta = args->beta;
+  out.ld = args->ldy;
+  out.limit = w->header.rows;
+  return out;
+}
+
+// Can four j be loaded at once?
+static void tt__cuda_find_quads(tt__dproduct *f) {
+  f->quads = f->w == 1 && f->in_dtype == TT_F32 && f->in_ld % 4 == 0 && f->core.length % 4 == 0 &&
+             (uintptr_t)f->in % 16 == 0;
+}
+
+static tt_status tt__cuda_run_chain(const tt_cuda_matrix *w, const tt_cuda_args *args,
+                                    float *const *buffer, cudaStream_t stream) {
+  int order = w->header.shape.order;
+  tt_status status = TT_OK;
+  for (int i = 0; i < order && !status; i++) {
+    ptrdiff_t p, wide;
+    int k = tt__cuda_step_at(&w->header, args->batch, i, &p, &wide);
+    tt__dproduct f =
+        tt__cuda_plain_product(&w->cores[k], p, wide, buffer[(i + 1) & 1], buffer[i & 1]);
+    if (i == 0) tt__cuda_read_x(w, args, &f);
+    if (i + 1 == order) {
+      f.out = tt__cuda_y(w, args);
+      f.out_pre = p / args->batch;
+    }
+    tt__cuda_find_quads(&f);
+    status = tt__cuda_run_product(w->context, &f, stream);
+  }
+  return status;
+}
+
+static tt_status tt__cuda_run_fused(const tt_cuda_matrix *w, const tt_cuda_args *args,
+                                    tt__cuda_way *way, cudaStream_t stream) {
+  tt__fused *f = &way->fused;
+  unsigned grid;
+  f->x = args->d_x;
+  f->x_dtype = args->dtype;
+  f->ldx = args->ldx;
+  f->x_limit = w->header.cols;
+  f->batch = args->batch;
+  f->out = tt__cuda_y(w, args);
+  for (int k = 0; k < f->order; k++) f->cores[k] = w->cores[k];
+  if (!tt__cuda_grid((args->batch + f->tile - 1) / f->tile * f->chunks, &grid))
+    return TT_ERROR_UNSUPPORTED;
+  return tt__cuda_status(
+      w->context, TT__CUDA_LAUNCH(tt__cuda_fused, grid, TT__CUDA_THREADS, way->shared, stream, *f));
+}
+
+// Runs the slices for `count` rows in d_index, or for all of them (count < 0) in natural order.
+static tt_status tt__cuda_run_slices(const tt_cuda_matrix *w, const int *d_index, ptrdiff_t count,
+                                     float *d_out, ptrdiff_t ld, float *const *buffer,
+                                     cudaStream_t stream) {
+  const tt_shape *shape = &w->header.shape;
+  int order = shape->order, turned = w->header.sweep == TT_LEFT_TO_RIGHT;
+  tt_status status = TT_OK;
+  for (int i = 0; i < order && !status; i++) {
+    tt__dslice f;
+    unsigned grid;
+    memset(&f, 0, sizeof f);
+    int k = tt__cuda_slice_at(&w->header, count, i, &f.items, &f.outer), m = shape->rows[k];
+    ptrdiff_t below =
+        tt__cuda_legs(shape, k + 1, order, 1); // rows that share this digit and those above
+    f.core = w->cores[k];
+    f.in = i ? buffer[(i + 1) & 1] : NULL;
+    f.index = d_index;
+    f.matrix_rows = w->header.rows;
+    f.source_divide = count < 0 && !turned ? m : 1;
+    f.source_modulo = count < 0 && turned ? below : PTRDIFF_MAX;
+    f.digit_divide = count < 0 && !turned ? 1 : below;
+    f.digit_modulo = m;
+    f.depth = f.core.rows / m;
+    f.in_size = f.outer * f.depth;
+    f.digit_step = turned ? f.depth : 1;
+    f.depth_step = turned ? 1 : m;
+    f.in_outer = turned ? 1 : f.depth;
+    f.in_depth = turned ? f.outer : 1;
+    f.out_outer = turned ? 1 : f.core.length;
+    f.out_along = turned ? f.outer : 1;
+    f.out = i + 1 < order ? buffer[i & 1] : d_out;
+    f.out_limit = i + 1 < order ? f.outer * f.core.length : w->header.cols;
+    f.out_ld = i + 1 < order ? f.out_limit : ld;
+    ptrdiff_t threads = f.items * ((f.outer + 3) / 4) * (((ptrdiff_t)f.core.length + 3) / 4);
+    if (!tt__cuda_grid((threads + TT__CUDA_THREADS - 1) / TT__CUDA_THREADS, &grid))
+      return TT_ERROR_UNSUPPORTED;
+    status = tt__cuda_status(w->context,
+                             TT__CUDA_LAUNCH(tt__cuda_slice, grid, TT__CUDA_THREADS, 0, stream, f));
+  }
+  return status;
+}
+
+// Rebuilds W behind the two buffers, then one product.
+static tt_status tt__cuda_run_dense(const tt_cuda_matrix *w, const tt_cuda_args *args,
+                                    float *const *buffer, float *dense, cudaStream_t stream) {
+  ptrdiff_t ld = tt__cuda_dense_ld(&w->header);
+  tt__dcore core;
+  tt_status status = tt__cuda_run_slices(w, NULL, -1, dense, ld, buffer, stream);
+  if (status) return status;
+  if (w->header.rows > 0x40000000 || ld > 0x40000000) return TT_ERROR_UNSUPPORTED;
+  memset(&core, 0, sizeof core);
+  core.data = (const unsigned char *)dense;
+  core.scale = 1;
+  core.dtype = TT_F32;
+  core.rows = (int)w->header.rows;
+  core.length = (int)w->header.cols;
+  core.row_size = ld * 4;
+  tt__dproduct f = tt__cuda_plain_product(&core, args->batch, 1, NULL, NULL);
+  tt__cuda_read_x(w, args, &f);
+  f.out = tt__cuda_y(w, args);
+  tt__cuda_find_quads(&f);
+  return tt__cuda_run_product(w->context, &f, stream);
+}
+
+static int tt__cuda_overlap(const void *a, size_t a_size, const void *b, size_t b_size) {
+  uintptr_t x = (uintptr_t)a, y = (uintptr_t)b;
+  return x < y + b_size && y < x + a_size;
+}
+
+// Workspace: large enough and aligned. None is needed where size is 0.
+static int tt__cuda_work_fits(const void *d_work, size_t work_size, size_t size) {
+  return size == 0 || (d_work && work_size >= size && (uintptr_t)d_work % 256 == 0);
+}
+
+TTDEF tt_status tt_cuda_apply_ex(const tt_cuda_matrix *w, const tt_cuda_args *given, void *d_work,
+                                 size_t work_size, struct CUstream_st *stream) {
+  tt__cuda_way way;
+  if (!w || !given) return TT_ERROR_INVALID;
+  tt_cuda_args args = *given;
+  tt_status status = tt__cuda_args_check(w, &args);
+  if (!status && args.batch) status = tt__cuda_choose(w, &args, &way);
+  if (status || args.batch == 0) return status;
+  size_t each = args.dtype == TT_F32 ? 4 : 2;
+  size_t x_size = (size_t)((args.batch - 1) * args.ldx + w->header.cols) * each;
+  size_t y_size = (size_t)((args.batch - 1) * args.ldy + w->header.rows) * each;
+  if (!args.d_x || !args.d_y || tt__cuda_overlap(args.d_x, x_size, args.d_y, y_size) ||
+      !tt__cuda_work_fits(d_work, work_size, way.plan.work_size) ||
+      !tt__cuda_is_current(w->context))
+    return TT_ERROR_INVALID;
+  size_t room = tt__cuda_room(way.floats);
+  float *buffer[2] = {(float *)d_work, (float *)(void *)((char *)d_work + room)};
+  switch (way.plan.path) {
+    case TT_CUDA_FUSED: return tt__cuda_run_fused(w, &args, &way, stream);
+    case TT_CUDA_CHAIN: return tt__cuda_run_chain(w, &args, buffer, stream);
+    default:
+      return tt__cuda_run_dense(w, &args, buffer, (float *)(void *)((char *)d_work + 2 * room),
+                                stream);
+  }
+}
+
+TTDEF tt_status tt_cuda_apply(const tt_cuda_matrix *w, const float *d_x, ptrdiff_t batch,
+                              float *d_y, void *d_work, size_t work_size,
+                              struct CUstream_st *stream) {
+  tt_cuda_args args;
+  memset(&args, 0, sizeof args);
+  args.batch = batch;
+  args.d_x = d_x;
+  args.d_y = d_y;
+  return tt_cuda_apply_ex(w, &args, d_work, work_size, stream);
+}
+
+// Bytes for the slices of `count` rows, or of all (count < 0); 0 = does not fit.
+static size_t tt__cuda_slices_size(const tt_cuda_matrix *w, ptrdiff_t count) {
+  double flops = 0;
+  if (!w || !tt__cuda_fits(&w->header, count)) return 0;
+  size_t size = 2 * tt__cuda_room(tt__cuda_slice_floats(w, count, &flops));
+  return size ? size : 1;
+}
+
+TTDEF size_t tt_cuda_expand_work_size(const tt_cuda_matrix *w) {
+  return tt__cuda_slices_size(w, -1);
+}
+TTDEF size_t tt_cuda_rows_work_size(const tt_cuda_matrix *w, ptrdiff_t count) {
+  return count < 0 ? 0 : tt__cuda_slices_size(w, count);
+}
+
+// Both of them: checks the workspace and runs.
+static tt_status tt__cuda_slices(const tt_cuda_matrix *w, const int *d_index, ptrdiff_t count,
+                                 float *d_out, void *d_work, size_t work_size,
+                                 cudaStream_t stream) {
+  size_t size = tt__cuda_slices_size(w, count);
+  if (!size || !d_out || !tt__cuda_is_current(w->context) ||
+      !tt__cuda_work_fits(d_work, work_size, size == 1 ? 0 : size))
+    return TT_ERROR_INVALID;
+  float *buffer[2] = {(float *)d_work, (float *)(void *)((char *)d_work + size / 2)};
+  return tt__cuda_run_slices(w, d_index, count, d_out, w->header.cols, buffer, stream);
+}
+
+TTDEF tt_status tt_cuda_expand(const tt_cuda_matrix *w, float *d_dense, void *d_work,
+                               size_t work_size, struct CUstream_st *stream) {
+  return tt__cuda_slices(w, NULL, -1, d_dense, d_work, work_size, stream);
+}
+
+TTDEF tt_status tt_cuda_rows(const tt_cuda_matrix *w, const int *d_index, ptrdiff_t count,
+                             float *d_out, void *d_work, size_t work_size,
+                             struct CUstream_st *stream) {
+  if (!w || count < 0) return TT_ERROR_INVALID;
+  if (count == 0) return TT_OK;
+  if (!d_index) return TT_ERROR_INVALID;
+  return tt__cuda_slices(w, d_index, count, d_out, d_work, work_size, stream);
+}
+#endif // TT_CUDA_IMPLEMENTATION
+
+/* Licence: MIT or public domain, as you like; the text stands at the end of tt.h. */
