@@ -10,7 +10,7 @@
 
 #include "spec.h"
 
-// ------------------------------------------------------------------------------- what is known of it
+// ----------------------------------------------------------------------------- what is known of it
 
 struct layer_data {
   const struct layer *layer;
@@ -87,7 +87,7 @@ static tt_options fit_options(const struct layer_data *data) {
   return options;
 }
 
-// ------------------------------------------------------------------------------------------- errors
+// ------------------------------------------------------------------------------------------ errors
 
 // ||W - W^|| / ||W||, each row weighted by row_weights if that is not NULL. Some rows at a time, so
 // that the dense matrix is not needed twice.
@@ -128,7 +128,7 @@ static double output_error(const tt_matrix *train, const struct layer_data *data
   return error;
 }
 
-// --------------------------------------------------------------------------------------------- fits
+// -------------------------------------------------------------------------------------------- fits
 
 struct fit {
   tt_matrix train;  // what is stored; its order is 0 if the layer stays as it is
@@ -167,8 +167,8 @@ static tt_matrix fit_shape(const struct layer_data *data, const tt_shape *shape,
 }
 
 // The train with coded cores; takes the given one over. Integer codes are chosen for the inputs;
-// rounding to F16 loses too little to choose. A matrix whose codes do not depend on anything else is
-// coded by tt_compress, which reads it in place.
+// rounding to F16 loses too little to choose. A matrix whose codes do not depend on anything else
+// is coded by tt_compress, which reads it in place.
 static tt_matrix code_train(const struct layer_data *data, tt_matrix *train, tt_dtype dtype) {
   const struct layer *layer = data->layer;
   tt_options options = fit_options(data);
@@ -254,7 +254,7 @@ static struct fit fit_codes(const struct layer_data *data, const struct spec *sp
   return fit;
 }
 
-// ------------------------------------------------------------------------------- within an error
+// --------------------------------------------------------------------------------- within an error
 
 // Rank by rank upwards until the coded train is within the error too; the float train of the first
 // rank is. Returns the last fit that was tried.
@@ -335,7 +335,7 @@ static struct fit fit_error_bound(const struct layer_data *data, const struct sp
   return fit_plain(data, &best_spec, with_svd);
 }
 
-// ---------------------------------------------------------------------------------------- the one call
+// ------------------------------------------------------------------------------------ the one call
 
 // A layer that stays as it is, with the reason.
 static struct fit keep_layer(const struct layer *layer, const char *decision) {

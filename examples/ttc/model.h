@@ -27,7 +27,7 @@ struct model {
   char sha256[65], data_sha256[65]; // of the whole file and of the bytes behind its header
 };
 
-// --------------------------------------------------------------------------------------- one tensor
+// -------------------------------------------------------------------------------------- one tensor
 
 struct tensor {
   const char *name, *dtype;
@@ -86,7 +86,7 @@ static float *read_floats(const tt_file *file, int index) {
   return values;
 }
 
-// ------------------------------------------------------------------------------------------- hashes
+// ------------------------------------------------------------------------------------------ hashes
 
 // Path of shard `index` of a sharded checkpoint: beside its index.
 static char *shard_path(const struct model *model, int index) {
@@ -144,7 +144,7 @@ static void model_hash(struct model *model) {
   print_hex(digest, 32, model->data_sha256);
 }
 
-// ------------------------------------------------------------------------------------------- layers
+// ------------------------------------------------------------------------------------------ layers
 
 // Is it a matrix of numbers that a train can stand for? Biases stay with their layers.
 static int is_matrix(const struct tensor *t) {
@@ -290,7 +290,7 @@ static float *read_bias(const struct model *model, const struct layer *layer) {
   return layer->bias < 0 ? NULL : read_floats(model->file, layer->bias);
 }
 
-// ------------------------------------------------------------------------------------------- shapes
+// ------------------------------------------------------------------------------------------ shapes
 
 // Legs of the cores, (16x4)(4x16), or "-" for a matrix that is not cut.
 static void shape_modes(const tt_shape *shape, struct text *out) {
@@ -313,7 +313,7 @@ static void json_shape(struct text *json, const tt_shape *shape) {
   json_close(json, "}");
 }
 
-// ------------------------------------------------------------------------------------------ records
+// ----------------------------------------------------------------------------------------- records
 // The metadata key "ttc.layers" is JSON: what each train stands for, so that `expand` can restore
 // names and formats and `verify` knows the errors that were measured.
 
@@ -488,7 +488,7 @@ static int read_report(const struct model *model, const char *layer, tt_report *
   return found;
 }
 
-// ------------------------------------------------------------------------------------------- inputs
+// ------------------------------------------------------------------------------------------ inputs
 // A calibration file (--inputs) says what flows into layers: samples or moments, and how often each
 // row of a table is asked for.
 

@@ -162,8 +162,8 @@ static double read_number(const char *text) {
   return end == text || *end || !(value >= 0) || value > 1e300 ? -1 : value;
 }
 
-// A decimal integer at *text, which moves behind it; -1 if there is none. A tenth digit is not read,
-// and so is left for the caller to refuse.
+// A decimal integer at *text, which moves behind it; -1 if there is none. A tenth digit is not
+// read, and so is left for the caller to refuse.
 static int read_integer(const char **text) {
   int value = 0, digits = 0;
   for (; **text >= '0' && **text <= '9' && digits < 9; digits++, ++*text)

@@ -1,11 +1,13 @@
 // Which spec for which layer, where the command line leaves it open. Every layer has points: bytes
 // and error of each candidate, measured here or taken from a profile; point 0 is the layer as it is
 // (or as its --layer rule says, which then is its only one). --target-error takes the fewest bytes
-// within the error, layer by layer; --target-ratio divides a budget. Include after profile.h, pack.h.
+// within the error, layer by layer; --target-ratio divides a budget. Include after profile.h and
+// pack.h.
 //
-// The mixed plan of a budget walks the convex hulls (tt_plan_budget) down the sum of squared errors.
-// That sum predicts little about a network, so a mixed plan is believed only if it promises clearly
-// less than the best uniform plan, one candidate for all layers; with --eval the score decides.
+// The mixed plan of a budget walks the convex hulls (tt_plan_budget) down the sum of squared
+// errors. That sum predicts little about a network, so a mixed plan is believed only if it promises
+// clearly less than the best uniform plan, one candidate for all layers; with --eval the score
+// decides.
 #ifndef TTC_PLAN_H
 #define TTC_PLAN_H
 
@@ -133,7 +135,7 @@ static uint64_t fixed_bytes(const struct job *job) {
   return bytes;
 }
 
-// ------------------------------------------------------------------------------------------- points
+// ------------------------------------------------------------------------------------------ points
 
 static struct point *add_point(struct plan_layer *layer, const struct spec *spec, int method) {
   layer->points =
@@ -305,7 +307,7 @@ static void plan_free(struct plan *plan) {
   memset(plan, 0, sizeof *plan);
 }
 
-// ------------------------------------------------------------------------------- targets of an error
+// ----------------------------------------------------------------------------- targets of an error
 
 // Takes away candidates of free layers above the error.
 static void drop_coarse_points(struct plan *plan, double most) {
@@ -569,7 +571,8 @@ static void choose_by_drop(struct plan *plan) {
          (unsigned long long)(selection.bytes + plan->fixed));
 }
 
-// --probe: a layer weighs what its smallest candidate alone costs the score, over the squared error.
+// --probe: a layer weighs what its smallest candidate alone costs the score, over the squared
+// error.
 static void probe_weights(struct plan *plan) {
   int *choice = (int *)get_memory((size_t)plan->num_layers, sizeof *choice);
   double base = plan_score(plan, choice), all = 0;
@@ -591,7 +594,7 @@ static void probe_weights(struct plan *plan) {
   free(choice);
 }
 
-// --------------------------------------------------------------------------------- the best of plans
+// ------------------------------------------------------------------------------- the best of plans
 
 struct contest { // plan->choice holds the best so far
   const struct plan *plan;
