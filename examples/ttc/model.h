@@ -123,6 +123,16 @@ static uint64_t hash_file(const char *path, tt_sha256 *whole, tt_sha256 *data) {
   return size;
 }
 
+// Hash of a file without a header.
+static void hash_text_file(const char *path, char sha256[65]) {
+  unsigned char digest[32];
+  tt_sha256 whole;
+  tt_sha256_begin(&whole);
+  hash_file(path, &whole, NULL);
+  tt_sha256_end(&whole, digest);
+  print_hex(digest, 32, sha256);
+}
+
 // Hashes and size of the checkpoint. In several files: the hash of the index and of all shards
 // behind it, in the order of their names; the size is that of the shards.
 static void model_hash(struct model *model) {

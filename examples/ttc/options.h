@@ -84,7 +84,7 @@ static const char help_text[] =
     "output\n"
     "  -o FILE               written in one step, never half; refused if it exists\n"
     "  -f                    overwrite\n"
-    "  --dry-run             do everything but write\n"
+    "  --dry-run             do everything but write (data wait in a temporary file beside -o)\n"
     "  --json FILE           results as JSON, - for stdout instead of the table\n"
     "  --svg PREFIX          profile: PREFIX-spectra.svg, -entropy.svg and -candidates.svg\n"
     "  -q                    no progress, no remarks       --no-progress   no progress\n"

@@ -275,7 +275,11 @@ static char *options_text(const struct job *job) {
   if (o->target_error > 0) text_add(&text, "--target-error %.17g ", o->target_error);
   if (o->candidates) text_add(&text, "--candidates %s ", o->candidates);
   if (o->add_bias) text_add(&text, "--add-bias ");
-  if (o->profile) text_add(&text, "--profile ");
+  if (o->profile) {
+    char sha256[65];
+    hash_text_file(o->profile, sha256);
+    text_add(&text, "--profile %s ", sha256);
+  }
   if (job->calibration) text_add(&text, "--inputs %s ", job->calibration->sha256);
   text_bytes(&text, "", 0);
   return text.data;
