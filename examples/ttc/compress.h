@@ -75,9 +75,9 @@ static void compress(const struct options *options) {
   uint64_t target = options->target_ratio > 0
                         ? (uint64_t)((double)job.model.file_size / options->target_ratio)
                         : 0;
-  int is_planned = target || options->target_error > 0 || options->max_drop >= 0;
+  int has_plan = target || options->target_error > 0 || options->max_drop >= 0;
   struct choice *choices = NULL;
-  if (is_planned) {
+  if (has_plan) {
     struct plan plan = plan_open(&job);
     choices = plan_choices(&plan, target);
     plan_free(&plan);

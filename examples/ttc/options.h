@@ -88,16 +88,25 @@ static const char help_text[] =
     "output\n"
     "  -o FILE               written in one step, never half; refused if it exists\n"
     "  -f                    overwrite\n"
-    "  --dry-run             do everything but write\n"
+    "  --dry-run             do everything but write (data wait in a temporary file beside -o)\n"
     "  --json FILE           results as JSON, - for stdout instead of the table\n"
     "  --svg PREFIX          profile: PREFIX-spectra.svg, -entropy.svg and -candidates.svg\n"
     "  -q                    no progress, no remarks       --no-progress   no progress\n"
     "  --shard I/N           only part I (from 0) of N, to OUT.part-I-of-N (OUT: of -o or --json)\n"
     "  --join N              OUT from N such parts, as one process would write it\n"
     "\n"
+<<<<<<< HEAD
     "Memory: three times the largest layer and 64 MB; fits to inputs hold six doubles for each\n"
     "number of the layer, --eval holds all candidates; profile takes ten times the\n"
     "largest layer. --shard shares the time and the layers over several processes.\n"
+=======
+    "Memory: three times the largest layer and 64 MB. More for an svd or tt of more than a low "
+    "rank\n"
+    "where both sides exceed 1024 (three square matrices of doubles of the smaller side), for "
+    "fits\n"
+    "to inputs (six doubles for each number of the layer) and for --eval (all candidates).\n"
+    "--shard shares the time over several processes.\n"
+>>>>>>> 89aaf11adb9f6723b216a9bfa5055d4a734b4f8c
     "\n"
     "exit status: 0 good, 1 input or output failed, 2 wrong usage, 3 invalid input, 4 target not\n"
     "met (nothing written), 5 verify or diff found a difference\n";
@@ -163,8 +172,8 @@ static double read_number(const char *text) {
   return end == text || *end || !(value >= 0) || value > 1e300 ? -1 : value;
 }
 
-// A decimal integer at *text, which moves behind it; -1 if there is none. A tenth digit is not read,
-// and so is left for the caller to refuse.
+// A decimal integer at *text, which moves behind it; -1 if there is none. A tenth digit is not
+// read, and so is left for the caller to refuse.
 static int read_integer(const char **text) {
   int value = 0, digits = 0;
   for (; **text >= '0' && **text <= '9' && digits < 9; digits++, ++*text)

@@ -41,7 +41,7 @@ struct pack {
   uint64_t size;            // bytes of the file
 };
 
-// ---------------------------------------------------------------------------------------- the files
+// --------------------------------------------------------------------------------------- the files
 
 // Are they one file? Then writing one would destroy the other while it is read.
 static int same_file(const char *a, const char *b) {
@@ -111,7 +111,7 @@ static void save_writer(tt_writer *writer, const char *path, int dry_run) {
   stop_if_interrupted();
 }
 
-// ------------------------------------------------------------------------------------- one layer
+// --------------------------------------------------------------------------------------- one layer
 
 static void describe_train(const tt_matrix *train, const tt_report *report,
                            struct outcome *outcome) {
@@ -247,7 +247,7 @@ static void pack_old_train(struct pack *pack, const struct model *model,
   set_string(&outcome->record.spec, "keep (a train)");
 }
 
-// ------------------------------------------------------------------------------------------- shards
+// ------------------------------------------------------------------------------------------ shards
 // Dense layers are dealt out in the order of the file. A part holds the trains of its share, and
 // records of all layers of the share, also of those that stay dense.
 
@@ -275,7 +275,11 @@ static char *options_text(const struct job *job) {
   if (o->target_error > 0) text_add(&text, "--target-error %.17g ", o->target_error);
   if (o->candidates) text_add(&text, "--candidates %s ", o->candidates);
   if (o->add_bias) text_add(&text, "--add-bias ");
-  if (o->profile) text_add(&text, "--profile ");
+  if (o->profile) {
+    char sha256[65];
+    hash_text_file(o->profile, sha256);
+    text_add(&text, "--profile %s ", sha256);
+  }
   if (job->calibration) text_add(&text, "--inputs %s ", job->calibration->sha256);
   text_bytes(&text, "", 0);
   return text.data;
@@ -289,7 +293,7 @@ static void pack_part_metadata(struct pack *pack, const struct job *job) {
   free(options);
 }
 
-// -------------------------------------------------------------------------------------- the choices
+// ------------------------------------------------------------------------------------- the choices
 
 // Rules first; what they leave is kept.
 static struct choice *choose_by_rules(const struct job *job) {
@@ -344,7 +348,7 @@ static struct pack pack_choices(const struct job *job, const struct choice *choi
   return pack;
 }
 
-// --------------------------------------------------------------------------------------------- join
+// -------------------------------------------------------------------------------------------- join
 
 // Opens part `index` and compares what it was made from with the source and with part 0.
 static struct model open_part(const struct job *job, int index, const struct model *first) {
@@ -415,7 +419,7 @@ static struct pack pack_join(const struct job *job) {
   return pack;
 }
 
-// ------------------------------------------------------------------------------------------- results
+// ----------------------------------------------------------------------------------------- results
 
 static void add_row(struct table *table, const struct layer *layer, const struct outcome *outcome) {
   struct text modes = {NULL, 0, 0}, ranks = {NULL, 0, 0};
