@@ -95,18 +95,10 @@ static const char help_text[] =
     "  --shard I/N           only part I (from 0) of N, to OUT.part-I-of-N (OUT: of -o or --json)\n"
     "  --join N              OUT from N such parts, as one process would write it\n"
     "\n"
-<<<<<<< HEAD
-    "Memory: three times the largest layer and 64 MB; fits to inputs hold six doubles for each\n"
-    "number of the layer, --eval holds all candidates; profile takes ten times the\n"
-    "largest layer. --shard shares the time and the layers over several processes.\n"
-=======
-    "Memory: three times the largest layer and 64 MB. More for an svd or tt of more than a low "
-    "rank\n"
-    "where both sides exceed 1024 (three square matrices of doubles of the smaller side), for "
-    "fits\n"
-    "to inputs (six doubles for each number of the layer) and for --eval (all candidates).\n"
-    "--shard shares the time over several processes.\n"
->>>>>>> 89aaf11adb9f6723b216a9bfa5055d4a734b4f8c
+    "Memory: three times the largest layer and 64 MB. More for an svd or tt of more than a low\n"
+    "rank where both sides exceed 1024 (three square matrices of doubles of the smaller side),\n"
+    "for fits to inputs (six doubles for each number of the layer), for --eval (all candidates)\n"
+    "and for profile (ten times the largest layer). --shard shares the time over processes.\n"
     "\n"
     "exit status: 0 good, 1 input or output failed, 2 wrong usage, 3 invalid input, 4 target not\n"
     "met (nothing written), 5 verify or diff found a difference\n";
