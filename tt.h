@@ -793,8 +793,9 @@ typedef struct tt_selection {
 // Greedy selection. Point 0 of every layer is the layer as it is. One probe per (layer, candidate)
 // replaces the loss of the point by the drop it causes alone (given losses and weights are not
 // used, unless trust_losses: then no candidate is probed or refused); tt_plan_budget finds the
-// target; layers go there in batches, least drop per saved byte first. A batch after which the score breaks max_drop or the floor is bisected, the last good
-// state restored, and the selection ends: TT_OK, stopped = 1, perhaps above the budget.
+// target; layers go there in batches, least drop per saved byte first. A batch after which the
+// score breaks max_drop or the floor is bisected, the last good state restored, and the selection
+// ends: TT_OK, stopped = 1, perhaps above the budget.
 //   choice   (num_layers), always the last good state, also on error
 // Returns  TT_OK; INVALID; MEMORY; NONFINITE (eval failed); UNSUPPORTED (the baseline is below the
 //          floor, or the budget cannot be met); selection->layer says where.

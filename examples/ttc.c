@@ -29,6 +29,7 @@ int main(int argc, char **argv) {
   struct options options = read_command_line(argc, argv);
   signal(SIGINT, note_signal);
   signal(SIGTERM, note_signal);
+  protect_inputs(&options);
   int code = EXIT_GOOD;
   switch (options.command) {
     case DO_INFO: info(&options); break;

@@ -5,6 +5,7 @@ lines in the head comments of the examples work; CONTENTS and CONFIGURATION of t
 those of the file; every public prototype has a comment; banners and lines keep their form.
 """
 
+import difflib
 import glob
 import os
 import re
@@ -98,6 +99,30 @@ def check_readme():
             check_command("README.md", command, TOP)
     for name in re.findall(r"\]\((?!https?:|#)([^)#]+)", read("README.md")):
         check(os.path.exists(os.path.join(TOP, name)), f"README.md links to {name}")
+
+
+def same_text(a, b):
+    """Equal but for the last digits of fractions, in which machines may differ."""
+    fraction = r"\d+\.\d+"
+    if re.sub(fraction, "#", a) != re.sub(fraction, "#", b):
+        return False
+    pairs = zip(re.findall(fraction, a), re.findall(fraction, b))
+    return all(abs(float(x) - float(y)) <= 2e-3 * abs(float(y)) + 2e-4 for x, y in pairs)
+
+
+def check_walkthrough():
+    """README.md shows what `make -C examples walkthrough` prints today."""
+    good, log, printed = run("make -s -C examples walkthrough", TOP)
+    check(good, "make -C examples walkthrough", log)
+    marker = "<!-- output of: make -C examples walkthrough -->\n```console\n"
+    shown = read("README.md").partition(marker)[2].partition("```\n")[0]
+    if good:
+        changes = difflib.unified_diff(shown.splitlines(), printed.splitlines(), lineterm="")
+        check(
+            same_text(shown, printed),
+            "README.md shows its output; `make -C examples readme` brings it up to date",
+            "\n".join(changes),
+        )
 
 
 def check_fragment(name, body):
@@ -213,6 +238,8 @@ def check_lines():
         for pattern in (
             "examples/*.c",
             "examples/*.h",
+            "examples/*/*.[ch]",
+            "examples/*/*.sh",
             "bench/*.[ch]",
             "examples/python/*.py",
             "tests/*.[ch]",
@@ -241,6 +268,7 @@ def main():
     check_configuration(title, text)
     check_prototypes(text)
     check_readme()
+    check_walkthrough()
     check_examples()
     check_lines()
     print(f"docs: {passed} passed, {failed} failed")

@@ -869,10 +869,12 @@ static void plan_test_select_trust(void) {
   int choice[8], probed[8];
   double floor_score = 0.6;
   for (int l = 0; l < 8; l++) {
-    layers[l].weight = 0.01 * (l + 1); // weight x loss = 2 x drop + offset
+    layers[l].weight = 0.01 * (l + 1);
     for (int i = 0; i < 4; i++) {
+      model.drop[l][i] *= 1 + 0.01 * ((7 * l + 3 * i) % 11);   // no two steps cost the same
       points[l][i].bytes = plan_sizes[i].bytes;
-      points[l][i].loss = 0.2 * i * i + (l % 3); // point 0 is not the zero of losses
+      // point 0 is not the zero of losses
+      points[l][i].loss = model.drop[l][i] / layers[l].weight + l % 3;
     }
     layers[l].points = points[l];
   }
@@ -894,11 +896,11 @@ static void plan_test_select_trust(void) {
   selection.trust_losses = 1;
   selection.batch = 1;
   selection.floor = &floor_score;
-  model.drop[3][3] = 0.5; // below the floor, but nobody asks
+  model.drop[3][3] = 0.5;                                    // below the floor, but nobody asks
   CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
   CHECK(selection.num_refused == 0 && selection.stopped && selection.layer == 3);
   CHECK(choice[2] == 3 && choice[3] == 0 && selection.num_evals == 5);
-  for (int l = 0; l < 8; l++) layers[l].weight = 8 - l; // the reverse of the truth
+  for (int l = 0; l < 8; l++) layers[l].weight = 8 - l;      // the reverse of the truth
   CHECK_STATUS(tt_plan_select(layers, 8, &selection, NULL, choice), TT_OK);
   CHECK(selection.stopped && choice[7] == 3 && choice[0] == 0);
   CHECK(selection.score >= 0.7);

@@ -1,5 +1,5 @@
 // Tests of `ttc export-c`, in two parts that checks/export.sh brings together; C99 and C++11.
-//   ttc_export FILE        writes a file of trains: every storage format, order, sweep and grouping,
+//   ttc_export FILE        writes a file of trains: every storage format, order, sweep and group,
 //                          with and without bias; prints their names
 //   with -DHEADER="x.h" -DLAYER=x -DUPPER=X -DARRAYS=".. the arrays of x.h: sizeof a + .."
 //   ttc_export FILE NAME   compares that header with layer NAME of FILE, bit for bit

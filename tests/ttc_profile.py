@@ -1,8 +1,8 @@
 """Checks of `ttc profile`. Usage: ttc_profile.py TTC CHECKPOINT FOLDER [quick]. Standard library.
 
-Profiles say what compress then does; shards join to the same bytes; whatever is not a profile, or is
-one of another checkpoint, is refused with exit status 3. `quick` compares one candidate in ten with
-compress, for builds that start slowly.
+Profiles say what compress then does; shards join to the same bytes; whatever is not a profile, or
+is one of another checkpoint, is refused with exit status 3. `quick` compares one candidate in ten
+with compress, for builds that start slowly.
 """
 
 import json
@@ -11,6 +11,7 @@ import random
 import struct
 import subprocess
 import sys
+import xml.etree.ElementTree
 
 TTC, SOURCE, FOLDER = sys.argv[1:4]
 QUICK = len(sys.argv) > 4
@@ -39,12 +40,14 @@ def write(name, data):
         file.write(data)
 
 
-def ttc(*arguments):
-    return subprocess.run([TTC, *arguments], capture_output=True, timeout=300)
+def ttc(*arguments, find_leaks=False):
+    """Under sanitizers leaks count only where the program ends well: else the system tidies up."""
+    environment = dict(os.environ, ASAN_OPTIONS=f"detect_leaks={int(find_leaks)}")
+    return subprocess.run([TTC, *arguments], capture_output=True, timeout=300, env=environment)
 
 
 def good(*arguments):
-    result = ttc(*arguments)
+    result = ttc(*arguments, find_leaks=True)
     check(result.returncode == 0, " ".join(arguments), result.stderr.decode())
     return result.stdout.decode()
 
@@ -116,8 +119,11 @@ def check_compress(profile, options):
 def check_shards(options, whole):
     for i in range(3):
         good("profile", SOURCE, "--json", path("parts"), "--shard", f"{i}/3", *options)
-    good("profile", SOURCE, "--json", path("parts"), "--join", "3", *options)
+    good("profile", SOURCE, "--json", path("parts"), "--join", "3")
     check(read(path("parts")) == whole, "three shards give the bytes of one process")
+    write(path("parts.part-1-of-3"), read(path("parts.part-0-of-3")))
+    result = ttc("profile", SOURCE, "--json", path("parts"), "--join", "3")
+    check(result.returncode == 3, "a part that is another is refused", result.stderr)
 
 
 def refused(data, what):
@@ -168,7 +174,7 @@ def check_hostile(whole):
     ):
         check(old in text, f"{old} is in the profile")
         refused(text.replace(old, new, 1).encode(), f"{old[:30]} -> {new[:30]}")
-    for _ in range(100 if QUICK else 300):                                    # no crash, whatever the verdict
+    for _ in range(100 if QUICK else 300):                  # no crash, whatever the verdict
         broken = bytearray(whole)
         for _ in range(3):
             broken[random.randrange(len(broken))] = random.choice(b'0159-{}[]",:.eE\x00\xff ')
@@ -189,11 +195,42 @@ def check_other_checkpoint(whole):
     check(b"layer fc2" in result.stderr, "and names the layer that differs", result.stderr)
 
 
+def check_odd():
+    """Layers of one row, of one number, of zeros; halves; no layer at all; a number that is none."""
+    zeros, half, one = b"\0" * 4 * 48, b"\x00\x3c" * 40, struct.pack("<f", 3)
+    content = {
+        "zeros.weight": ["F32", [6, 8], zeros],
+        "row.weight": ["F16", [1, 40], half],
+        "one": ["F32", [1, 1], one],
+        "column <&>.weight": ["BF16", [40, 1], half],
+    }
+    write(path("odd.safetensors"), safetensors(content))
+    out = json.loads(
+        good("profile", path("odd.safetensors"), "--json", "-", "--svg", path("odd"))
+    )
+    check(len(out["layers"]) == 4, "odd layers are profiled")
+    for layer in out["layers"]:
+        for candidate in layer["candidates"]:
+            exact = candidate["weight_error"] == 0
+            check(exact or layer["name"] != "zeros", "a layer of zeros has no error")
+    for which in "spectra", "entropy", "candidates":
+        xml.etree.ElementTree.parse(path(f"odd-{which}.svg"))        # raises if it is no XML
+        check(b"nan" not in read(path(f"odd-{which}.svg")), f"no NaN in {which}")
+    write(path("none.safetensors"), safetensors({"bias": ["F32", [1], one]}))
+    good("profile", path("none.safetensors"), "--svg", path("none"))
+    content["one"][2] = struct.pack("<f", float("nan"))
+    write(path("nan.safetensors"), safetensors(content))
+    result = ttc("profile", path("nan.safetensors"))
+    check(result.returncode == 3 and b"layer one" in result.stderr, "NaN", result.stderr)
+
+
 def check_command_line():
     check(ttc("profile", SOURCE, "--layer", "(").returncode == 2, "a bad pattern is a usage error")
     check(ttc("profile", SOURCE, "--layer", "fc9").returncode == 3, "a pattern without a layer")
     check(ttc("profile", SOURCE, "--shard", "0/2").returncode == 2, "a shard needs a file")
-    check(ttc("profile", path("none")).returncode == 1, "no file")
+    check(ttc("profile", path("missing")).returncode == 1, "no file")
+    result = ttc("profile", path("odd.safetensors"), "--json", path("odd.safetensors"))
+    check(result.returncode == 2, "the checkpoint is not written over")
     out = json.loads(good("profile", SOURCE, "--json", "-", "--layer", "^fc2$"))
     check([l["name"] for l in out["layers"]] == ["fc2"], "--layer chooses")
 
@@ -211,6 +248,7 @@ def main():
         if not options:
             check_hostile(whole)
             check_other_checkpoint(whole)
+    check_odd()
     check_command_line()
     print(f"{passed} passed, {failed} failed")
     sys.exit(failed != 0)

@@ -190,8 +190,7 @@ static void expand(const struct options *options) {
   struct records records = read_records(&model);
   const char *key, *value;
   int trains = 0;
-  if (options->output && !options->dry_run)
-    check_output(options->output, options->files[0], options->force);
+  if (options->output && !options->dry_run) check_output(options->output, &model, options->force);
   tt_writer *writer = create_writer(options->dry_run ? NULL : options->output);
   for (int i = 0; i < model.num_layers; i++) {
     const struct layer *layer = &model.layers[i];

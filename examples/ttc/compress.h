@@ -16,8 +16,7 @@ static void check_options(const struct options *o) {
     fail(EXIT_USAGE, "--eval needs -o, beside which candidates are written");
   if (o->eval && o->max_drop < 0 && !(o->target_ratio > 0))
     fail(EXIT_USAGE, "--eval needs --target-ratio or --max-drop");
-  if (o->probe && (!o->eval || o->max_drop >= 0))
-    fail(EXIT_USAGE, "--probe needs --eval and --target-ratio, without --max-drop");
+  if (o->probe && !o->eval) fail(EXIT_USAGE, "--probe needs --eval");
   if (o->num_shards && (o->eval || (o->target_ratio > 0 && !o->profile)))
     fail(EXIT_USAGE, "--shard with --target-ratio needs --profile, and takes no --eval: no process "
                      "sees all layers");
@@ -25,6 +24,18 @@ static void check_options(const struct options *o) {
     fail(EXIT_USAGE, "--profile and --candidates need a target");
   if (o->profile && o->candidates) fail(EXIT_USAGE, "--profile brings its own candidates");
   if (o->join && !o->output) fail(EXIT_USAGE, "--join needs -o, by which parts are found");
+}
+
+// Inputs that belong to no layer at all are those of another model.
+static void check_inputs(const struct model *model, const struct model *calibration) {
+  for (int i = 0; i < model->num_layers; i++) {
+    const char *name = model->layers[i].name;
+    if (find_part(calibration->file, name, ".inputs") >= 0 ||
+        find_part(calibration->file, name, ".inputs.mean") >= 0 ||
+        find_part(calibration->file, name, ".row_weights") >= 0)
+      return;
+  }
+  fail(EXIT_INPUT, "%s: has inputs of no layer of %s", calibration->path, model->path);
 }
 
 static struct job open_job(const struct options *options) {
@@ -38,10 +49,11 @@ static struct job open_job(const struct options *options) {
                      : copy_string(options->output);
   job.model = model_open(options->files[0]);
   check_rules(&job.rules, &job.model);
-  if (job.output && !options->dry_run) check_output(job.output, options->files[0], options->force);
+  if (job.output && !options->dry_run) check_output(job.output, &job.model, options->force);
   if (options->inputs) {
     job.calibration = (struct model *)get_memory(1, sizeof *job.calibration);
     *job.calibration = model_open(options->inputs);
+    check_inputs(&job.model, job.calibration);
     model_hash(job.calibration);
   }
   model_hash(&job.model);

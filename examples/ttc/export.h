@@ -262,8 +262,8 @@ static size_t export_flash(const tt_matrix *w) {
   return size;
 }
 
-// tt_apply_work_size(w, 1) as a program with TT_INFERENCE_ONLY has it: the states are the same, slabs
-// have 1024 numbers (see >>apply) and the block of a product 32 x 16 (see >>gemm). The tests compare.
+// tt_apply_work_size(w, 1) as a program with TT_INFERENCE_ONLY has it: the states are the same,
+// slabs have 1024 numbers (see >>apply), the block of a product 32 x 16 (see >>gemm). Tests compare.
 static size_t export_small_work(const tt_matrix *w) {
   enum { SLAB = 1024, BLOCK = 32 * 16 };
   const ptrdiff_t each = (ptrdiff_t)sizeof(float);
@@ -349,8 +349,8 @@ static void export_header(struct text *out, const struct options *options, const
 // ttc export-c FILE LAYER -o H
 static void export_c(const struct options *options) {
   struct text out = {NULL, 0, 0};
-  check_output(options->output, options->files[0], options->force);
   struct model model = model_open(options->files[0]);
+  check_output(options->output, &model, options->force);
   tt_matrix train = read_train(&model, model_find(&model, options->files[1]));
   model_hash(&model);
   export_header(&out, options, model.sha256, &train);

@@ -88,7 +88,23 @@ static float *read_floats(const tt_file *file, int index) {
 
 // ------------------------------------------------------------------------------------------- hashes
 
-// Feeds a file to two hashes, of which `data` starts behind the header. Returns its size.
+// Path of shard `index` of a sharded checkpoint: beside its index.
+static char *shard_path(const struct model *model, int index) {
+  const char *name = "", *slash = strrchr(model->path, '/');
+  must(tt_file_shard_name(model->file, index, &name), "%s", model->path);
+#ifdef _WIN32
+  const char *other = strrchr(model->path, '\\');
+  if (other && (!slash || other > slash)) slash = other;
+#endif
+  char *folder = copy_string(model->path);
+  folder[slash ? slash - model->path + 1 : 0] = 0;
+  char *path = join_strings(folder, name);
+  free(folder);
+  return path;
+}
+
+// Feeds a file to two hashes, of which `data` (if not NULL) starts behind the header. Returns its
+// size.
 static uint64_t hash_file(const char *path, tt_sha256 *whole, tt_sha256 *data) {
   static unsigned char piece[1 << 16];
   uint64_t size = 0, header = 8;
@@ -98,7 +114,7 @@ static uint64_t hash_file(const char *path, tt_sha256 *whole, tt_sha256 *data) {
     stop_if_interrupted();
     tt_sha256_add(whole, piece, got);
     for (int i = 0; size == 0 && i < 8 && got >= 8; i++) header += (uint64_t)piece[i] << (8 * i);
-    if (size + got <= header) continue;
+    if (!data || size + got <= header) continue;
     size_t skip = size < header ? (size_t)(header - size) : 0;
     tt_sha256_add(data, piece + skip, got - skip);
   }
@@ -107,12 +123,21 @@ static uint64_t hash_file(const char *path, tt_sha256 *whole, tt_sha256 *data) {
   return size;
 }
 
+// Hashes and size of the checkpoint. In several files: the hash of the index and of all shards
+// behind it, in the order of their names; the size is that of the shards.
 static void model_hash(struct model *model) {
   unsigned char digest[32];
   tt_sha256 whole, data;
+  int shards = tt_file_shard_count(model->file);
   tt_sha256_begin(&whole);
   tt_sha256_begin(&data);
-  model->file_size = hash_file(model->path, &whole, &data);
+  model->file_size = hash_file(model->path, &whole, shards ? NULL : &data);
+  if (shards) model->file_size = 0;
+  for (int i = 0; i < shards; i++) {
+    char *path = shard_path(model, i);
+    model->file_size += hash_file(path, &whole, &data);
+    free(path);
+  }
   tt_sha256_end(&whole, digest);
   print_hex(digest, 32, model->sha256);
   tt_sha256_end(&data, digest);

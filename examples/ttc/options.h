@@ -42,10 +42,10 @@ static const char usage_text[] =
     "       ttc verify DENSE COMPRESSED         is COMPRESSED what it says it is?\n"
     "       ttc diff A B                        compares two files tensor by tensor\n"
     "       ttc export-c FILE LAYER -o H        a layer as a C header\n"
-    "       ttc --help | --version\n";
+    "       ttc --help | --version";
 
 static const char help_text[] =
-    "\n"
+    "\n\n"
     "Files are safetensors; FILE may also be the index of a model in several files\n"
     "(model.safetensors.index.json). A layer is a two-dimensional float tensor: X.weight is\n"
     "layer X, any other has its own name. All other tensors are copied byte for byte.\n"
@@ -70,8 +70,10 @@ static const char help_text[] =
     "  --force-profile       although they were made from another checkpoint\n"
     "  --eval CMD            CMD gets the name of a candidate file and prints one number, the\n"
     "                        score (larger is better); the plan with the best score is taken\n"
-    "  --max-drop X          with --eval: the score may fall by X\n"
-    "  --probe               with --eval: layers weigh what they cost the score, one run each\n"
+    "  --max-drop X          with --eval: the score may fall by X; layers are compressed in\n"
+    "                        batches, the last good state is kept\n"
+    "  --probe               with --eval: errors count as what they cost the score, measured by a\n"
+    "                        run for each layer (with --max-drop: for each of its candidates)\n"
     "\n"
     "data\n"
     "  --inputs FILE         what flows into layers: <layer>.inputs (batch, cols), or moments\n"
@@ -90,7 +92,8 @@ static const char help_text[] =
     "  --join N              compress: the file from N such parts, as one process would write it\n"
     "\n"
     "Memory: three times the largest layer and 64 MB; fits to inputs hold six doubles for each\n"
-    "number of the layer. --shard shares the time and the memory over several processes.\n"
+    "number of the layer, --eval holds all candidates. --shard shares the time and the memory over "
+    "several processes.\n"
     "\n"
     "exit status: 0 good, 1 input or output failed, 2 wrong usage, 3 invalid input, 4 target not\n"
     "met (nothing written), 5 verify or diff found a difference\n";

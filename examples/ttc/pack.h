@@ -56,12 +56,26 @@ static int same_file(const char *a, const char *b) {
 #endif
 }
 
-// Refuses an output that is an input, or that exists without -f.
-static void check_output(const char *output, const char *input, int force) {
-  if (same_file(output, input)) fail(EXIT_USAGE, "%s: output and input are the same file", output);
+// Refuses an output that is the input, or that exists without -f.
+static void check_output(const char *output, const struct model *input, int force) {
+  int is_input = same_file(output, input->path);
+  for (int i = 0; i < tt_file_shard_count(input->file) && !is_input; i++) {
+    char *path = shard_path(input, i);
+    is_input = same_file(output, path);
+    free(path);
+  }
+  if (is_input) fail(EXIT_USAGE, "%s: output and input are the same file", output);
   FILE *there = fopen(output, "rb");
   if (there) fclose(there);
   if (there && !force) fail(EXIT_USAGE, "%s exists; -f overwrites it", output);
+}
+
+// Results must not be written over what is read.
+static void protect_inputs(const struct options *o) {
+  const char *read[] = {o->files[0], o->files[1], o->inputs, o->profile};
+  for (size_t i = 0; o->json && i < sizeof read / sizeof *read; i++)
+    if (read[i] && same_file(o->json, read[i]))
+      fail(EXIT_USAGE, "--json %s would write over what is read", o->json);
 }
 
 static tt_writer *open_writer; // has a temporary file that must not stay behind
@@ -418,7 +432,7 @@ static void add_row(struct table *table, const struct layer *layer, const struct
   table_real(table, 4, outcome->record.functional_error);
   table_real(table, 4, outcome->record.svd_error);
   table_real(table, 2, outcome->macs > 0 ? dense / (double)outcome->macs : NO_VALUE);
-  table_cell(table, "%lu", (unsigned long)outcome->work_bytes);
+  table_real(table, 0, outcome->is_train ? (double)outcome->work_bytes : NO_VALUE);
   table_cell(table, "%s", outcome->record.spec);
   text_free(&modes);
   text_free(&ranks);

@@ -6,7 +6,7 @@
 #include "../svg.h"
 #include "profile.h"
 
-// ------------------------------------------------------------------------------------------- panels
+// ------------------------------------------------------------------------------------------ panels
 // One small panel a layer, side by side, rows from the top.
 
 enum { PANEL_WIDTH = 250, PANEL_HEIGHT = 170, PANEL_LEFT = 62, PANEL_TOP = 44, HEAD = 58 };
@@ -98,7 +98,7 @@ static void legend_marker(struct legend *legend, int shape, const char *fill, co
   legend_text(legend, text);
 }
 
-// ------------------------------------------------------------------------------------------ families
+// ---------------------------------------------------------------------------------------- families
 
 enum family { FAMILY_DENSE, FAMILY_SVD, FAMILY_TWO, FAMILY_THREE, FAMILY_PLAIN, NUM_FAMILIES };
 
@@ -119,7 +119,7 @@ static int family_of(const tt_shape *shape) {
   return shape->order == 2 ? FAMILY_TWO : FAMILY_THREE;
 }
 
-// ------------------------------------------------------------------------------------------- spectra
+// ----------------------------------------------------------------------------------------- spectra
 
 // A marker on the line of a spectrum (x, y) at the rank that leaves out 10 % of the norm.
 static void mark_rank(const svg_panel *panel, const struct profile_bond *bond, const double *x,
@@ -184,7 +184,7 @@ static void draw_spectra(const struct profile *profile, const char *prefix) {
   close_picture(file, prefix);
 }
 
-// ------------------------------------------------------------------------------------------- entropy
+// ----------------------------------------------------------------------------------------- entropy
 
 enum { CELL_WIDTH = 84, CELL_HEIGHT = 26, CELLS_TOP = 124 };
 static const double heat_low = 0.5; // entropy over that of a Gaussian matrix: the darkest colour
@@ -200,12 +200,12 @@ static double heat_left(int family) {
 
 // Pixels that the names of layers take at most.
 static double heat_names(const struct profile *profile) {
-  size_t longest = 8;
+  size_t longest = 14;
   for (size_t i = 0; i < profile->num_layers; i++) {
     size_t length = strlen(profile->layers[i].name);
     if (length > longest) longest = length;
   }
-  return 16 + 7.2 * (double)(longest < NAME_CHARACTERS ? longest : NAME_CHARACTERS);
+  return 22 + 7.4 * (double)(longest < NAME_CHARACTERS ? longest : NAME_CHARACTERS);
 }
 
 // From pale (as a Gaussian matrix) to dark blue.
@@ -296,7 +296,7 @@ static void draw_entropy(const struct profile *profile, const char *prefix) {
   close_picture(file, prefix);
 }
 
-// ---------------------------------------------------------------------------------------- candidates
+// -------------------------------------------------------------------------------------- candidates
 
 #define HULL_COLOR "#B0B0B0"
 
@@ -331,7 +331,7 @@ static void scale_candidates(svg_panel *panel, const struct profile_layer *layer
   }
   panel->x0 /= 1.15;
   panel->x1 *= 1.15;
-  panel->y1 = panel->y1 > 0 ? 1.05 * panel->y1 : 1;
+  panel->y1 = fmax(1.05 * panel->y1, 0.5);
 }
 
 static void draw_candidate(const svg_panel *panel, const struct candidate *c) {

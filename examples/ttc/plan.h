@@ -40,36 +40,97 @@ struct plan {
 
 // ------------------------------------------------------------------------------------------- bytes
 
-// At least what the header takes for one tensor.
-static uint64_t header_bytes(const char *name) { return strlen(name) + 120; }
-
-// The same for a train: its tensors, and what "tt.layers" and "ttc.layers" say.
-static uint64_t train_header_bytes(const char *name, const tt_shape *shape) {
-  uint64_t order = (uint64_t)shape->order;
-  return 3 * order * header_bytes(name) + 3 * strlen(name) + 500 + 100 * order;
-}
-
-// Bytes of the file besides the layers that are planned.
-static uint64_t fixed_bytes(const struct job *job) {
-  const struct model *model = &job->model;
-  const char *key, *value;
-  uint64_t bytes = 1024;
-  for (int i = 0; i < tt_file_count(model->file); i++) {
-    struct tensor tensor = get_tensor(model->file, i);
-    int owner = model->owner[i];
-    if (owner >= 0 && model->layers[owner].tensor >= 0) continue;
-    bytes += tensor.size + header_bytes(tensor.name);
-  }
-  for (int i = 0; i < tt_file_metadata_count(model->file); i++) {
-    must(tt_file_metadata(model->file, i, &key, &value), "metadata");
-    bytes += 2 * strlen(value) + header_bytes(key);
-  }
+// What the header takes for one tensor in a file of about `size` bytes, whose length bounds the
+// offsets.
+static uint64_t tensor_header(const char *layer, const char *part, const char *dtype, int order,
+                              const ptrdiff_t *dims, uint64_t size) {
+  struct text text = {NULL, 0, 0};
+  text_add(&text, ",\"%s%s\":{\"dtype\":\"%s\",\"shape\":[", layer, part, dtype);
+  for (int i = 0; i < order; i++) text_add(&text, "%ld,", (long)dims[i]);
+  text_add(&text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)size,
+           (unsigned long long)size);
+  uint64_t bytes = text.size;
+  text_free(&text);
   return bytes;
 }
 
-static uint64_t dense_bytes(const struct layer *layer) {
-  return layer->size + header_bytes(layer->name) +
-         (layer->bias < 0 ? 0 : header_bytes(layer->name));
+// Length of a text as a JSON string inside of the header.
+static uint64_t escaped_size(const char *text, size_t size) {
+  uint64_t bytes = size;
+  for (size_t i = 0; i < size; i++) bytes += text[i] == '"' || text[i] == '\\';
+  return bytes;
+}
+
+// What "tt.layers" and "ttc.layers" say about a train.
+static uint64_t train_record(const struct model *model, const struct layer *layer,
+                             const tt_matrix *train, const struct spec *spec) {
+  struct text text = {NULL, 0, 0};
+  struct record record;
+  char number[] = "1.23456789e-10";
+  tt__sink sink = {NULL, 0, 0};
+  tt__sink_layer(&sink, layer->name, train, NULL);
+  uint64_t bytes = 2 * (uint64_t)sink.size; // nearly half of it are quotes
+  bytes += (uint64_t)(train->shape.order + 1) * sizeof number + sizeof "dense_params" + 60;
+  memset(&record, 0, sizeof record);
+  record.layer = (char *)layer->name;
+  record.tensor = (char *)get_tensor(model->file, layer->tensor).name;
+  record.dtype = record.bias = (char *)layer->dtype;
+  record.spec = spec_text(spec);
+  record.relative_error = record.functional_error = record.svd_error = 0.000123456;
+  write_record(&text, &record);
+  bytes += escaped_size(text.data, text.size);
+  free(record.spec);
+  text_free(&text);
+  return bytes;
+}
+
+// All that the header says about a train of this shape and format.
+static uint64_t train_header(const struct job *job, const struct layer *layer,
+                             const tt_shape *shape, const struct spec *spec) {
+  const struct spec_format *format = find_format(NULL, spec->dtype);
+  int group = format ? format->group : 0;
+  tt_matrix train = tt__header(shape, layer->rows, layer->cols, spec->dtype, group);
+  uint64_t bytes = train_record(&job->model, layer, &train, spec), size = job->model.file_size;
+  for (int k = 0; k < shape->order; k++) {
+    ptrdiff_t dims[4];
+    tt__core_dims(&train, k, dims);
+    bytes += tensor_header(layer->name, ".cores.0", "F32", 4, dims, size);
+    if (group) bytes += tensor_header(layer->name, ".scales.0", "F32", 2, dims, size);
+    if (format && group != TT_GROUP_ROW)
+      bytes += tensor_header(layer->name, ".scale.0", "F32", 1, dims, size);
+  }
+  if (layer->bias >= 0) bytes += tensor_header(layer->name, ".bias", "F32", 1, &train.rows, size);
+  return bytes;
+}
+
+// A tensor that is copied, its entry in the header included.
+static uint64_t copied_bytes(const struct model *model, int index) {
+  struct tensor tensor = get_tensor(model->file, index);
+  return tensor.size +
+         tensor_header(tensor.name, "", tensor.dtype, tensor.order, tensor.dims, model->file_size);
+}
+
+static uint64_t dense_bytes(const struct model *model, const struct layer *layer) {
+  return copied_bytes(model, layer->tensor) +
+         (layer->bias < 0 ? 0 : copied_bytes(model, layer->bias));
+}
+
+// Bytes of the file besides the layers that are planned: other tensors, pairs of the metadata, and
+// what every file of ttc says (two hashes, the names of its own keys, the padding).
+static uint64_t fixed_bytes(const struct job *job) {
+  enum { ALWAYS = 480 };
+  const struct model *model = &job->model;
+  const char *key, *value;
+  uint64_t bytes = ALWAYS;
+  for (int i = 0; i < tt_file_count(model->file); i++) {
+    int owner = model->owner[i];
+    if (owner < 0 || model->layers[owner].tensor < 0) bytes += copied_bytes(model, i);
+  }
+  for (int i = 0; i < tt_file_metadata_count(model->file); i++) {
+    must(tt_file_metadata(model->file, i, &key, &value), "metadata");
+    bytes += escaped_size(key, strlen(key)) + escaped_size(value, strlen(value)) + 6;
+  }
+  return bytes;
 }
 
 // ------------------------------------------------------------------------------------------- points
@@ -85,10 +146,10 @@ static struct point *add_point(struct plan_layer *layer, const struct spec *spec
 }
 
 // Point 0: the layer as it is.
-static void add_keep(struct plan_layer *layer, const struct layer *dense) {
+static void add_keep(struct plan_layer *layer, const struct model *model) {
   struct spec keep;
   memset(&keep, 0, sizeof keep);
-  add_point(layer, &keep, 0)->bytes = dense_bytes(dense);
+  add_point(layer, &keep, 0)->bytes = dense_bytes(model, &model->layers[layer->index]);
 }
 
 // The candidates that nobody listed: codes, and low rank at three shares of the numbers, each also
@@ -116,8 +177,8 @@ static const struct fit *find_base(const struct plan_layer *layer, const struct 
 }
 
 // Fits one candidate and notes it, unless it is no smaller than the layer.
-static void measure_point(struct plan_layer *layer, const struct layer_data *data,
-                          const struct spec *spec, int method) {
+static void measure_point(const struct job *job, struct plan_layer *layer,
+                          const struct layer_data *data, const struct spec *spec, int method) {
   const struct layer *dense = data->layer;
   const struct fit *base = find_base(layer, spec);
   tt_shape shape;
@@ -130,30 +191,30 @@ static void measure_point(struct plan_layer *layer, const struct layer_data *dat
     return;
   }
   struct point *point = add_point(layer, spec, method);
-  point->bytes = fit.bytes + train_header_bytes(dense->name, &fit.train.shape) +
-                 (dense->bias < 0 ? 0 : header_bytes(dense->name));
+  point->bytes = fit.bytes + train_header(job, dense, &fit.train.shape, spec);
   point->error = fit_error(&fit);
   point->fit = fit;
 }
 
 // All specs of a list: commas before a letter part them, those before a digit belong to a spec.
-static void measure_list(struct plan_layer *layer, const struct layer_data *data,
-                         const char *list) {
+static void measure_list(const struct job *job, struct plan_layer *layer,
+                         const struct layer_data *data, const char *list) {
   int method = 1;
   for (const char *at = list; *at; method++) {
     size_t length = 0;
     while (at[length] && !(at[length] == ',' && (at[length + 1] < '0' || at[length + 1] > '9')))
       length++;
     struct spec spec = read_spec(at, length);
-    measure_point(layer, data, &spec, method);
+    measure_point(job, layer, data, &spec, method);
     at += length + (at[length] == ',');
   }
 }
 
 // The candidates of a profile. Those of different layers are the same method if kind, format and
 // the share of the numbers, to the nearest 1/n, agree.
-static void take_profile(struct plan_layer *layer, const struct profile_layer *known,
-                         const struct layer *dense) {
+static void take_profile(const struct job *job, struct plan_layer *layer,
+                         const struct profile_layer *known) {
+  const struct layer *dense = &job->model.layers[layer->index];
   for (size_t i = 0; i < known->num_candidates; i++) {
     const struct candidate *from = &known->candidates[i];
     double share = (double)dense->rows * (double)dense->cols / (double)from->params;
@@ -162,7 +223,7 @@ static void take_profile(struct plan_layer *layer, const struct profile_layer *k
                  8 * (from->shape.order + 16 * ((int)from->spec.dtype +
                                                 16 * (share < 1000 ? (int)(share + 0.5) : 1000)));
     struct point *point = add_point(layer, &from->spec, method);
-    point->bytes = from->bytes + train_header_bytes(dense->name, &from->shape);
+    point->bytes = from->bytes + train_header(job, dense, &from->shape, &from->spec);
     point->error = candidate_error(from);
   }
 }
@@ -179,9 +240,9 @@ static void measure_layer(struct plan *plan, struct plan_layer *layer, const str
   const struct profile_layer *known =
       options->profile && !rule ? profile_find(&plan->profile, dense->name) : NULL;
   struct text usual = {NULL, 0, 0};
-  add_keep(layer, dense);
+  add_keep(layer, &job->model);
   if (known) {
-    take_profile(layer, known, dense);
+    take_profile(job, layer, known);
     return;
   }
   if (options->profile && !rule)
@@ -189,13 +250,13 @@ static void measure_layer(struct plan *plan, struct plan_layer *layer, const str
   if (rule && rule->kind == SPEC_KEEP) return;
   struct layer_data data = read_layer(&job->model, job->calibration, dense, options->add_bias);
   if (rule) {
-    measure_point(layer, &data, rule, 0);
+    measure_point(job, layer, &data, rule, 0);
     if (layer->count > 1) layer->points[0] = layer->points[--layer->count];
   } else if (options->candidates) {
-    measure_list(layer, &data, options->candidates);
+    measure_list(job, layer, &data, options->candidates);
   } else {
     usual_specs(dense, &usual);
-    measure_list(layer, &data, usual.data);
+    measure_list(job, layer, &data, usual.data);
   }
   text_free(&usual);
   free_layer(&data);
@@ -261,12 +322,16 @@ static void drop_coarse_points(struct plan *plan, double most) {
   }
 }
 
-static void choose_fewest_bytes(struct plan *plan) {
-  for (int l = 0; l < plan->num_layers; l++) {
-    const struct plan_layer *layer = &plan->layers[l];
-    for (size_t i = 1; i < layer->count; i++)
-      if (layer->points[i].bytes < layer->points[plan->choice[l]].bytes) plan->choice[l] = (int)i;
-  }
+// The smallest point of a layer.
+static int fewest_bytes(const struct plan_layer *layer) {
+  int least = 0;
+  for (size_t i = 1; i < layer->count; i++)
+    if (layer->points[i].bytes < layer->points[least].bytes) least = (int)i;
+  return least;
+}
+
+static void choose_fewest_bytes(const struct plan *plan, int *choice) {
+  for (int l = 0; l < plan->num_layers; l++) choice[l] = fewest_bytes(&plan->layers[l]);
 }
 
 // -------------------------------------------------------------------------------------- the budget
@@ -313,10 +378,7 @@ static void check_budget(const struct plan *plan, uint64_t target) {
   uint64_t fewest = plan->fixed;
   for (int l = 0; l < plan->num_layers; l++) {
     const struct plan_layer *layer = &plan->layers[l];
-    uint64_t least = layer->points[0].bytes;
-    for (size_t i = 1; i < layer->count; i++)
-      if (layer->points[i].bytes < least) least = layer->points[i].bytes;
-    fewest += least;
+    fewest += layer->points[fewest_bytes(layer)].bytes;
   }
   if (fewest > target)
     fail(EXIT_TARGET, "target not met: the candidates need %llu bytes, the target is %llu",
@@ -409,7 +471,7 @@ static double run_eval(const char *command, const char *path) {
   if (status || end == line || end[strspn(end, " \t\r\n")] || score - score != 0)
     fail(EXIT_SYSTEM, "--eval: %s did not print one number and end well", whole);
   free(whole);
-  return score;
+  return score + 0; // no -0
 }
 
 // What every layer becomes: rules, then the plan where it has something to say.
@@ -445,29 +507,65 @@ static double select_score(void *user, const int *choice, int num_layers) {
   return plan_score((const struct plan *)user, choice);
 }
 
-// --max-drop: layer by layer as far as the score allows, with roll-back (tt_plan_select).
+// Without a target, where does the score begin to fall too far? Bisects the bytes of mixed plans.
+// plan->choice becomes the smallest plan that kept the floor, if one did; plan->budget the bytes of
+// the largest that did not, or 0. Returns the number of scores.
+static int bisect_budget(struct plan *plan, double floor) {
+  enum { STEPS = 8 };
+  size_t size = (size_t)plan->num_layers * sizeof(int);
+  int *choice = (int *)get_memory((size_t)plan->num_layers, sizeof *choice), scores = 0;
+  for (int l = 0; l < plan->num_layers; l++) choice[l] = 0;
+  uint64_t good = plan_bytes(plan, choice), bad;
+  choose_fewest_bytes(plan, choice);
+  plan->budget = bad = plan_bytes(plan, choice);
+  while (scores < STEPS && good > bad) {
+    if (scores) plan->budget = (uint64_t)sqrt((double)good * (double)bad);
+    choose_mixed(plan, choice);
+    uint64_t bytes = plan_bytes(plan, choice);
+    int is_good = plan_score(plan, choice) >= floor;
+    if (is_good) memcpy(plan->choice, choice, size);
+    if (is_good)
+      good = bytes;
+    else
+      bad = plan->budget;
+    scores++;
+  }
+  plan->budget = good > bad ? bad : 0;
+  free(choice);
+  return scores;
+}
+
+// --max-drop: in batches of layers as far as the score allows, with roll-back (tt_plan_select).
+// Without probes the squared errors say in which order.
 static void choose_by_drop(struct plan *plan) {
   const struct options *options = plan->job->options;
   tt_selection selection;
   tt_options patient = patience();
-  tt_plan_layer *layers = plan_points(plan);
+  int *choice = (int *)get_memory((size_t)plan->num_layers, sizeof *choice), scores = 1;
   double floor = run_eval(options->eval, plan->job->model.path) - options->max_drop;
+  uint64_t target = plan->budget;
   memset(&selection, 0, sizeof selection);
+  if (!target && !options->probe) scores += bisect_budget(plan, floor);
   selection.eval = select_score;
   selection.user = plan;
   selection.budget = plan->budget;
   selection.max_drop = options->max_drop;
   selection.floor = &floor;
-  tt_status status = tt_plan_select(layers, plan->num_layers, &selection, &patient, plan->choice);
+  selection.trust_losses = !options->probe;
+  tt_plan_layer *layers = plan_points(plan);
+  tt_status status = tt_plan_select(layers, plan->num_layers, &selection, &patient, choice);
   free_plan_points(layers, plan->num_layers);
   if (status == TT_ERROR_UNSUPPORTED)
     fail(EXIT_TARGET, "target not met: the score is %.6g at most, it must be %.6g",
          selection.baseline, floor);
   must(status, "plan");
-  remark("score %.6g, it was %.6g; %d evaluations", selection.score, floor + options->max_drop,
-         selection.num_evals + 1);
-  if (plan->budget && selection.bytes > plan->budget)
-    fail(EXIT_TARGET, "target not met: more than %llu bytes would cost too much of the score",
+  if (plan_bytes(plan, choice) < plan_bytes(plan, plan->choice))
+    memcpy(plan->choice, choice, (size_t)plan->num_layers * sizeof *choice);
+  free(choice);
+  remark("score %.6g at least, it was %.6g; %d evaluations", floor, floor + options->max_drop,
+         scores + selection.num_evals);
+  if (target && selection.bytes > target)
+    fail(EXIT_TARGET, "target not met: fewer than %llu bytes cost too much of the score",
          (unsigned long long)(selection.bytes + plan->fixed));
 }
 
@@ -478,9 +576,7 @@ static void probe_weights(struct plan *plan) {
   int free_layers = 0;
   for (int l = 0; l < plan->num_layers; l++) {
     struct plan_layer *layer = &plan->layers[l];
-    int least = 0;
-    for (size_t i = 1; i < layer->count; i++)
-      if (layer->points[i].bytes < layer->points[least].bytes) least = (int)i;
+    int least = fewest_bytes(layer);
     if (!least || !(layer->points[least].error > 0)) continue;
     choice[l] = least;
     double error = layer->points[least].error, drop = base - plan_score(plan, choice);
@@ -497,8 +593,7 @@ static void probe_weights(struct plan *plan) {
 
 // --------------------------------------------------------------------------------- the best of plans
 
-// Is a plan, known by its loss and perhaps its score, better than the best so far?
-struct contest {
+struct contest { // plan->choice holds the best so far
   const struct plan *plan;
   int has_best;
   double loss, score;
@@ -554,7 +649,7 @@ static struct choice *plan_choices(struct plan *plan, uint64_t target) {
   else if (target)
     choose_within_budget(plan);
   else
-    choose_fewest_bytes(plan);
+    choose_fewest_bytes(plan, plan->choice);
   return plan_result(plan, plan->choice, 0);
 }
 

@@ -91,7 +91,8 @@ static struct profile_bond *add_bond(struct profile_layer *layer) {
   return bond;
 }
 
-static const struct profile_layer *profile_find(const struct profile *profile, const char *name) {
+// The layer of this name, or NULL.
+static struct profile_layer *profile_find(struct profile *profile, const char *name) {
   for (size_t i = 0; i < profile->num_layers; i++)
     if (!strcmp(profile->layers[i].name, name)) return &profile->layers[i];
   return NULL;
@@ -102,7 +103,7 @@ static double candidate_error(const struct candidate *candidate) {
   return candidate->functional_error >= 0 ? candidate->functional_error : candidate->weight_error;
 }
 
-// The spec that gives this shape and format, which must be one that profiles know: returns 0 if not.
+// The spec that gives this shape and format. Returns 0 for a format that no spec has.
 static int spec_of_shape(const tt_shape *shape, tt_dtype dtype, struct spec *spec) {
   int low_rank = shape->order == 2 && shape->cols[0] == 1 && shape->rows[1] == 1;
   memset(spec, 0, sizeof *spec);
@@ -645,8 +646,8 @@ static struct profile profile_read(const char *path, const struct model *model, 
 
 // -------------------------------------------------------------------------------------------- best
 
-// Candidates that no mixture of two others beats, fewest bytes first: the lower convex hull of bytes
-// and squared error. The caller frees the list.
+// Candidates that no mixture of two others beats, fewest bytes first: the lower convex hull of
+// bytes and squared error. The caller frees the list.
 static int *best_candidates(const struct profile_layer *layer, int *count) {
   size_t room = layer->num_candidates;
   tt_plan_point *points = (tt_plan_point *)get_memory(room, sizeof *points);

@@ -138,46 +138,58 @@ static void profile_make(const struct options *options, const struct model *mode
   if (options->inputs) model_close(&calibration);
 }
 
-// Puts the parts of --shard together, in the order of the file; they are taken over.
-static void profile_join(const struct options *options, const struct model *model,
-                         struct profile *profile) {
-  struct profile *parts = (struct profile *)get_memory((size_t)options->join, sizeof *parts);
-  for (int part = 0; part < options->join; part++) {
-    char *path = part_name(options->json, part, options->join);
+// Puts the parts of --shard together, in the order of the file; the layers are taken over. Layers
+// were dealt out in turn, so that a missing one shows.
+static void join_profiles(const struct options *options, const struct model *model,
+                          struct profile *profile) {
+  int count = options->join, position = 0;
+  struct profile *parts = (struct profile *)get_memory((size_t)count, sizeof *parts);
+  size_t left = 0;
+  for (int part = 0; part < count; part++) {
+    char *path = part_name(options->json, part, count);
     parts[part] = profile_read(path, model, 0);
+    left += parts[part].num_layers;
     free(path);
   }
-  for (int i = 0, position = 0; i < model->num_layers; i++) {
-    if (!is_wanted(options, &model->layers[i])) continue;
-    int part = position++ % options->join;
-    struct profile_layer *known =
-        (struct profile_layer *)profile_find(&parts[part], model->layers[i].name);
-    if (!known)
-      fail(EXIT_INPUT, "%s.part-%d-of-%d: layer %s is missing", options->json, part, options->join,
-           model->layers[i].name);
+  for (int i = 0; i < model->num_layers; i++) {
+    const char *name = model->layers[i].name;
+    struct profile_layer *known = NULL;
+    int part = 0;
+    while (part < count && !(known = profile_find(&parts[part], name))) part++;
+    if (!known) continue;
+    if (part != position++ % count)
+      fail(EXIT_INPUT, "%s: layer %s is not in the part where it should be; one is missing",
+           options->json, name);
     *profile_add(profile) = *known;
     memset(known, 0, sizeof *known);
     known->name = copy_string("");
+    left--;
   }
-  for (int part = 0; part < options->join; part++) profile_free(&parts[part]);
+  if (left) fail(EXIT_INPUT, "%s: a layer is in two parts", options->json);
+  for (int part = 0; part < count; part++) profile_free(&parts[part]);
   free(parts);
+}
+
+static void check_study(const struct options *o) {
+  if ((o->num_shards || o->join) && (!o->json || !strcmp(o->json, "-")))
+    fail(EXIT_USAGE, "--shard and --join of profile need --json FILE");
+  if (o->join && (o->num_shards || o->num_rules || o->inputs))
+    fail(EXIT_USAGE, "--join takes the parts as they are: no --shard, --layer or --inputs");
 }
 
 // ttc profile FILE
 static void study(const struct options *options) {
+  check_study(options);
   struct model model = model_open(options->files[0]);
   struct profile profile;
   struct text json = {NULL, 0, 0};
   memset(&profile, 0, sizeof profile);
-  if ((options->num_shards || options->join) && (!options->json || !strcmp(options->json, "-")))
-    fail(EXIT_USAGE, "--shard and --join of profile need --json FILE");
-  if (options->num_shards && options->join) fail(EXIT_USAGE, "--shard or --join, not both");
   check_patterns(options, &model);
   model_hash(&model);
   strcpy(profile.source_sha256, model.sha256);
   strcpy(profile.data_sha256, model.data_sha256);
   if (options->join)
-    profile_join(options, &model, &profile);
+    join_profiles(options, &model, &profile);
   else
     profile_make(options, &model, &profile);
   if (options->svg) draw_profile(&profile, options->svg);

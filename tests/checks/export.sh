@@ -1,5 +1,5 @@
-# `ttc export-c`: headers of layers in every storage format compile in C and C++ with all warnings as
-# errors, have the bytes that they say, and compute the very bits of the layer in the file.
+# `ttc export-c`: headers of layers in every storage format compile in C and C++ with all warnings
+# as errors, have the bytes that they say, and compute the very bits of the layer in the file.
 . "$(dirname "$0")/common.sh"
 cc=${CC:-cc} cxx=${CXX:-c++}
 warnings="-Wall -Wextra -pedantic -Wconversion -Wshadow -Wdouble-promotion -Werror -O1"

@@ -1,0 +1,236 @@
+# ttc, command by command: what it prints, where, with which exit status, against golden/ttc/*.txt;
+# that inputs stay untouched, interrupted runs leave nothing, parts join to the same bytes, and that
+# memory does not grow with the file. UPDATE=1 writes the golden files anew: read what git diff says.
+# TTC_LARGE=18 makes the checkpoint of the memory test 300 MB.
+. "$(dirname "$0")/common.sh"
+have python3 || { skip python3 "not installed"; check "nothing to do" true; finish; exit; }
+jobs=1                         # later cases use the files of earlier ones
+root=$PWD
+golden=$root/golden/ttc
+work=$root/$build/work
+mkdir -p "$work" "$golden"
+# no fused multiply-adds: the digits in golden files must not depend on the compiler
+${CC:-cc} -std=c99 ${CFLAGS:--O2} -ffp-contract=off -I.. ../examples/ttc.c -o "$build/ttc" -lm || exit 1
+PATH=$root/$build:$PATH
+python3 ttc_files.py "$work" || exit 1
+cd "$work" || exit 1
+cksum model.st part-*.safetensors inputs.st other.st >before
+build=$root/$build
+
+# golden NAME 'COMMANDS': standard output, standard error and exit status are as in the file
+golden() {
+  check "$1" compare "$1" "$2"
+}
+
+compare() {
+  sh -c "$2" >"$1.out" 2>"$1.err" </dev/null
+  code=$?
+  {
+    printf '$ %s\n' "$2"
+    cat "$1.out"
+    sed 's/^/! /' "$1.err"
+    echo "= $code"
+  } >"$1.txt"
+  if [ -n "$UPDATE" ]; then cp "$1.txt" "$golden/"; fi
+  diff "$golden/$1.txt" "$1.txt"
+}
+
+# status CODE COMMAND..
+status() {
+  wanted=$1
+  shift
+  "$@" >log 2>&1
+  code=$?
+  cat log
+  [ $code -eq "$wanted" ]
+}
+
+# ---- the command line
+golden help 'ttc --help'
+golden version 'ttc --version'
+golden no_command 'ttc'
+golden bad_command 'ttc squash model.st'
+golden bad_option 'ttc info model.st --fast'
+golden foreign_option 'ttc info model.st --target-ratio 2'
+golden no_value 'ttc compress model.st -o'
+golden no_output 'ttc compress model.st --layer fc=i8'
+golden too_many 'ttc info model.st other.st'
+golden too_few 'ttc verify model.st'
+golden nothing_to_do 'ttc compress model.st -o out.st'
+golden bad_number 'ttc compress model.st -o out.st --target-ratio 2x'
+golden bad_shard 'ttc compress model.st -o out.st --layer fc=i8 --shard 2/2'
+golden bad_mix 'ttc compress model.st -o out.st --target-ratio 2 --max-drop 1'
+golden probe_alone 'ttc compress model.st -o out.st --target-ratio 2 --probe'
+golden shard_target 'ttc compress model.st -o out.st --target-ratio 2 --shard 0/2'
+golden join_rules 'ttc compress model.st -o out.st --layer fc=i8 --join 2'
+
+golden specs 'for spec in keep i8 i5 svd:0 svd:8+i8 svd:8+i2 svd:8+ i8+i4 tt:4@4,6x4 tt:4@24x32 tt:4@4,6x4,8 \
+    tt:x eps:1 eps:0.1+f16 rank:3 svd:9999999999; do
+  ttc compress model.st -o out.st -f -q --dry-run --layer "enc.0=$spec" --json "spec.json"
+  echo "$spec: $?"
+  [ ! -e spec.json ] || { grep -o "decision[^}]*" spec.json | head -n 1; rm spec.json; }
+done | grep -v "^layer\|^enc\|^half\|^table\|^noise\|^total"'
+golden patterns 'for pattern in "(a|b)" "[a" "*" "" "a{2}"; do
+  ttc compress model.st -o out.st --layer "$pattern=i8"; done; ttc compress model.st -o out.st --layer fc'
+
+# ---- info
+golden info 'ttc info model.st'
+golden info_json 'ttc info model.st --json -'
+golden info_sharded 'ttc info model.safetensors.index.json'
+golden info_missing 'ttc info nothing.st'
+golden info_cut 'ttc info cut.st'
+golden info_text 'ttc info before'
+
+# ---- compress
+golden compress 'ttc compress model.st -o a.st --layer "enc.0=svd:6+i8" --layer "enc.1=tt:6@4,8x4,6" \
+    --layer "half=i8" --layer "noise=svd:6" --layer "fc=i2" --layer "^table$=eps:0.05"'
+golden info_train 'ttc info a.st | grep -v "^sha256\|^data "'
+golden overwrite 'ttc compress model.st -o a.st --layer "fc=i8"'
+golden same_file 'ttc compress model.st -o ./model.st -f --layer "fc=i8"'
+golden same_shard 'ttc compress model.safetensors.index.json -o part-1.safetensors -f --layer "fc=i8"'
+golden json 'ttc compress model.st -o b.st --layer "fc=svd:4+f16" --layer "table=tt:3" --json -'
+golden json_file 'ttc compress model.st -o b.st -f --layer "fc=i4" --json b.json && wc -l <b.json'
+golden dry_run 'ttc compress model.st -o none.st --dry-run --layer "fc=i3"; echo "status $?"; ls | grep "^none"'
+golden quiet 'ttc compress model.st -o none.st --dry-run -q --layer "fc=i3"'
+golden unknown_layer 'ttc compress model.st -o none.st --layer "fc=i8" --layer "decoder=i8"'
+golden wrong_factors 'ttc compress model.st -o none.st --layer "fc=tt:4@4,4x4,8"'
+golden nan 'ttc compress nan.st -o none.st --layer ".=i8"; echo "status $?"; ls | grep "^none"'
+golden bounds 'ttc compress model.st -o c.st --layer "enc=eps:0.02+i8" --layer "noise=eps:0.01" --layer "half=eps:0.3"'
+golden again 'ttc compress a.st -o again.st --layer "noise=i4"; ttc diff a.st again.st'
+golden sharded 'ttc compress model.safetensors.index.json -o s.st --layer "enc.0=svd:6+i8" && ttc verify \
+    model.safetensors.index.json s.st'
+golden no_folder 'ttc compress model.st -o nowhere/out.st --layer "fc=i8"'
+golden empty 'ttc compress empty.st -o none.st --target-ratio 2; ttc compress empty.st -o none.st --layer "a=i8"'
+
+# ---- inputs
+golden inputs 'ttc compress model.st -o i.st --inputs inputs.st --layer "fc=svd:2+i8" --layer "table=svd:3"; ttc info i.st | grep -v "^sha256\|^data "'
+golden inputs_codes 'ttc compress model.st -o i.st -f --inputs inputs.st --layer "fc=i3" --layer "table=i2"'
+golden add_bias 'ttc compress model.st -o j.st --inputs inputs.st --add-bias --layer "enc=svd:2"; ttc info j.st | grep -v "^sha256\|^data ";
+    ttc verify model.st j.st'
+golden inputs_wide 'ttc compress model.st -o none.st --inputs wide.st --layer "fc=i8"'
+golden inputs_weights 'ttc compress model.st -o none.st --inputs weights.st --layer "table=i8"'
+golden inputs_strangers 'ttc compress model.st -o none.st --inputs strangers.st --layer "table=i8"'
+golden inputs_missing 'ttc compress model.st -o none.st --inputs nothing.st --layer "table=i8"'
+
+# ---- targets
+golden ratio 'ttc compress model.st -o r.st --target-ratio 1.5'
+golden ratio_rules 'ttc compress model.st -o r.st -f --target-ratio 1.3 --layer "table=keep" --candidates i8,svd:4+i8,tt:4@4,6x4,8'
+golden ratio_unmet 'ttc compress model.st -o none.st --target-ratio 50; echo "status $?"; ls | grep "^none"'
+golden error 'ttc compress model.st -o r.st -f --target-error 0.02'
+golden error_inputs 'ttc compress model.st -o r.st -f --target-error 0.02 --inputs inputs.st'
+golden both_unmet 'ttc compress model.st -o none.st --target-ratio 2.5 --target-error 0.001; echo "status $?"; ls | grep "^none"'
+golden bad_candidates 'ttc compress model.st -o none.st --target-ratio 2 --candidates i8,rank:3'
+cat >score.sh <<'END'
+ttc expand "$1" -o score.st -f >score.log && ttc diff model.st score.st | awk '
+  /weight/ || /table/ { if ($2 != "-") lost += $2 } END { printf "%.4f\n", -lost }'
+END
+golden eval 'ttc compress model.st -o e.st --target-ratio 1.5 --eval "sh score.sh" --candidates i8,i4,svd:4+i8'
+golden eval_probe 'ttc compress model.st -o e.st -f --target-ratio 1.5 --eval "sh score.sh" --probe --candidates i8,i4'
+golden drop 'ttc compress model.st -o e.st -f --max-drop 0.1 --eval "sh score.sh" --candidates i8,i4,svd:4+i8'
+golden drop_unmet 'ttc compress model.st -o none.st --max-drop 0 --target-ratio 1.5 --eval "sh score.sh"; echo "status $?"; ls | grep "^none"'
+golden eval_fails 'ttc compress model.st -o none.st --target-ratio 1.5 --eval false; echo "status $?"; ls | grep "^none"'
+
+# ---- profiles
+check "a profile is made" status 0 ttc profile model.st --json profile.json
+golden profile 'ttc compress model.st -o p.st --profile profile.json --target-ratio 1.5'
+golden profile_foreign 'ttc compress other.st -o none.st --profile profile.json --target-ratio 1.5'
+golden profile_forced 'ttc compress other.st -o none.st --dry-run -q --profile profile.json --force-profile --target-ratio 1.5'
+golden profile_broken 'head -c 300 profile.json >half.json; ttc compress model.st -o none.st --profile half.json --target-ratio 2'
+
+# ---- parts
+parts() {
+  for i in 0 1 2; do
+    ttc compress model.st -o parts.st --inputs inputs.st --shard $i/3 -q --layer 'fc=svd:3+i8' --layer '.=i4' || return 1
+  done
+  ttc compress model.st -o parts.st --join 3 &&
+    ttc compress model.st -o whole.st --inputs inputs.st --layer 'fc=svd:3+i8' --layer '.=i4' &&
+    cmp parts.st whole.st
+}
+planned_parts() {
+  for i in 0 1; do
+    ttc compress model.st -o pp.st --profile profile.json --target-ratio 1.5 --shard $i/2 -q || return 1
+  done
+  ttc compress model.st -o pp.st --join 2 && cmp pp.st p.st
+}
+check "parts join to the bytes of one process" parts
+check "so do parts of a plan" planned_parts
+golden shard 'ttc compress model.st -o one.st --layer "fc=i8" --shard 0/2; ls | grep "^one"'
+golden join_missing 'ttc compress model.st -o one.st --join 2'
+golden join_options 'ttc compress model.st -o one.st --layer "fc=i4" --shard 1/2 -q >log; ttc compress model.st -o one.st --join 2'
+golden join_source 'ttc compress other.st -o parts.st -f --join 3'
+
+# ---- expand, verify, diff
+golden verify 'ttc verify model.st a.st'
+golden verify_json 'ttc verify model.st a.st --json -'
+golden verify_other 'ttc verify other.st a.st'
+golden verify_source 'ttc verify a.st model.st'
+golden expand 'ttc expand a.st -o x.st && ttc info x.st | grep -v "^sha256\|^data " && ttc diff model.st x.st'
+golden expand_overwrite 'ttc expand a.st -o x.st'
+golden diff_same 'ttc diff model.st model.st'
+golden diff_shards 'ttc diff model.st model.safetensors.index.json'
+golden diff_json 'ttc diff model.st other.st --json -'
+golden diff_missing 'ttc diff model.st empty.st'
+python3 - <<'END'
+whole = bytearray(open("a.st", "rb").read())
+size = int.from_bytes(whole[:8], "little")
+import json
+header = json.loads(whole[8:8 + size])
+def flip(name, out):
+    piece = bytearray(whole)
+    begin, end = header[name]["data_offsets"]
+    for at in range(begin, end): piece[8 + size + at] ^= 1
+    open(out, "wb").write(piece)
+flip("enc.1.fc.cores.0", "bent.st")
+piece = bytearray(whole)
+piece[8 + size + header["enc.1.fc.cores.0"]["data_offsets"][0] + 3] ^= 0x3F
+open("bent.st", "wb").write(piece)
+flip("ids", "moved.st")
+END
+golden verify_bent 'ttc verify model.st bent.st'
+golden verify_moved 'ttc verify model.st moved.st'
+
+# ---- files that are cut
+head -c 1000 part-2.safetensors >kept && mv part-2.safetensors whole-2 && mv kept part-2.safetensors
+golden cut_shard 'ttc compress model.safetensors.index.json -o none.st --layer "fc=i8"; echo "status $?"; ls | grep "^none"'
+rm part-2.safetensors
+golden missing_shard 'ttc info model.safetensors.index.json'
+mv whole-2 part-2.safetensors
+
+# ---- what must never happen
+untouched() { cksum model.st part-*.safetensors inputs.st other.st | diff before -; }
+nothing_left() { ! ls ./*.tmp* ./*.eval.* 2>/dev/null | grep .; }
+
+# Interrupted as soon as it has begun to write beside the output.
+interrupted() {
+  ttc compress deep.st -o stopped.st --layer '.=eps:0.3' & pid=$!
+  tries=0
+  until [ -e stopped.st.tmp ] || [ $tries -gt 200 ]; do tries=$((tries + 1)); sleep 0.1; done
+  [ -e stopped.st.tmp ] || return 1
+  kill "-$1" $pid
+  wait $pid
+  [ $? -eq "$2" ] && ! ls stopped.st* 2>/dev/null | grep .
+}
+
+# peak LIMIT_KB COMMAND..: resident memory of the command at its highest
+peak() {
+  python3 -c '
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print("peak %d KB, limit %s KB" % (peak, sys.argv[1]))
+sys.exit(code != 0 or peak > int(sys.argv[1]))' "$@"
+}
+
+python3 "$root/ttc_files.py" deep.st 200 128 256
+python3 "$root/ttc_files.py" large.st "${TTC_LARGE:-4}" 2048 2048
+check "an interrupted run leaves nothing" interrupted INT 130
+check "a terminated run leaves nothing" interrupted TERM 143
+# the limit is three layers and 64 MB; 20 MB for 200 layers of 128 KB show that 26 MB only pass through
+check "200 layers in 20 MB" peak 20480 ttc compress deep.st -o deep.out --layer '[.]1=svd:16+i8' --layer '.=i4' -q
+check "layers of 16 MB in 112 MB" peak 114688 ttc compress large.st -o large.out --layer '[.]1=svd:32' --layer '.=i8' -q
+check "verify in 112 MB" peak 114688 ttc verify large.st large.out
+check "expand in 112 MB" peak 114688 ttc expand large.out -o large.back
+check "inputs are untouched" untouched
+check "nothing is left behind" nothing_left
+rm -f deep.* large.*
+finish
