@@ -164,8 +164,10 @@ static cudaError_t tt__cuda_launch(const void *kernel, unsigned grid, unsigned b
 #endif
 #ifdef __CUDACC__
 #define TT__UNROLL _Pragma("unroll")
+#define TT__UNROLL_4 _Pragma("unroll 4")
 #else
 #define TT__UNROLL
+#define TT__UNROLL_4
 #endif
 #define TT__DEVICE static __device__ __forceinline__
 
@@ -294,23 +296,31 @@ template <int DTYPE> TT__DEVICE tt__four tt__cuda_codes(const unsigned char *row
   return run;
 }
 
-// The numbers j .. j+3 of a row of the GEMM view, zeros behind its end.
+// The numbers j .. j+3 of a row of the GEMM view, zeros behind its end, still to be multiplied by
+// tt__cuda_row_scale. j is a multiple of 4.
 template <int DTYPE> TT__DEVICE tt__four tt__cuda_run(const tt__dcore &core, int row, int j) {
   tt__four run = {{0, 0, 0, 0}};
-  if (j >= core.length) return run;
-  run = tt__cuda_codes<DTYPE>(core.data + row * core.row_size, j);
-  float scale = core.scale;
-  if (core.group < 0) scale *= ((const float *)core.scales)[row];
-  int per_row = core.group > 0 ? (core.length - 1) / core.group + 1 : 0;
-  TT__UNROLL
-  for (int t = 0; t < 4; t++) {
-    float of_group = 1;
-    if (core.group > 0 && j + t < core.length)
-      of_group = tt__cuda_from_f16(
-          ((const uint16_t *)core.scales)[(ptrdiff_t)row * per_row + (j + t) / core.group]);
-    run.v[t] = j + t < core.length ? run.v[t] * (of_group * scale) : 0;
+  if (j < core.length) run = tt__cuda_codes<DTYPE>(core.data + row * core.row_size, j);
+  if (core.group > 0) {
+    int per_row = (core.length - 1) / core.group + 1, last = core.length - 1;
+    const uint16_t *scales = (const uint16_t *)core.scales + (ptrdiff_t)row * per_row;
+    float scale = 1;
+    TT__UNROLL
+    for (int t = 0; t < 4; t++) {
+      if (t == 0 || core.group % 4)
+        scale = tt__cuda_from_f16(scales[(j + t < last ? j + t : last) / core.group]);
+      run.v[t] *= scale;
+    }
   }
+  TT__UNROLL
+  for (int t = 0; t < 4; t++)
+    if (j + t >= core.length) run.v[t] = 0;
   return run;
+}
+
+// The scale that a whole row has in common.
+TT__DEVICE float tt__cuda_row_scale(const tt__dcore &core, int row) {
+  return core.group < 0 ? ((const float *)core.scales)[row] * core.scale : core.scale;
 }
 
 // Calls function<DTYPE>(..) for the storage format of a core.
@@ -334,17 +344,18 @@ typedef struct tt__output {
   ptrdiff_t ld, limit; // elements from row to row, and in a row
 } tt__output;
 
-TT__DEVICE void tt__cuda_store(const tt__output &out, ptrdiff_t row, ptrdiff_t element, float sum) {
+// `at` counts from the start of y, `element` from that of its row.
+TT__DEVICE void tt__cuda_store(const tt__output &out, ptrdiff_t at, ptrdiff_t element, float sum) {
   if (element >= out.limit) return;
-  ptrdiff_t at = row * out.ld + element;
   if (out.bias) sum += out.bias[element];
   sum *= out.alpha;
   if (out.beta != 0) sum += out.beta * tt__cuda_load(out.data, out.dtype, at);
   if (out.dtype == TT_F32)
     ((float *)out.data)[at] = sum;
+  else if (out.dtype == TT_F16)
+    ((uint16_t *)out.data)[at] = (uint16_t)tt__cuda_to_f16(sum);
   else
-    ((uint16_t *)out.data)[at] =
-        (uint16_t)(out.dtype == TT_F16 ? tt__cuda_to_f16(sum) : tt__cuda_to_bf16(sum));
+    ((uint16_t *)out.data)[at] = (uint16_t)tt__cuda_to_bf16(sum);
 }
 
 // ------------------------------------------------------------------------------------------ >>step
@@ -383,9 +394,13 @@ TT__DEVICE void tt__cuda_stage(const tt__dstep &step, const tt__dcore &core, int
   for (int t = (int)threadIdx.x; t < 4 * step.row_threads * RUNS; t += TT__CUDA_THREADS) {
     int i = t / RUNS, j = t % RUNS * 4, row = tt__cuda_row(step, base, r0 + i);
     tt__four run = {{0, 0, 0, 0}};
-    if (row >= 0) run = tt__cuda_run<DTYPE>(core, row, j0 + j);
+    float scale = 0;
+    if (row >= 0) {
+      run = tt__cuda_run<DTYPE>(core, row, j0 + j);
+      scale = tt__cuda_row_scale(core, row);
+    }
     TT__UNROLL
-    for (int k = 0; k < 4; k++) stage[(j + k) * TT__STAGE_PITCH + i] = run.v[k];
+    for (int k = 0; k < 4; k++) stage[(j + k) * TT__STAGE_PITCH + i] = run.v[k] * scale;
   }
 }
 
@@ -435,25 +450,28 @@ TT__DEVICE void tt__cuda_tile(const tt__dstep &step, const tt__dcore &core, int 
   }
 }
 
-// Four columns of one row, this lane's part of the sums.
-template <int DTYPE>
-TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, int row, int first,
-                             const int *from, const float *in, float *sum) {
+// ROWS rows times COLUMNS columns, this lane's part of the sums. Loads of several rows are under
+// way at a time.
+template <int DTYPE, int ROWS, int COLUMNS>
+TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, const int *row,
+                             int first, const int *from, const float *in, float *sum) {
   int lane = (int)threadIdx.x % 32, w = step.w, end = first + step.depth;
   bool quads = w == 1 && first % 4 == 0 && step.in_pitch % 4 == 0;
   for (int j = first / 4 * 4 + 4 * lane; j < end; j += 128) {
-    tt__four g = tt__cuda_run<DTYPE>(core, row, j);
+    tt__four g[ROWS];
     TT__UNROLL
-    for (int k = 0; k < 4; k++) {
+    for (int i = 0; i < ROWS; i++) g[i] = tt__cuda_run<DTYPE>(core, row[i], j);
+    TT__UNROLL
+    for (int k = 0; k < COLUMNS; k++) {
       tt__four x = {{0, 0, 0, 0}};
       if (quads && j + 4 <= end)
         x = *(const tt__four *)(const void *)(in + from[k] + j - first);
       else
-        TT__UNROLL
-      for (int t = 0; t < 4; t++)
-        if (j + t >= first && j + t < end) x.v[t] = in[from[k] + (j + t - first) * w];
+        for (int t = 0; t < 4; t++)
+          if (j + t >= first && j + t < end) x.v[t] = in[from[k] + (j + t - first) * w];
       TT__UNROLL
-      for (int t = 0; t < 4; t++) sum[k] += g.v[t] * x.v[t];
+      for (int i = 0; i < ROWS; i++) TT__UNROLL
+      for (int t = 0; t < 4; t++) sum[i * COLUMNS + k] += g[i].v[t] * x.v[t];
     }
   }
 }
@@ -464,26 +482,57 @@ TT__DEVICE float tt__cuda_warp_sum(float value) {
   return value;
 }
 
+// A warp takes ROWS rows, 8 apart, and goes through the columns COLUMNS at a time.
+template <int ROWS, int COLUMNS>
 TT__DEVICE void tt__cuda_narrow(const tt__dstep &step, const tt__dcore &core, int base, int first,
                                 const float *in, float *out, int add) {
-  int columns = step.p * step.w, lane = (int)threadIdx.x % 32;
-  for (int i = (int)threadIdx.x / 32; i < step.rows; i += TT__CUDA_THREADS / 32) {
-    int row = tt__cuda_row(step, base, i);
-    for (int q0 = 0; q0 < columns; q0 += 4) {
-      float sum[4] = {0, 0, 0, 0};
-      int from[4];
+  enum { WARPS = TT__CUDA_THREADS / 32 };
+  int columns = step.p * step.w, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+  for (int i0 = warp; i0 < step.rows; i0 += ROWS * WARPS) {
+    int row[ROWS];
+    TT__UNROLL
+    for (int i = 0; i < ROWS; i++) {
+      int at = tt__cuda_row(step, base, i0 + i * WARPS);
+      row[i] = at < 0 ? 0 : at; // computed, not stored
+    }
+    for (int q0 = 0; q0 < columns; q0 += COLUMNS) {
+      float sum[ROWS * COLUMNS] = {0};
+      int from[COLUMNS];
       TT__UNROLL
-      for (int k = 0; k < 4; k++) {
+      for (int k = 0; k < COLUMNS; k++) {
         int q = q0 + k < columns ? q0 + k : columns - 1;
         from[k] = q / step.w * step.in_pitch + q % step.w;
       }
-      if (row >= 0) TT__CUDA_BY_FORMAT(core, tt__cuda_dot, step, core, row, first, from, in, sum)
+      switch (core.dtype) {
+        case TT_F32:
+          tt__cuda_dot<TT_F32, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
+          break;
+        case TT_F16:
+          tt__cuda_dot<TT_F16, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
+          break;
+        case TT_BF16:
+          tt__cuda_dot<TT_BF16, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
+          break;
+        case TT_E4M3:
+          tt__cuda_dot<TT_E4M3, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
+          break;
+        case TT_E5M2:
+          tt__cuda_dot<TT_E5M2, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
+          break;
+        case TT_I8:
+          tt__cuda_dot<TT_I8, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
+          break;
+        case TT_I4:
+          tt__cuda_dot<TT_I4, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
+          break;
+      }
       TT__UNROLL
-      for (int k = 0; k < 4; k++) {
-        float total = tt__cuda_warp_sum(sum[k]);
-        int q = q0 + k, at = (q / step.w * step.rows + i) * step.w + q % step.w;
+      for (int t = 0; t < ROWS * COLUMNS; t++) {
+        float total = tt__cuda_warp_sum(sum[t]) * tt__cuda_row_scale(core, row[t / COLUMNS]);
+        int q = q0 + t % COLUMNS, i = i0 + t / COLUMNS * WARPS;
+        int at = (q / step.w * step.rows + i) * step.w + q % step.w;
         at = at / step.out_span * step.out_pitch + at % step.out_span;
-        if (lane == k && q < columns) out[at] = add ? out[at] + total : total;
+        if (lane == t % 32 && q < columns && i < step.rows) out[at] = add ? out[at] + total : total;
       }
     }
   }
@@ -513,13 +562,22 @@ typedef struct tt__fused {
 
 // Rows of the batch from b0, the elements of one slice; zeros where there are none.
 TT__DEVICE void tt__cuda_fetch(const tt__fused &f, ptrdiff_t b0, int slice, float *to) {
-  for (int t = (int)threadIdx.x; t < f.tile * f.x_count; t += TT__CUDA_THREADS) {
-    int b = t / f.x_count;
-    ptrdiff_t element = (ptrdiff_t)slice * f.x_count + t % f.x_count;
-    float value = 0;
-    if (b0 + b < f.batch && element < f.x_limit)
-      value = tt__cuda_load(f.x, f.x_dtype, (b0 + b) * f.ldx + element);
-    to[t / f.x_span * f.x_pitch + t % f.x_span] = value;
+  int count = f.tile * f.x_count;
+  for (int t0 = (int)threadIdx.x; t0 < count; t0 += 4 * TT__CUDA_THREADS) {
+    float value[4]; // four loads are under way before the first store
+    TT__UNROLL
+    for (int k = 0; k < 4; k++) {
+      int t = t0 + k * TT__CUDA_THREADS, b = t / f.x_count;
+      ptrdiff_t element = (ptrdiff_t)slice * f.x_count + t % f.x_count;
+      value[k] = 0;
+      if (t < count && b0 + b < f.batch && element < f.x_limit)
+        value[k] = tt__cuda_load(f.x, f.x_dtype, (b0 + b) * f.ldx + element);
+    }
+    TT__UNROLL
+    for (int k = 0; k < 4; k++) {
+      int t = t0 + k * TT__CUDA_THREADS;
+      if (t < count) to[t / f.x_span * f.x_pitch + t % f.x_span] = value[k];
+    }
   }
 }
 
@@ -541,7 +599,10 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_fused(con
       float *out = shared + (last ? f.y : f.buffer[(i + 1) & 1]);
       __syncthreads(); // the state is complete
       if (!step.row_threads) {
-        tt__cuda_narrow(step, core, base, first, in, out, add);
+        if (step.p * step.w == 1)
+          tt__cuda_narrow<8, 1>(step, core, base, first, in, out, add);
+        else
+          tt__cuda_narrow<4, 4>(step, core, base, first, in, out, add);
         continue;
       }
       for (int r0 = 0; r0 < step.rows; r0 += 4 * step.row_threads)
@@ -552,9 +613,9 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_fused(con
   __syncthreads();
   for (int t = (int)threadIdx.x; t < f.tile * f.y_count; t += TT__CUDA_THREADS) {
     int b = t / f.y_count, i = t % f.y_count, within = chunk * f.chunk_out + i % f.out_inner;
+    ptrdiff_t element = (ptrdiff_t)(i / f.out_inner) * f.out_stride + within;
     if (b0 + b < f.batch && within < f.out_stride)
-      tt__cuda_store(f.out, b0 + b, (ptrdiff_t)(i / f.out_inner) * f.out_stride + within,
-                     shared[f.y + t]);
+      tt__cuda_store(f.out, (b0 + b) * f.out.ld + element, element, shared[f.y + t]);
   }
 }
 
@@ -577,46 +638,97 @@ typedef struct tt__dproduct {
   tt__output out;
 } tt__dproduct;
 
-TT__DEVICE float tt__cuda_in(const tt__dproduct &f, ptrdiff_t p, ptrdiff_t w, int j) {
-  ptrdiff_t element = (p % f.in_pre * f.core.length + j) * f.w + w;
-  if (j >= f.core.length || element >= f.in_limit) return 0;
-  return tt__cuda_load(f.in, f.in_dtype, p / f.in_pre * f.in_ld + element);
+// Where a column begins: S[j] is in[in_at + j * w] for j < room, and zero from there on; C[row] is
+// element out_element + row * w of its row of y, out_at + row * w of y.
+typedef struct tt__column {
+  ptrdiff_t in_at, out_at, out_element;
+  int room; // 0 for a column that is not there
+} tt__column;
+
+TT__DEVICE tt__column tt__cuda_column(const tt__dproduct &f, ptrdiff_t q) {
+  tt__column column = {0, 0, 0, 0};
+  if (q >= f.p * f.w) return column;
+  ptrdiff_t p = q / f.w, w = q % f.w;
+  ptrdiff_t first = p % f.in_pre * f.core.length * f.w + w;
+  ptrdiff_t room = f.in_limit > first ? (f.in_limit - first + f.w - 1) / f.w : 0;
+  column.in_at = p / f.in_pre * f.in_ld + first;
+  column.out_element = p % f.out_pre * f.core.rows * f.w + w;
+  column.out_at = p / f.out_pre * f.out.ld + column.out_element;
+  column.room = room < f.core.length ? (int)room : f.core.length;
+  return column;
 }
 
-TT__DEVICE void tt__cuda_out(const tt__dproduct &f, ptrdiff_t p, ptrdiff_t w, int row, float sum) {
-  tt__cuda_store(f.out, p / f.out_pre, (p % f.out_pre * f.core.rows + row) * f.w + w, sum);
-}
+// This thread's part of the next tile, on its way from global to shared memory while the present
+// one is computed: runs of G, and numbers of S, where threads run along what lies together.
+template <int SIZE> struct tt__ahead {
+  tt__four g[SIZE / 4];
+  float s[SIZE];
+};
 
-// g[j - j0][row - r0] for 16 * SIZE rows.
-template <int DTYPE>
-TT__DEVICE void tt__cuda_product_stage(const tt__dcore &core, int r0, int rows, int j0, float *g,
-                                       int pitch) {
+template <int DTYPE, int SIZE>
+TT__DEVICE void tt__cuda_product_runs(const tt__dcore &core, int r0, int j0,
+                                      tt__ahead<SIZE> *ahead) {
   enum { RUNS = TT__PRODUCT_DEPTH / 4 };
-  for (int t = (int)threadIdx.x; t < rows * RUNS; t += TT__CUDA_THREADS) {
-    int i = t / RUNS, j = t % RUNS * 4;
+  TT__UNROLL
+  for (int n = 0; n < SIZE / 4; n++) {
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS, row = r0 + t / RUNS;
     tt__four run = {{0, 0, 0, 0}};
-    if (r0 + i < core.rows) run = tt__cuda_run<DTYPE>(core, r0 + i, j0 + j);
-    TT__UNROLL
-    for (int k = 0; k < 4; k++) g[(j + k) * pitch + i] = run.v[k];
+    float scale = 0;
+    if (row < core.rows) {
+      run = tt__cuda_run<DTYPE>(core, row, j0 + t % RUNS * 4);
+      scale = tt__cuda_row_scale(core, row);
+    }
+    for (int k = 0; k < 4; k++) ahead->g[n].v[k] = run.v[k] * scale;
   }
 }
 
-// s[j - j0][q - q0] for 16 * SIZE columns; threads run along what lies together in memory.
 template <int SIZE>
-TT__DEVICE void tt__cuda_product_columns(const tt__dproduct &f, ptrdiff_t q0, int j0, float *s,
-                                         int pitch) {
+TT__DEVICE void tt__cuda_product_ahead(const tt__dproduct &f, const tt__column *columns, int r0,
+                                       int j0, tt__ahead<SIZE> *ahead) {
   enum { COLUMNS = 16 * SIZE };
-  for (int t = (int)threadIdx.x; t < COLUMNS * TT__PRODUCT_DEPTH; t += TT__CUDA_THREADS) {
+  switch (f.core.dtype) {
+    case TT_F32: tt__cuda_product_runs<TT_F32, SIZE>(f.core, r0, j0, ahead); break;
+    case TT_F16: tt__cuda_product_runs<TT_F16, SIZE>(f.core, r0, j0, ahead); break;
+    case TT_BF16: tt__cuda_product_runs<TT_BF16, SIZE>(f.core, r0, j0, ahead); break;
+    case TT_E4M3: tt__cuda_product_runs<TT_E4M3, SIZE>(f.core, r0, j0, ahead); break;
+    case TT_E5M2: tt__cuda_product_runs<TT_E5M2, SIZE>(f.core, r0, j0, ahead); break;
+    case TT_I8: tt__cuda_product_runs<TT_I8, SIZE>(f.core, r0, j0, ahead); break;
+    case TT_I4: tt__cuda_product_runs<TT_I4, SIZE>(f.core, r0, j0, ahead); break;
+  }
+  TT__UNROLL
+  for (int n = 0; n < SIZE; n++) {
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
     int i = f.w == 1 ? t / TT__PRODUCT_DEPTH : t % COLUMNS;
     int j = f.w == 1 ? t % TT__PRODUCT_DEPTH : t / COLUMNS;
-    ptrdiff_t q = q0 + i;
-    s[j * pitch + i] = q < f.p * f.w ? tt__cuda_in(f, q / f.w, q % f.w, j0 + j) : 0;
+    ahead->s[n] = 0;
+    if (j0 + j < columns[i].room)
+      ahead->s[n] = tt__cuda_load(f.in, f.in_dtype, columns[i].in_at + (j0 + j) * f.w);
+  }
+}
+
+// Into g[j - j0][row - r0] and s[j - j0][q - q0].
+template <int SIZE>
+TT__DEVICE void tt__cuda_product_put(ptrdiff_t w, const tt__ahead<SIZE> &ahead, float *g,
+                                     float *s) {
+  enum { RUNS = TT__PRODUCT_DEPTH / 4, COLUMNS = 16 * SIZE, PITCH = COLUMNS + 4 };
+  TT__UNROLL
+  for (int n = 0; n < SIZE / 4; n++) {
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
+    for (int k = 0; k < 4; k++) g[(t % RUNS * 4 + k) * PITCH + t / RUNS] = ahead.g[n].v[k];
+  }
+  TT__UNROLL
+  for (int n = 0; n < SIZE; n++) {
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
+    int i = w == 1 ? t / TT__PRODUCT_DEPTH : t % COLUMNS;
+    int j = w == 1 ? t % TT__PRODUCT_DEPTH : t / COLUMNS;
+    s[j * PITCH + i] = ahead.s[n];
   }
 }
 
 template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
   enum { TILE = 16 * SIZE, PITCH = TILE + 4 };
   __shared__ __align__(16) float g[TT__PRODUCT_DEPTH * PITCH], s[TT__PRODUCT_DEPTH * PITCH];
+  __shared__ tt__column columns[TILE];
   unsigned row_tiles = ((unsigned)f.core.rows + TILE - 1) / TILE;
   int r0 = (int)(blockIdx.x % row_tiles) * TILE;
   ptrdiff_t q0 = (ptrdiff_t)(blockIdx.x / row_tiles) * TILE;
@@ -624,11 +736,15 @@ template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
   int fast = (int)threadIdx.x % 16, slow = (int)threadIdx.x / 16;
   int row_thread = f.w == 1 ? fast : slow, q_thread = f.w == 1 ? slow : fast;
   float sum[SIZE][SIZE] = {{0}};
+  if ((int)threadIdx.x < TILE) columns[threadIdx.x] = tt__cuda_column(f, q0 + (int)threadIdx.x);
+  tt__ahead<SIZE> ahead;
+  __syncthreads();
+  tt__cuda_product_ahead<SIZE>(f, columns, r0, 0, &ahead);
   for (int j0 = 0; j0 < f.core.length; j0 += TT__PRODUCT_DEPTH) {
+    tt__cuda_product_put<SIZE>(f.w, ahead, g, s);
     __syncthreads();
-    TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_stage, f.core, r0, TILE, j0, g, PITCH)
-    tt__cuda_product_columns<SIZE>(f, q0, j0, s, PITCH);
-    __syncthreads();
+    if (j0 + TT__PRODUCT_DEPTH < f.core.length)
+      tt__cuda_product_ahead<SIZE>(f, columns, r0, j0 + TT__PRODUCT_DEPTH, &ahead);
     TT__UNROLL
     for (int j = 0; j < TT__PRODUCT_DEPTH; j++) {
       float a[SIZE], b[SIZE];
@@ -643,18 +759,20 @@ template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
         }
       }
       TT__UNROLL
-      for (int i = 0; i < SIZE; i++) TT__UNROLL
-      for (int k = 0; k < SIZE; k++) sum[i][k] += a[i] * b[k];
+      for (int i = 0; i < SIZE; i++)
+        for (int k = 0; k < SIZE; k++) sum[i][k] += a[i] * b[k];
     }
+    __syncthreads(); // the tile has been used
   }
   TT__UNROLL
   for (int k = 0; k < SIZE; k++) {
-    ptrdiff_t q = q0 + 4 * q_thread + k % 4 + k / 4 * 64;
-    if (q >= f.p * f.w) continue;
+    const tt__column &column = columns[4 * q_thread + k % 4 + k / 4 * 64];
+    if (q0 + 4 * q_thread + k % 4 + k / 4 * 64 >= f.p * f.w) continue;
     TT__UNROLL
     for (int i = 0; i < SIZE; i++) {
       int row = r0 + 4 * row_thread + i % 4 + i / 4 * 64;
-      if (row < f.core.rows) tt__cuda_out(f, q / f.w, q % f.w, row, sum[i][k]);
+      if (row < f.core.rows)
+        tt__cuda_store(f.out, column.out_at + row * f.w, column.out_element + row * f.w, sum[i][k]);
     }
   }
 }
@@ -663,28 +781,28 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
     tt__cuda_product_64(const tt__dproduct f) {
   tt__cuda_product<4>(f);
 }
-static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1)
     tt__cuda_product_128(const tt__dproduct f) {
   tt__cuda_product<8>(f);
 }
 
 // This thread's part of four columns of one row.
 template <int DTYPE>
-TT__DEVICE void tt__cuda_product_dot(const tt__dproduct &f, int row, ptrdiff_t q0, float *sum) {
+TT__DEVICE void tt__cuda_product_dot(const tt__dproduct &f, const tt__column *columns, int row,
+                                     float *sum) {
+  TT__UNROLL_4
   for (int j = 4 * (int)threadIdx.x; j < f.core.length; j += 4 * TT__CUDA_THREADS) {
     tt__four g = tt__cuda_run<DTYPE>(f.core, row, j);
     TT__UNROLL
     for (int k = 0; k < 4; k++) {
-      ptrdiff_t q = q0 + k;
-      if (q >= f.p * f.w) break;
+      const tt__column &column = columns[k];
       tt__four x = {{0, 0, 0, 0}};
-      ptrdiff_t p = q / f.w;
-      if (f.quads && p % f.in_pre * f.core.length + j + 4 <= f.in_limit && j + 4 <= f.core.length)
-        x = *(const tt__four *)(const void *)((const float *)f.in + p / f.in_pre * f.in_ld +
-                                              p % f.in_pre * f.core.length + j);
+      if (f.quads && j + 4 <= column.room)
+        x = *(const tt__four *)(const void *)((const float *)f.in + column.in_at + j);
       else
-        TT__UNROLL
-      for (int t = 0; t < 4; t++) x.v[t] = tt__cuda_in(f, p, q % f.w, j + t);
+        for (int t = 0; t < 4; t++)
+          if (j + t < column.room)
+            x.v[t] = tt__cuda_load(f.in, f.in_dtype, column.in_at + (j + t) * f.w);
       TT__UNROLL
       for (int t = 0; t < 4; t++) sum[k] += g.v[t] * x.v[t];
     }
@@ -698,18 +816,23 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
   ptrdiff_t q0 = (ptrdiff_t)(blockIdx.x / (unsigned)f.core.rows) * 4;
   int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
   float sum[4] = {0, 0, 0, 0};
-  TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_dot, f, row, q0, sum)
+  tt__column columns[4];
+  TT__UNROLL
+  for (int k = 0; k < 4; k++) columns[k] = tt__cuda_column(f, q0 + k);
+  TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_dot, f, columns, row, sum)
   TT__UNROLL
   for (int k = 0; k < 4; k++) {
     float total = tt__cuda_warp_sum(sum[k]);
     if (lane == 0) part[warp][k] = total;
   }
   __syncthreads();
-  if (threadIdx.x < 4 && q0 + (int)threadIdx.x < f.p * f.w) {
-    ptrdiff_t q = q0 + (int)threadIdx.x;
+  int k = (int)threadIdx.x;
+  if (k < 4 && q0 + k < f.p * f.w) {
+    tt__column column = tt__cuda_column(f, q0 + k);
     float total = 0;
-    for (int i = 0; i < TT__CUDA_THREADS / 32; i++) total += part[i][threadIdx.x];
-    tt__cuda_out(f, q / f.w, q % f.w, row, total);
+    for (int i = 0; i < TT__CUDA_THREADS / 32; i++) total += part[i][k];
+    tt__cuda_store(f.out, column.out_at + row * f.w, column.out_element + row * f.w,
+                   total * tt__cuda_row_scale(f.core, row));
   }
 }
 
@@ -737,12 +860,16 @@ typedef struct tt__dslice {
 template <int DTYPE>
 TT__DEVICE void tt__cuda_slice_sum(const tt__dslice &f, const float *state, int digit, ptrdiff_t u0,
                                    int l, tt__four *sum) {
+  TT__UNROLL_4
   for (int t = 0; t < f.depth; t++) {
-    tt__four g = tt__cuda_run<DTYPE>(f.core, digit * f.digit_step + t * f.depth_step, l);
+    int row = digit * f.digit_step + t * f.depth_step;
+    tt__four g = tt__cuda_run<DTYPE>(f.core, row, l);
+    float scale = tt__cuda_row_scale(f.core, row);
     TT__UNROLL
     for (int k = 0; k < 4; k++) {
       float a = 0;
       if (u0 + k < f.outer) a = state ? state[(u0 + k) * f.in_outer + t * f.in_depth] : 1;
+      a *= scale;
       TT__UNROLL
       for (int i = 0; i < 4; i++) sum[k].v[i] += a * g.v[i];
     }
@@ -761,11 +888,20 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_slice(con
   const float *state = f.in ? f.in + item / f.source_divide % f.source_modulo * f.in_size : f.in;
   TT__CUDA_BY_FORMAT(f.core, tt__cuda_slice_sum, f, state, digit, u0, l, sum)
   TT__UNROLL
-  for (int k = 0; k < 4; k++) TT__UNROLL
-  for (int i = 0; i < 4; i++) {
-    ptrdiff_t element = (u0 + k) * f.out_outer + (l + i) * f.out_along;
-    if (u0 + k < f.outer && l + i < f.core.length && element < f.out_limit)
-      f.out[item * f.out_ld + element] = exists ? sum[k].v[i] : tt__cuda_float(0x7fc00000u);
+  for (int k = 0; k < 4; k++) {
+    ptrdiff_t element = (u0 + k) * f.out_outer + l * f.out_along;
+    float *out = f.out + item * f.out_ld + element;
+    if (u0 + k >= f.outer) break;
+    for (int i = 0; i < 4; i++)
+      if (!exists) sum[k].v[i] = tt__cuda_float(0x7fc00000u);
+    if (f.out_along == 1 && l + 4 <= f.core.length && element + 4 <= f.out_limit &&
+        (uintptr_t)out % 16 == 0) {
+      *(tt__four *)(void *)out = sum[k];
+      continue;
+    }
+    for (int i = 0; i < 4; i++)
+      if (l + i < f.core.length && element + i * f.out_along < f.out_limit)
+        out[i * f.out_along] = sum[k].v[i];
   }
 }
 

@@ -1,5 +1,6 @@
 // How fast is a train on a GPU, by each of the three ways, and does it pay against the dense matrix
 // and against the low-rank product of as many parameters, both by cuBLAS in bf16?
+//   bench_cuda [quick|layouts]
 //   nvcc -std=c++14 -O2 -arch=native [-DBENCH_CUBLAS] bench_cuda.cu -o bench_cuda [-lcublas]
 // Floors come first, in the same run. Every time is the median of replays of a graph over copies of
 // the layer that together exceed the cache four times, so that all sides read cold weights; p10 and
@@ -43,12 +44,23 @@ static float uniform(void) { // -1 .. 1
   state ^= state << 17;
   return (float)(state >> 40) / 8388608.0f - 1;
 }
-static void *device_bf16(ptrdiff_t count) { // random
-  uint16_t *host = (uint16_t *)malloc((size_t)count * 2);
-  for (ptrdiff_t i = 0; i < count; i++) host[i] = (uint16_t)tt_from_f32(TT_BF16, uniform(), 0);
-  void *block = device((size_t)count * 2);
-  must(cudaMemcpy(block, host, (size_t)count * 2, cudaMemcpyHostToDevice) == cudaSuccess, "copy");
-  free(host);
+// Random numbers, drawn once and copied from then on.
+static void *device_bf16(size_t count) {
+  enum { DRAWN = 1 << 22 };
+  static void *drawn;
+  if (!drawn) {
+    uint16_t *host = (uint16_t *)malloc(2 * (size_t)DRAWN);
+    for (int i = 0; i < DRAWN; i++) host[i] = (uint16_t)tt_from_f32(TT_BF16, uniform(), 0);
+    drawn = device(2 * (size_t)DRAWN);
+    must(cudaMemcpy(drawn, host, 2 * (size_t)DRAWN, cudaMemcpyHostToDevice) == cudaSuccess, "copy");
+    free(host);
+  }
+  char *block = (char *)device(count * 2);
+  for (size_t at = 0; at < count; at += DRAWN) {
+    size_t some = count - at < DRAWN ? count - at : DRAWN;
+    must(cudaMemcpy(block + 2 * at, drawn, 2 * some, cudaMemcpyDeviceToDevice) == cudaSuccess,
+         "copy");
+  }
   return block;
 }
 
@@ -210,13 +222,13 @@ static double time_rival(rival *r, double spread[2]) {
   int copies = (int)(cache * 4 / (2 * each)) + 1;
   if (copies > MAX_COPIES) copies = MAX_COPIES;
   r->w = device(each * 2 * (size_t)copies);
-  void *random = device_bf16((ptrdiff_t)each);
+  void *random = device_bf16(each);
   for (int i = 0; i < copies; i++)
     must(!cudaMemcpy((uint16_t *)r->w + each * (size_t)i, random, each * 2,
                      cudaMemcpyDeviceToDevice),
          "copy");
   r->between = device((size_t)r->batch * (size_t)(r->rank + 1) * 2);
-  double seconds = measure(r->rank ? run_low_rank : run_dense, r, copies, 0.1, spread);
+  double seconds = measure(r->rank ? run_low_rank : run_dense, r, copies, 0.05, spread);
   cudaFree(r->w);
   cudaFree(random);
   cudaFree(r->between);
@@ -292,7 +304,7 @@ static void bench_form(const form *f, tt_dtype dtype, const ptrdiff_t *batches, 
     memset(&l.args, 0, sizeof l.args);
     l.args.batch = batch;
     l.args.dtype = TT_BF16;
-    l.args.d_x = device_bf16(batch * cols);
+    l.args.d_x = device_bf16((size_t)(batch * cols));
     l.args.d_y = device((size_t)batch * (size_t)rows * 2);
     upload_copies(&l, 1);
     must(!tt_cuda_plan_apply(l.copies[0], &l.args, &chosen), "plan");
@@ -307,7 +319,7 @@ static void bench_form(const form *f, tt_dtype dtype, const ptrdiff_t *batches, 
       if (plan.seconds > 0.02) continue; // hopeless: leave the time to the others
       l.work_size = plan.work_size;
       l.work = device(plan.work_size + 1);
-      seconds[path] = measure(run_layer, &l, copies, 0.1, spread[path]);
+      seconds[path] = measure(run_layer, &l, copies, 0.05, spread[path]);
       double off = layer_error(&l, dense);
       if (off > error || off != off) error = off;
       cudaFree(l.work);
@@ -337,6 +349,53 @@ static void bench_form(const form *f, tt_dtype dtype, const ptrdiff_t *batches, 
   free(dense);
 }
 
+// Every layout of the fused kernel: what the planner expects of it, and what it takes.
+typedef struct layout {
+  layer *l;
+  tt__cuda_way way;
+} layout;
+static void run_layout(void *argument, int copy) {
+  layout *f = (layout *)argument;
+  must(!tt__cuda_run_fused(f->l->copies[copy], &f->l->args, &f->way, stream), "fused");
+}
+static void bench_layouts(const form *f) {
+  static const int batches[] = {1, 8, 32, 256};
+  static layer l;
+  static layout one;
+  make_layer(&f->shape, TT_BF16, &l);
+  upload_copies(&l, 64);
+  printf("\nlayouts of the fused kernel, %s: batch tile chunk part: expected, measured us\n",
+         f->name);
+  for (int b = 0; b < 4; b++) {
+    memset(&l.args, 0, sizeof l.args);
+    l.args.batch = batches[b];
+    l.args.dtype = TT_BF16;
+    l.args.d_x = device_bf16((size_t)(batches[b] * l.host.cols));
+    l.args.d_y = device((size_t)(batches[b] * l.host.rows) * 2);
+    must(!tt__cuda_args_check(l.copies[0], &l.args), "arguments");
+    for (int tile = 1; tile <= 16 && tile < 2 * batches[b]; tile *= 2)
+      for (int chunk = 1; chunk <= 16; chunk *= 2) {
+        int part = f->shape.cols[0];
+        double spread[2];
+        one.l = &l;
+        do {
+          one.way.shared = tt__cuda_fused_layout(l.copies[0], tile, chunk, part, &one.way.fused);
+          if (one.way.shared && one.way.shared <= gpu->shared) break;
+        } while ((part /= 2) > 0);
+        if (!part) continue;
+        double expected =
+            tt__cuda_fused_seconds(l.copies[0], &one.way.fused, batches[b], one.way.shared);
+        printf(" %d/%d/%d/%d: %.1f %.1f;", batches[b], tile, chunk, part, expected * 1e6,
+               measure(run_layout, &one, 64, 0.01, spread) * 1e6);
+      }
+    printf("\n");
+    cudaFree((void *)l.args.d_x);
+    cudaFree(l.args.d_y);
+  }
+  for (int i = 0; i < l.count; i++) tt_cuda_free(l.copies[i]);
+  tt_free(&l.host);
+}
+
 // What one call costs without a graph, and the planning in it.
 static void bench_calls(const form *f) {
   static layer l;
@@ -344,7 +403,7 @@ static void bench_calls(const form *f) {
   upload_copies(&l, 1);
   l.args.batch = 1;
   l.args.dtype = TT_BF16;
-  l.args.d_x = device_bf16(l.host.cols);
+  l.args.d_x = device_bf16((size_t)l.host.cols);
   l.args.d_y = device((size_t)l.host.rows * 2);
   tt_cuda_plan plan;
   double start = now();
@@ -363,12 +422,11 @@ static void bench_calls(const form *f) {
 }
 
 int main(int argc, char **argv) {
-  static const ptrdiff_t batches[] = {1, 4, 16, 64, 256, 1024}, few[] = {1, 16, 256};
+  static const ptrdiff_t batches[] = {1, 4, 16, 64, 256, 2048}, few[] = {1, 16, 256};
   static const form forms[] = {
       {"4096 x 4096, 64 x 64, rank 8", {2, {64, 64}, {64, 64}, {1, 8, 1}}},
       {"4096 x 4096, 64 x 64, rank 16", {2, {64, 64}, {64, 64}, {1, 16, 1}}},
       {"4096 x 4096, 64 x 64, rank 32", {2, {64, 64}, {64, 64}, {1, 32, 1}}},
-      {"4096 x 4096, 64 x 64, rank 64", {2, {64, 64}, {64, 64}, {1, 64, 1}}},
       {"4096 x 4096, 16 x 16 x 16, rank 16", {3, {16, 16, 16}, {16, 16, 16}, {1, 16, 16, 1}}},
       {"4096 x 4096, low rank 16", {2, {4096, 1}, {1, 4096}, {1, 16, 1}}},
       {"11008 x 4096, 128 86 x 64 64, rank 16", {2, {128, 86}, {64, 64}, {1, 16, 1}}}};
@@ -398,10 +456,15 @@ int main(int argc, char **argv) {
 #endif
   floors();
   bench_calls(&forms[1]);
+  if (argc > 1 && !strcmp(argv[1], "layouts")) {
+    bench_layouts(&forms[1]);
+    bench_layouts(&forms[3]);
+    return 0;
+  }
   int all = argc < 2 || strcmp(argv[1], "quick");
-  for (int i = 0; i < 7; i++)
-    if (all || i == 1) bench_form(&forms[i], TT_BF16, all ? batches : few, all ? 6 : 3);
   static const tt_dtype others[] = {TT_F32, TT_E4M3, TT_I8, TT_I4};
+  for (int i = 0; i < (int)(sizeof forms / sizeof *forms); i++)
+    if (all || i == 1) bench_form(&forms[i], TT_BF16, all ? batches : few, all ? 6 : 3);
   for (int i = 0; all && i < 4; i++) bench_form(&forms[1], others[i], few, 3);
   tt_cuda_destroy(gpu);
   return 0;

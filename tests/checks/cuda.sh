@@ -3,6 +3,7 @@
 # orders of threads, and races are looked for. L2: the same tests on a GPU, where one answers.
 #   NVCC          the compiler of L0 and L2; found on the PATH or in /usr/local/cuda
 #   CUDA_TARGETS  default "sm_80 sm_90"
+#   CUDA_MUTANTS  1: also deletes each barrier of tt_cuda.h in turn, and each must be missed
 . "$(dirname "$0")/common.sh"
 
 nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
@@ -33,9 +34,10 @@ resources() {
          registers = shared = 0
          for (i = 2; i <= NF; i++) {
            if ($i ~ /^registers/) registers = $(i - 1)
-           if ($i ~ /^smem/) shared = $(i - 1)
+           if ($i ~ /^smem/) shared = $(i - 2)
          }
-         sub(/^_Z[0-9]+/, "", name); sub(/[0-9]+tt__d?[a-z]+$/, "", name)
+         match(name, /^_Z[0-9]+/)               # the mangled name: its length, then itself
+         name = substr(name, RLENGTH + 1, substr(name, 3, RLENGTH - 2) + 0)
          print name, registers, shared }' "$build/$1.txt" | sort
 }
 
@@ -79,6 +81,19 @@ c_users() {
     $2 "$build/user.o" "$build/impl.o" "$build/emu.o" "$build/tt.o" -o "$build/user" -lm &&
     "$build/user"
 }
+# mutant NUMBER: without barrier NUMBER the race checker or the results must complain.
+mutant() {
+  folder=$build/mutant-$1
+  mkdir -p "$folder/tests"
+  cp ../tt.h "$folder"
+  cp test.h test_cuda.cpp cudaemu.h "$folder/tests"
+  awk -v n="$1" '/__syncthreads\(\);/ && ++k == n { sub(/__syncthreads\(\);/, "") } { print }' \
+    ../tt_cuda.h >"$folder/tt_cuda.h"
+  cmp -s ../tt_cuda.h "$folder/tt_cuda.h" && return 1
+  g++ $flags -O1 -DEMU_TSAN -DTT_CUDA_EMU -fsanitize=thread "$folder/tests/test_cuda.cpp" \
+    "$build/gcc-races.o" -o "$folder/program" -pthread || return 1
+  ! "$folder/program" races
+}
 # What only create, upload, download and free may call stands before >>planner.
 no_forbidden_calls() {
   ! sed -n '/-* >>planner$/,$p' ../tt_cuda.h |
@@ -90,11 +105,11 @@ on_gpu() {
     run_tests "$build/gpu" quick
 }
 
-for target in $targets; do
+for arch in $targets; do
   if have "$nvcc"; then
-    check "nvcc $target: no warnings, spills or local memory" static_gate "$target"
+    check "nvcc $arch: no warnings, spills or local memory" static_gate "$arch"
   else
-    skip "nvcc $target" "not installed"
+    skip "nvcc $arch" "not installed"
   fi
 done
 check "nothing allocates or synchronises behind the planner" no_forbidden_calls
@@ -148,6 +163,13 @@ for name in gcc clang; do
 done
 barrier
 
+if [ "${CUDA_MUTANTS:-0}" = 1 ] && [ -f "$build/gcc-races.o" ]; then
+  for number in $(seq "$(grep -c '__syncthreads();' ../tt_cuda.h)"); do
+    check "barrier $number is missed" mutant "$number"
+  done
+  barrier
+fi
+
 # ---- L2
 if have "$nvcc"; then
   printf '%s\n' '#include <cuda_runtime.h>' \
@@ -162,12 +184,12 @@ if have "$nvcc"; then
   barrier
   if have g++ && [ -f "$(dirname "$nvcc")/../include/cuda_occupancy.h" ]; then
     g++ -std=c++14 -isystem "$(dirname "$nvcc")/../include" cuda_occupancy.cpp -o "$build/occupancy"
-    for target in $targets; do
-      resources "$target" >"$build/$target.resources"
-      check "$target: two blocks on a multiprocessor" sh -c \
-        "$build/occupancy $target <$build/$target.resources >$build/$target.table"
+    for arch in $targets; do
+      resources "$arch" >"$build/$arch.resources"
+      check "$arch: every kernel fits" sh -c \
+        "$build/occupancy $arch <$build/$arch.resources >$build/$arch.table"
       barrier
-      cat "$build/$target.table"
+      cat "$build/$arch.table"
     done
   fi
 else
