@@ -79,6 +79,7 @@
      TT_ASSERT(x)        our own invariants; default nothing
      TT_MALLOC, TT_FREE  default allocator, instead of malloc and free (define both)
      TT_NO_STDIO         no tt_file_open and tt_writer_save; memory variants remain
+     TT_NO_SIMD          plain C alone: the same bits from every processor that rounds alike
      TT_USE_CBLAS        large products go to cblas_sgemm and cblas_dgemm (link a BLAS)
      TT_INFERENCE_ONLY   only what runs a train: no malloc, stdio, double, libm or writable data
      TT_MAX_ORDER        largest number of cores, 16; another value only together with TT_STATIC
@@ -103,6 +104,8 @@
      [Novikov15]       Novikov, Podoprikhin, Osokin, Vetrov: Tensorizing neural networks. NIPS 2015.
      [Golub13]         Golub, Van Loan: Matrix Computations, 4th edition (2013).
      [Demmel92]        Demmel, Veselic: Jacobi's method is more accurate than QR. SIMAX 13 (1992).
+     [Goto08]          Goto, van de Geijn: Anatomy of high-performance matrix multiplication. ACM
+                       TOMS 34 (2008).
      [Drmac08]         Drmac, Veselic: New fast and accurate Jacobi SVD algorithm. SIMAX 29 (2008).
      [DeRijk89]        A one-sided Jacobi algorithm on a vector computer. SISSC 10 (1989).
      [Rutishauser66]   The Jacobi method for real symmetric matrices. Numer. Math. 9 (1966).
@@ -1050,6 +1053,21 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 #define TT_RESTRICT
 #endif
 
+// Vector kernels need the vector types of GCC and Clang; what runs on a device stays plain C.
+#if !defined(TT_NO_SIMD) && !defined(TT_INFERENCE_ONLY) && !defined(__CUDACC__) && \
+    !defined(__INTEL_COMPILER) && !defined(__TINYC__) && \
+    (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8)) && \
+    (defined(__x86_64__) || defined(__aarch64__) || defined(__wasm_simd128__))
+#define TT__SIMD
+#if defined(__clang__) || __GNUC__ >= 12
+#define TT__SHUFFLE __builtin_shufflevector
+#endif
+// GCC misaligns wide vectors on the stack of Windows; clang-cl lacks the library that asks.
+#if defined(__x86_64__) && !defined(_WIN32)
+#define TT__DISPATCH
+#endif
+#endif
+
 // A loop inside a parallel region shares its iterations; without OpenMP both vanish.
 #ifdef _OPENMP
 #define TT__PRAGMA(text) _Pragma(#text)
@@ -1165,11 +1183,10 @@ static tt__pool tt__pool_open(const tt_allocator *allocator) {
   return pool;
 }
 
-// `count` elements of `each` bytes, zeroed, 64-byte aligned; NULL on failure, which the pool
-// remembers.
-static void *tt__take(tt__pool *pool, ptrdiff_t count, ptrdiff_t each) {
+// `bytes` bytes of anything, 64-byte aligned; NULL on failure, which the pool remembers.
+static void *tt__take_raw(tt__pool *pool, ptrdiff_t bytes) {
   ptrdiff_t size = 128 + (ptrdiff_t)sizeof(void *);
-  if (count < 0 || !tt__add_size(&size, count, each)) pool->status = TT_ERROR_MEMORY;
+  if (!tt__add_size(&size, bytes, 1)) pool->status = TT_ERROR_MEMORY;
   if (pool->status) return NULL;
   void **block = (void **)tt__allocate(&pool->allocator, size);
   if (!block) {
@@ -1178,7 +1195,17 @@ static void *tt__take(tt__pool *pool, ptrdiff_t count, ptrdiff_t each) {
   }
   *block = pool->blocks;
   pool->blocks = block;
-  return memset(tt__align(block + 1), 0, (size_t)(count * each));
+  return tt__align(block + 1);
+}
+
+// `count` elements of `each` bytes, zeroed.
+static void *tt__take(tt__pool *pool, ptrdiff_t count, ptrdiff_t each) {
+  if (count < 0 || !tt__multiply(&count, each)) {
+    pool->status = TT_ERROR_MEMORY;
+    return NULL;
+  }
+  void *block = tt__take_raw(pool, count);
+  return block ? memset(block, 0, (size_t)count) : NULL;
 }
 
 static double *tt__take_f64(tt__pool *pool, ptrdiff_t rows, ptrdiff_t cols) {
@@ -1634,20 +1661,26 @@ TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]) {
 // ------------------------------------------------------------------------------------------ >>gemm
 // The one matrix product: C (m,n) = or += A (m,k) B (k,n) in float or in double. C is row-major; A
 // and B have any two strides, so every transpose is free. All products of the library come through
-// here, and only this section knows CBLAS.
+// here, and only this section knows CBLAS and vector types.
 //
-// B is cut into blocks of TT__KC x TT__NC, copied to contiguous rows unless they already are. One
-// kernel adds eight rows of such a block, times eight numbers of A, to a row of C, which costs one
-// load and one store of C per eight multiply-adds and vectorises with any compiler. Every element
-// of C is summed over k in order, whatever the blocks and the number of threads: same bits. Where C
-// has few rows or columns and both operands are contiguous along k, a dot product is faster; the
-// choice depends on the shape of the whole product alone.
+// There are two ways, the plain one first. Plain C: B is cut into blocks of TT__KC x TT__NC, copied
+// to contiguous rows unless they already are. One kernel adds eight rows of such a block, times
+// eight numbers of A, to a row of C, which costs one load and one store of C per eight
+// multiply-adds and vectorises with any compiler. With GCC and Clang, unless TT_NO_SIMD or
+// TT_INFERENCE_ONLY is defined, the vector kernels in the guarded block behind it replace it.
+//
+// Either way the sums for an element of C are formed in one order, whatever the blocks and the
+// number of threads: same bits. Where C has few rows or columns and both operands are contiguous
+// along k, a dot product is faster; the choice depends on the shape of the whole product alone.
 
 #ifdef TT_INFERENCE_ONLY
 enum { TT__KC = 32, TT__NC = 16, TT__LANES = 16 };           // 2 KB of workspace
 #else
 enum { TT__KC = 128, TT__NC = 128, TT__LANES = 16 };         // 64 KB in float: L2
 #endif
+
+// Instruction sets that the kernels below were compiled for.
+typedef enum tt__level { TT__PLAIN, TT__VECTORS, TT__AVX2, TT__AVX512 } tt__level;
 
 typedef struct tt__product {
   ptrdiff_t m, n, k;
@@ -1657,13 +1690,9 @@ typedef struct tt__product {
   void *c;
   ptrdiff_t ldc;
   int accumulate;
-  // tt__gemm_work_size() bytes, any alignment
+  // tt__gemm_work() bytes at 64-byte alignment
   void *work;
 } tt__product;
-
-static ptrdiff_t tt__gemm_work_size(int wide) {
-  return (ptrdiff_t)TT__KC * TT__NC * (wide ? 8 : (ptrdiff_t)sizeof(float));
-}
 
 // c[0..n) += sum over p < 8 of x[p] * row p of b, in this order.
 static void tt__add_rows8_f32(ptrdiff_t n, const float *x, const float *TT_RESTRICT b,
@@ -1700,7 +1729,8 @@ static void tt__row_f32(ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t a_co
 }
 
 // Dot product in a fixed number of lanes and one order of reduction.
-static float tt__dot_f32(ptrdiff_t n, const float *TT_RESTRICT x, const float *TT_RESTRICT y) {
+static float tt__plain_dot_f32(ptrdiff_t n, const float *TT_RESTRICT x,
+                               const float *TT_RESTRICT y) {
   float lane[TT__LANES] = {0};
   ptrdiff_t i = 0;
   for (; i + TT__LANES <= n; i += TT__LANES)
@@ -1745,7 +1775,8 @@ static void tt__row_f64(ptrdiff_t n, ptrdiff_t k, const double *a, ptrdiff_t a_c
   }
 }
 
-static double tt__dot(ptrdiff_t n, const double *TT_RESTRICT x, const double *TT_RESTRICT y) {
+static double tt__plain_dot_f64(ptrdiff_t n, const double *TT_RESTRICT x,
+                                const double *TT_RESTRICT y) {
   double lane[TT__LANES] = {0};
   ptrdiff_t i = 0;
   for (; i + TT__LANES <= n; i += TT__LANES)
@@ -1756,6 +1787,427 @@ static double tt__dot(ptrdiff_t n, const double *TT_RESTRICT x, const double *TT
   return lane[0];
 }
 #endif
+
+#ifdef TT__SIMD
+// ---- vector kernels. Skip to the end of this block: it computes what the plain code above does.
+//
+// After [Goto08]: a tile of C, up to 12 rows of two vectors, stays in registers while a kernel runs
+// down k. A block of A is copied so that the rows of a tile lie side by side, a strip of B so that
+// its rows do; either is read in place where a copy would not pay. Neither that choice nor the tile
+// an element falls into nor the number of threads changes what happens to it: blocks of TT__DEPTH
+// terms are summed from zero in order and added in order.
+//
+// Kernels are compiled for several instruction sets by attributes, whatever the flags of the build,
+// and chosen at run time. The type of a vector is their parameter, and C has no way but a macro to
+// pass that.
+
+#ifdef __clang__
+#define TT__UNROLL _Pragma("clang loop unroll(full)")
+#define TT__FUSE   _Pragma("clang fp contract(fast)")
+#define TT__FUSED
+#else
+#define TT__UNROLL _Pragma("GCC unroll 16")
+#define TT__FUSE
+#define TT__FUSED  __attribute__((optimize("fp-contract=fast")))
+#endif
+
+// Terms of a sum and rows (of float, of double) in one block of A, half a megabyte; the largest
+// tile.
+enum { TT__DEPTH = 256, TT__HEIGHT_F32 = 516, TT__HEIGHT_F64 = 264 };
+enum { TT__TILE_HEIGHT = 12, TT__STRIP_BYTES = 128 };
+
+// C (rows, vectors) = or += A B for one tile; rows are 1, 2 or 3 thirds of the full height.
+typedef struct tt__tile_job {
+  ptrdiff_t k, a_row, a_col, b_row, ldc;
+  const void *a, *b;
+  void *c;
+  int thirds, vectors, accumulate;
+} tt__tile_job;
+
+// For elements T and vectors of BYTES bytes: NAME runs a tile of HEIGHT rows at most, NAME_dot is a
+// dot product with 256 bytes of partial sums.
+#define TT__KERNELS(NAME, TARGET, T, BYTES, HEIGHT)                                                \
+  typedef T NAME##_vector __attribute__((vector_size(BYTES)));                                     \
+  typedef T NAME##_loose __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));       \
+                                                                                                   \
+  TARGET TT__FUSED static inline __attribute__((always_inline)) void NAME##_body(                  \
+      const tt__tile_job *t, const int rows, const int vectors) {                                  \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / (int)sizeof(T) };                                                       \
+    const NAME##_vector zero = {0};                                                                \
+    NAME##_vector sum[HEIGHT][2], row[2];                                                          \
+    const T *a = (const T *)t->a, *b = (const T *)t->b;                                            \
+    T *c = (T *)t->c;                                                                              \
+    ptrdiff_t a_row = t->a_row, a_col = t->a_col, b_row = t->b_row, ldc = t->ldc;                  \
+    TT__UNROLL for (int i = 0; i < rows; i++) {                                                    \
+      __builtin_prefetch(c + i * ldc);                                                             \
+      __builtin_prefetch(c + i * ldc + vectors * LANES - 1);                                       \
+      TT__UNROLL for (int j = 0; j < vectors; j++) sum[i][j] = zero;                               \
+    }                                                                                              \
+    for (ptrdiff_t p = t->k; p > 0; p--, a += a_col, b += b_row) {                                 \
+      TT__UNROLL for (int j = 0; j < vectors; j++)                                                 \
+        row[j] = *(const NAME##_loose *)(b + j * LANES);                                           \
+      TT__UNROLL for (int i = 0; i < rows; i++) {                                                  \
+        TT__UNROLL for (int j = 0; j < vectors; j++) sum[i][j] += a[i * a_row] * row[j];           \
+      }                                                                                            \
+    }                                                                                              \
+    TT__UNROLL for (int i = 0; i < rows; i++) {                                                    \
+      TT__UNROLL for (int j = 0; j < vectors; j++) {                                               \
+        NAME##_loose *out = (NAME##_loose *)(c + i * ldc + j * LANES);                             \
+        if (t->accumulate) sum[i][j] += *out;                                                      \
+        *out = sum[i][j];                                                                          \
+      }                                                                                            \
+    }                                                                                              \
+  }                                                                                                \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME(const tt__tile_job *t) {             \
+    switch (2 * t->thirds + t->vectors) {                                                          \
+      case 3: NAME##_body(t, HEIGHT / 3, 1); break;                                                \
+      case 4: NAME##_body(t, HEIGHT / 3, 2); break;                                                \
+      case 5: NAME##_body(t, HEIGHT / 3 * 2, 1); break;                                            \
+      case 6: NAME##_body(t, HEIGHT / 3 * 2, 2); break;                                            \
+      case 7: NAME##_body(t, HEIGHT, 1); break;                                                    \
+      default: NAME##_body(t, HEIGHT, 2); break;                                                   \
+    }                                                                                              \
+  }                                                                                                \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) T NAME##_dot(ptrdiff_t n, const T *x,          \
+                                                                 const T *y) {                     \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / (int)sizeof(T), COUNT = 256 / BYTES };                                  \
+    const NAME##_vector zero = {0};                                                                \
+    NAME##_vector sum[COUNT];                                                                      \
+    T lane[LANES];                                                                                 \
+    ptrdiff_t i = 0;                                                                               \
+    TT__UNROLL for (int v = 0; v < COUNT; v++) sum[v] = zero;                                      \
+    for (; i + COUNT * LANES <= n; i += COUNT * LANES)                                             \
+      TT__UNROLL for (int v = 0; v < COUNT; v++)                                                   \
+        sum[v] += *(const NAME##_loose *)(x + i + v * LANES) *                                     \
+                  *(const NAME##_loose *)(y + i + v * LANES);                                      \
+    for (; i + LANES <= n; i += LANES)                                                             \
+      sum[0] += *(const NAME##_loose *)(x + i) * *(const NAME##_loose *)(y + i);                   \
+    TT__UNROLL for (int v = 0; v < COUNT / 2; v++) sum[v] += sum[v + COUNT / 2];                   \
+    TT__UNROLL for (int v = 1; v < COUNT / 2; v++) sum[0] += sum[v];                               \
+    memcpy(lane, &sum[0], sizeof lane);                                                            \
+    for (int v = 0; i < n; i++, v++) lane[v] += x[i] * y[i];                                       \
+    for (int half = LANES / 2; half > 0; half /= 2)                                                \
+      for (int v = 0; v < half; v++) lane[v] += lane[v + half];                                    \
+    return lane[0];                                                                                \
+  }
+
+#ifdef __aarch64__
+TT__KERNELS(tt__tile_f32, , float, 16, 12)
+TT__KERNELS(tt__tile_f64, , double, 16, 12)
+#else
+TT__KERNELS(tt__tile_f32, , float, 16, 6)
+TT__KERNELS(tt__tile_f64, , double, 16, 6)
+#endif
+
+#ifdef TT__DISPATCH
+#define TT__TARGET_AVX2 __attribute__((target("avx2,fma")))
+#ifdef __clang__
+#define TT__TARGET_AVX512                                                                          \
+  __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma"), min_vector_width(512)))
+#else                                                        // without tune gcc spills registers
+#define TT__TARGET_AVX512                                                                          \
+  __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma,tune=icelake-server")))
+#endif
+TT__KERNELS(tt__tile_f32_avx2, TT__TARGET_AVX2, float, 32, 6)
+TT__KERNELS(tt__tile_f64_avx2, TT__TARGET_AVX2, double, 32, 6)
+TT__KERNELS(tt__tile_f32_avx512, TT__TARGET_AVX512, float, 64, 12)
+TT__KERNELS(tt__tile_f64_avx512, TT__TARGET_AVX512, double, 64, 12)
+#endif
+
+// The best level of this processor. The compiler's library asked the processor before main began,
+// so there is no state of ours to set up.
+static tt__level tt__best_level(void) {
+#ifdef TT__DISPATCH
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    return TT__AVX512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return TT__AVX2;
+#endif
+  return TT__VECTORS;
+}
+
+static void tt__run_tile(const tt__tile_job *job, int wide, tt__level level) {
+#ifdef TT__DISPATCH
+  if (level == TT__AVX512) {
+    if (wide) tt__tile_f64_avx512(job);
+    else tt__tile_f32_avx512(job);
+    return;
+  }
+  if (level == TT__AVX2) {
+    if (wide) tt__tile_f64_avx2(job);
+    else tt__tile_f32_avx2(job);
+    return;
+  }
+#endif
+  (void)level;
+  if (wide) tt__tile_f64(job);
+  else tt__tile_f32(job);
+}
+
+static int tt__tile_height(tt__level level) {
+#ifdef __aarch64__
+  (void)level;
+  return 12;
+#else
+  return level == TT__AVX512 ? 12 : 6;
+#endif
+}
+
+// Copies `count` lanes, k elements each, side by side: to[p*width + q] = from[q*lane + p*step];
+// zeros fill up to `width` lanes.
+static void tt__pack_f32(ptrdiff_t width, ptrdiff_t count, ptrdiff_t k, const float *from,
+                         ptrdiff_t lane, ptrdiff_t step, float *to) {
+  typedef float four __attribute__((vector_size(16)));
+  typedef float loose __attribute__((vector_size(16), aligned(4), may_alias));
+  ptrdiff_t q = 0, p;
+  if (lane == 1) {
+    for (p = 0; p < k; p++, to += width, from += step) {
+      for (q = 0; q + 4 <= count; q += 4) *(loose *)(to + q) = *(const loose *)(from + q);
+      for (; q < width; q++) to[q] = q < count ? from[q] : 0;
+    }
+    return;
+  }
+  for (; q + 4 <= count && step == 1; q += 4) {
+    const float *s = from + q * lane;
+    float *d = to + q;
+    p = 0;
+#ifdef TT__SHUFFLE
+    for (; p + 4 <= k; p += 4) {                             // 4 x 4 elements, transposed
+      four a = *(const loose *)(s + p), b = *(const loose *)(s + lane + p);
+      four c = *(const loose *)(s + 2 * lane + p);
+      four e = *(const loose *)(s + 3 * lane + p);
+      four ab = TT__SHUFFLE(a, b, 0, 4, 1, 5), ab2 = TT__SHUFFLE(a, b, 2, 6, 3, 7);
+      four ce = TT__SHUFFLE(c, e, 0, 4, 1, 5), ce2 = TT__SHUFFLE(c, e, 2, 6, 3, 7);
+      *(loose *)(d + p * width) = TT__SHUFFLE(ab, ce, 0, 1, 4, 5);
+      *(loose *)(d + (p + 1) * width) = TT__SHUFFLE(ab, ce, 2, 3, 6, 7);
+      *(loose *)(d + (p + 2) * width) = TT__SHUFFLE(ab2, ce2, 0, 1, 4, 5);
+      *(loose *)(d + (p + 3) * width) = TT__SHUFFLE(ab2, ce2, 2, 3, 6, 7);
+    }
+#endif
+    for (; p < k; p++)
+      for (int t = 0; t < 4; t++) d[p * width + t] = s[t * lane + p];
+  }
+  for (; q < count; q++)
+    for (p = 0; p < k; p++) to[p * width + q] = from[q * lane + p * step];
+  for (; q < width; q++)
+    for (p = 0; p < k; p++) to[p * width + q] = 0;
+}
+
+// The same for double.
+static void tt__pack_f64(ptrdiff_t width, ptrdiff_t count, ptrdiff_t k, const double *from,
+                         ptrdiff_t lane, ptrdiff_t step, double *to) {
+  typedef double two __attribute__((vector_size(16)));
+  typedef double loose __attribute__((vector_size(16), aligned(8), may_alias));
+  ptrdiff_t q = 0, p;
+  if (lane == 1) {
+    for (p = 0; p < k; p++, to += width, from += step) {
+      for (q = 0; q + 2 <= count; q += 2) *(loose *)(to + q) = *(const loose *)(from + q);
+      for (; q < width; q++) to[q] = q < count ? from[q] : 0;
+    }
+    return;
+  }
+  for (; q + 2 <= count && step == 1; q += 2) {
+    const double *s = from + q * lane;
+    double *d = to + q;
+    p = 0;
+#ifdef TT__SHUFFLE
+    for (; p + 2 <= k; p += 2) {
+      two a = *(const loose *)(s + p), b = *(const loose *)(s + lane + p);
+      *(loose *)(d + p * width) = TT__SHUFFLE(a, b, 0, 2);
+      *(loose *)(d + (p + 1) * width) = TT__SHUFFLE(a, b, 1, 3);
+    }
+#endif
+    for (; p < k; p++)
+      for (int t = 0; t < 2; t++) d[p * width + t] = s[t * lane + p];
+  }
+  for (; q < count; q++)
+    for (p = 0; p < k; p++) to[p * width + q] = from[q * lane + p * step];
+  for (; q < width; q++)
+    for (p = 0; p < k; p++) to[p * width + q] = 0;
+}
+
+static void tt__pack(int wide, ptrdiff_t width, ptrdiff_t count, ptrdiff_t k, const void *from,
+                     ptrdiff_t lane, ptrdiff_t step, void *to) {
+  if (wide) tt__pack_f64(width, count, k, (const double *)from, lane, step, (double *)to);
+  else tt__pack_f32(width, count, k, (const float *)from, lane, step, (float *)to);
+}
+
+// What all strips of one block of A share: rows i0 .. i0+mc of C, terms p0 .. p0+kc of the sums.
+typedef struct tt__block_job {
+  const tt__product *p;
+  int wide, high, a_packed, b_packed;
+  tt__level level;
+  ptrdiff_t element, width, i0, mc, p0, kc;
+} tt__block_job;
+
+static int tt__thirds(ptrdiff_t rows, int high) {
+  return rows * 3 > high * 2 ? 3 : rows * 3 > high ? 2 : 1;
+}
+
+// Copies the panel of A at row i of the block; p->work holds panel after panel, or the last alone.
+static void tt__pack_a(const tt__block_job *t, ptrdiff_t i) {
+  const tt__product *p = t->p;
+  ptrdiff_t rows = tt__min(t->mc - i, t->high), width = t->high / 3 * tt__thirds(rows, t->high);
+  const char *from = (const char *)p->a;
+  from += ((t->i0 + i) * p->a_row + t->p0 * p->a_col) * t->element;
+  char *to = (char *)p->work + (t->a_packed ? i * t->kc * t->element : 0);
+  tt__pack(t->wide, width, rows, t->kc, from, p->a_row, p->a_col, to);
+}
+
+// Adds a tile that was computed beside C, or stores it.
+static void tt__store_tile_f32(ptrdiff_t rows, ptrdiff_t cols, const float *tile, ptrdiff_t ldt,
+                               float *c, ptrdiff_t ldc, int accumulate) {
+  for (ptrdiff_t i = 0; i < rows; i++, tile += ldt, c += ldc)
+    if (accumulate)
+      for (ptrdiff_t j = 0; j < cols; j++) c[j] += tile[j];
+    else
+      for (ptrdiff_t j = 0; j < cols; j++) c[j] = tile[j];
+}
+static void tt__store_tile_f64(ptrdiff_t rows, ptrdiff_t cols, const double *tile, ptrdiff_t ldt,
+                               double *c, ptrdiff_t ldc, int accumulate) {
+  for (ptrdiff_t i = 0; i < rows; i++, tile += ldt, c += ldc)
+    if (accumulate)
+      for (ptrdiff_t j = 0; j < cols; j++) c[j] += tile[j];
+    else
+      for (ptrdiff_t j = 0; j < cols; j++) c[j] = tile[j];
+}
+
+// Columns j0 .. j0+width of a block of C.
+static void tt__strip(const tt__block_job *t, ptrdiff_t j0) {
+  union { double align; unsigned char bytes[TT__DEPTH * TT__STRIP_BYTES + 64]; } panel;
+  union { double align; unsigned char bytes[TT__TILE_HEIGHT * TT__STRIP_BYTES]; } beside;
+  const tt__product *p = t->p;
+  ptrdiff_t element = t->element, nc = tt__min(p->n - j0, t->width);
+  const char *a = (const char *)p->a + (t->i0 * p->a_row + t->p0 * p->a_col) * element;
+  char *c = (char *)p->c + (t->i0 * p->ldc + j0) * element;
+  tt__tile_job job;
+  job.k = t->kc;
+  job.b = (const char *)p->b + (t->p0 * p->b_row + j0 * p->b_col) * element;
+  job.b_row = p->b_row;
+  job.vectors = nc > t->width / 2 ? 2 : 1;
+  ptrdiff_t wide_nc = t->width / 2 * job.vectors;
+  if (t->b_packed || p->b_col != 1 || nc < wide_nc) {
+    void *to = tt__align(panel.bytes);
+    tt__pack(t->wide, wide_nc, nc, t->kc, job.b, p->b_col, p->b_row, to);
+    job.b = to;
+    job.b_row = wide_nc;
+  }
+  int accumulate = p->accumulate || t->p0 > 0;
+  ptrdiff_t ahead = t->b_packed && p->b_col == 1 && j0 + t->width < p->n ? 0 : t->kc;
+  const char *next = (const char *)p->b + (t->p0 * p->b_row + j0 + t->width) * element;
+  for (ptrdiff_t i = 0, high; i < t->mc; i += high) {
+    ptrdiff_t rows = t->mc - i;
+    for (; ahead < t->kc && ahead * t->mc < t->kc * (i + t->high); ahead++) {
+      __builtin_prefetch(next + ahead * p->b_row * element, 0, 2);
+      __builtin_prefetch(next + ahead * p->b_row * element + 127, 0, 2);
+    }
+    job.thirds = tt__thirds(rows, t->high);
+    high = t->high / 3 * job.thirds;
+    if (t->a_packed || rows < high) {
+      job.a = (const char *)p->work + (t->a_packed ? i * t->kc * element : 0);
+      job.a_row = 1;
+      job.a_col = high;
+    } else {
+      job.a = a + i * p->a_row * element;
+      job.a_row = p->a_row;
+      job.a_col = p->a_col;
+    }
+    int fits = rows >= high && nc == wide_nc;
+    job.c = fits ? c + i * p->ldc * element : (char *)beside.bytes;
+    job.ldc = fits ? p->ldc : wide_nc;
+    job.accumulate = fits && accumulate;
+    tt__run_tile(&job, t->wide, t->level);
+    if (fits) continue;
+    if (t->wide)
+      tt__store_tile_f64(tt__min(rows, high), nc, (double *)(void *)beside.bytes, wide_nc,
+                         (double *)p->c + (t->i0 + i) * p->ldc + j0, p->ldc, accumulate);
+    else
+      tt__store_tile_f32(tt__min(rows, high), nc, (float *)(void *)beside.bytes, wide_nc,
+                         (float *)p->c + (t->i0 + i) * p->ldc + j0, p->ldc, accumulate);
+  }
+}
+
+// Is a copy of an operand better than reading it `uses` times where it lies? One that lies close
+// together stays in the cache; rows far apart push one another out of it.
+static int tt__wants_copy(const tt__block_job *t, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t row,
+                          ptrdiff_t col, ptrdiff_t uses) {
+  ptrdiff_t span = tt__max(tt__min(rows, TT__DEPTH) * row, tt__min(cols, TT__DEPTH) * col);
+  return uses > (span * t->element <= 262144 ? 24 : 2);
+}
+
+// The loop nest around the kernels, run by every thread.
+static void tt__blocked_vectors(const tt__product *p, int wide, tt__level level) {
+  tt__block_job t = {p, wide, tt__tile_height(level), 0, 0, level, 0, 0, 0, 0, 0, 0};
+  t.element = wide ? 8 : 4;
+  t.width = (level == TT__AVX512 ? 128 : level == TT__AVX2 ? 64 : 32) / t.element;
+  t.a_packed = tt__wants_copy(&t, p->m, p->k, p->a_row, p->a_col, (p->n + t.width - 1) / t.width);
+  t.b_packed = tt__wants_copy(&t, p->k, p->n, p->b_row, p->b_col, (p->m + t.high - 1) / t.high);
+  ptrdiff_t limit = wide ? TT__HEIGHT_F64 : TT__HEIGHT_F32, blocks = (p->m + limit - 1) / limit;
+  ptrdiff_t even = ((p->m + blocks - 1) / blocks + t.high - 1) / t.high * t.high;
+  for (t.p0 = 0; t.p0 < p->k; t.p0 += TT__DEPTH)
+    for (t.i0 = 0; t.i0 < p->m; t.i0 += even) {
+      t.kc = tt__min(p->k - t.p0, TT__DEPTH);
+      t.mc = tt__min(p->m - t.i0, even);
+      ptrdiff_t first = t.a_packed ? 0 : t.mc - t.mc % t.high;   // in place but for the last rows
+      TT__SHARED_LOOP
+      for (ptrdiff_t i = first; i < t.mc; i += t.high) tt__pack_a(&t, i);
+      TT__SHARED_LOOP
+      for (ptrdiff_t j = 0; j < p->n; j += t.width) tt__strip(&t, j);
+    }
+}
+
+static float tt__dot_f32(ptrdiff_t n, const float *x, const float *y) {
+#ifdef TT__DISPATCH
+  tt__level level = tt__best_level();
+  if (n >= 32 && level == TT__AVX512) return tt__tile_f32_avx512_dot(n, x, y);
+  if (n >= 32 && level == TT__AVX2) return tt__tile_f32_avx2_dot(n, x, y);
+#endif
+  return n < 32 ? tt__plain_dot_f32(n, x, y) : tt__tile_f32_dot(n, x, y);
+}
+
+static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
+#ifdef TT__DISPATCH
+  tt__level level = tt__best_level();
+  if (n >= 32 && level == TT__AVX512) return tt__tile_f64_avx512_dot(n, x, y);
+  if (n >= 32 && level == TT__AVX2) return tt__tile_f64_avx2_dot(n, x, y);
+#endif
+  return n < 32 ? tt__plain_dot_f64(n, x, y) : tt__tile_f64_dot(n, x, y);
+}
+
+// Bytes that tt__blocked_vectors needs at most for this product or a smaller one.
+static ptrdiff_t tt__vector_work(ptrdiff_t m, ptrdiff_t k, int wide) {
+  ptrdiff_t rows = tt__min(m, wide ? TT__HEIGHT_F64 : TT__HEIGHT_F32);
+  rows = (rows + TT__TILE_HEIGHT - 1) / TT__TILE_HEIGHT * TT__TILE_HEIGHT;
+  return rows * tt__min(k, TT__DEPTH) * (wide ? 8 : 4);
+}
+#else
+static tt__level tt__best_level(void) { return TT__PLAIN; }
+
+static float tt__dot_f32(ptrdiff_t n, const float *x, const float *y) {
+  return tt__plain_dot_f32(n, x, y);
+}
+
+#ifndef TT_INFERENCE_ONLY
+static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
+  return tt__plain_dot_f64(n, x, y);
+}
+#endif
+#endif // TT__SIMD
+
+// Bytes of workspace for a product of this size or smaller.
+static ptrdiff_t tt__gemm_work_size(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int wide) {
+  ptrdiff_t element = wide ? 8 : (ptrdiff_t)sizeof(float);
+  ptrdiff_t size = tt__min(k, TT__KC) * tt__min(n, TT__NC) * element;
+#ifdef TT__SIMD
+  size = tt__max(size, tt__vector_work(m, k, wide));
+#endif
+  (void)m;
+  return size;
+}
 
 // Is a dot product per element of C the better form?
 static int tt__wants_dots(const tt__product *p) {
@@ -1861,7 +2313,8 @@ static int tt__gemm_cblas(const tt__product *p, int wide) {
 }
 #endif
 
-static void tt__gemm(const tt__product *p, int wide) {
+static void tt__gemm_at(const tt__product *p, int wide, tt__level level) {
+  (void)level;
   ptrdiff_t element = wide ? 8 : (ptrdiff_t)sizeof(float);
   if (p->k == 0 && !p->accumulate)
     for (ptrdiff_t i = 0; i < p->m; i++)
@@ -1876,12 +2329,23 @@ static void tt__gemm(const tt__product *p, int wide) {
       TT__SHARED_LOOP
       for (ptrdiff_t i = 0; i < p->m; i++) tt__dot_row(p, wide, i);
     } else {
-      tt__blocked(p, wide);
+#ifdef TT__SIMD
+      if (level > TT__PLAIN && p->m >= 4 && p->k > 0) tt__blocked_vectors(p, wide, level);
+      else
+#endif
+        tt__blocked(p, wide);
     }
   }
 }
 
+static void tt__gemm(const tt__product *p, int wide) { tt__gemm_at(p, wide, tt__best_level()); }
+
 #ifndef TT_INFERENCE_ONLY
+// Workspace for any product of doubles.
+static void *tt__take_work(tt__pool *pool) {
+  return tt__take_raw(pool, tt__gemm_work_size(PTRDIFF_MAX, PTRDIFF_MAX, PTRDIFF_MAX, 1));
+}
+
 // Shorthand for doubles: C (m,n) = or += op(A) op(B); `turn` says which operand is stored
 // transposed.
 static void tt__matmul(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const double *a, ptrdiff_t lda,
@@ -1927,7 +2391,7 @@ static tt_status tt__public_matmul(tt__product *p, int flags, const tt_options *
   if (turn_a) { p->a_row = 1; p->a_col = lda; }
   if (turn_b) { p->b_row = 1; p->b_col = ldb; }
   p->accumulate = flags & TT_ACCUMULATE;
-  p->work = tt__take(&pool, tt__gemm_work_size(wide), 1);
+  p->work = tt__take_raw(&pool, tt__gemm_work_size(p->m, p->n, p->k, wide));
   if (!pool.status) tt__gemm(p, wide);
   tt__pool_close(&pool);
   return pool.status;
@@ -2512,7 +2976,7 @@ static void tt__project(tt__pool *pool, const double *vectors, ptrdiff_t count,
   void *mark = pool->blocks;
   ptrdiff_t s = source->rows, n = source->cols, width = tt__min(n, TT__SLAB);
   double *slab = tt__take_f64(pool, s, width), *part = tt__take_f64(pool, count, width);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   for (ptrdiff_t j = 0; j < n && !pool->status; j += width) {
     ptrdiff_t now = tt__min(width, n - j);
     tt__slab(source, j, now, slab);
@@ -2636,7 +3100,7 @@ static tt_status tt__svd_jacobi(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double
          *v = tt__take_f64(pool, s, s);
   double *work = tt__take_f64(pool, s, s + 1);
   double *right = wants_right ? tt__take_f64(pool, s, n) : NULL;
-  void *gemm = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *gemm = tt__take_work(pool);
   ptrdiff_t *order = (ptrdiff_t *)tt__take(pool, s, (ptrdiff_t)sizeof(ptrdiff_t));
   ptrdiff_t *columns = (ptrdiff_t *)tt__take(pool, n, (ptrdiff_t)sizeof(ptrdiff_t));
   if (pool->status) return pool->status;
@@ -2793,7 +3257,7 @@ static tt_status tt__svd_householder(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, d
   double *x = tt__take_f64(pool, s, s), *tau = tt__take_f64(pool, s, 1),
          *e = tt__take_f64(pool, s, 1);
   double *work = tt__take_f64(pool, s, 3), *right = wants_right ? tt__take_f64(pool, s, n) : NULL;
-  void *gemm = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *gemm = tt__take_work(pool);
   if (pool->status) return pool->status;
   tt__lq(s, n, a, n, tau, NULL);
   for (ptrdiff_t i = 0; i < s; i++)
@@ -2820,7 +3284,7 @@ static void tt__gram(tt__pool *pool, const tt__source *source, double *g) {
   void *mark = pool->blocks;
   ptrdiff_t s = source->rows, n = source->cols, width = tt__min(n, TT__SLAB);
   double *slab = tt__take_f64(pool, s, width);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   for (ptrdiff_t j = 0; j < n && !pool->status; j += width) {
     ptrdiff_t now = tt__min(width, n - j);
     tt__slab(source, j, now, slab);
@@ -2872,7 +3336,7 @@ static void tt__krylov_multiply(tt__pool *pool, const tt__source *source, unsign
   void *mark = pool->blocks;
   ptrdiff_t s = source->rows, n = source->cols, width = tt__min(n, TT__SLAB);
   double *slab = tt__take_f64(pool, s, width), *t = tt__take_f64(pool, b, width);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   for (ptrdiff_t j = 0; j < n && !pool->status; j += width) {
     ptrdiff_t now = tt__min(width, n - j);
     tt__slab(source, j, now, slab);
@@ -2906,7 +3370,7 @@ static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, pt
   double *q = tt__take_f64(pool, size, s), *z = tt__take_f64(pool, size, s),
          *h = tt__take_f64(pool, size, size);
   double *coefficients = tt__take_f64(pool, b, size), *tau = tt__take_f64(pool, b, 1);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   out->values = tt__take_f64(pool, size, 1);
   out->vectors = tt__take_f64(pool, rank, s);
   if (pool->status) return pool->status;
@@ -3776,7 +4240,7 @@ static void tt__orthogonalize_left(tt__pool *pool, tt__chain *chain, int k) {
   double *turned = tt__take_f64(pool, s, height), *l = tt__take_f64(pool, s, q),
          *tau = tt__take_f64(pool, q, 1);
   double *moved = tt__take_f64(pool, q, next);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   if (!pool->status) {
     for (ptrdiff_t i = 0; i < height; i++)
       for (ptrdiff_t j = 0; j < s; j++) turned[j * height + i] = chain->cores[k][i * s + j];
@@ -3796,7 +4260,7 @@ static void tt__multiply_right(tt__pool *pool, ptrdiff_t rows, ptrdiff_t r, ptrd
                                double *core, const double *factor) {
   void *mark = pool->blocks;
   double *moved = tt__take_f64(pool, rows, q);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   if (!pool->status) {
     tt__matmul(rows, q, r, core, r, factor, q, moved, q, 0, work);
     memcpy(core, moved, (size_t)(rows * q) * sizeof(double));
@@ -3878,7 +4342,7 @@ static void tt__dot_step(tt__pool *pool, const tt__chain *a, const tt__chain *b,
             sb = b->shape.ranks[k + 1];
   ptrdiff_t leg = (ptrdiff_t)a->shape.rows[k] * a->shape.cols[k];
   double *half = tt__take_f64(pool, ra, leg * sb);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   double *next = g[1];
   if (!pool->status) {
     tt__matmul(ra, leg * sb, rb, g[0], rb, b->cores[k], leg * sb, half, leg * sb, 0, work);
@@ -4060,7 +4524,7 @@ static void tt__merge_pair(const tt_shape *shape, int k, const double *left, con
 
 // Merges cores first .. first+count-1 of a chain into one, from the left.
 static tt_status tt__chain_merge(tt__pool *pool, tt__chain *chain, int first, int count) {
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   for (; count > 1; count--) {
     tt_shape *shape = &chain->shape, merged = *shape;
     ptrdiff_t m = shape->rows[first], n = shape->cols[first], size;
@@ -4165,7 +4629,7 @@ TTDEF tt_status tt_merge(const tt_matrix *w, int first, int count, const tt_opti
 static tt_status tt__chain_expand(tt__pool *pool, tt__chain *chain, const tt_matrix *w, void *dense,
                                   int wide) {
   int order = chain->shape.order, half = order / 2;
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   tt_status status = tt__chain_merge(pool, chain, half, order - half);
   if (!status && half > 0) status = tt__chain_merge(pool, chain, 0, half);
   if (status || pool->status) return status ? status : pool->status;
@@ -4328,7 +4792,7 @@ TTDEF tt_status tt_inputs_add(tt_inputs *inputs, const float *x, ptrdiff_t batch
   for (ptrdiff_t i = 0; i < size; i++) if (!tt__is_finite((double)x[i])) return TT_ERROR_NONFINITE;
   tt__pool pool = tt__pool_open(&inputs->allocator);
   double *rows = tt__take_f64(&pool, tt__min(batch, ROWS), n), *mean = tt__take_f64(&pool, n, 1);
-  void *work = tt__take(&pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(&pool);
   tt_status status = pool.status;
   for (ptrdiff_t i = 0; i < batch && !status; i += ROWS) {
     ptrdiff_t now = tt__min(batch - i, ROWS);
@@ -4552,7 +5016,7 @@ static tt_status tt__cut_tall(tt__pool *keep, tt__pool *scratch, tt__remainder *
   ptrdiff_t m = view->rows, n = view->cols;
   double *l = tt__take_f64(scratch, rank, rank), *tau = tt__take_f64(scratch, rank, 1),
          *next = tt__take_f64(scratch, rank, n);
-  void *work = tt__take(scratch, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(scratch);
   *core = tt__take_f64(keep, rank, m);
   tt__take_array(keep, left, rank, n, &array);
   if (keep->status || scratch->status) return TT_ERROR_MEMORY;
@@ -4718,7 +5182,7 @@ static tt_status tt__cut_bond(tt__pool *pool, tt__chain *chain, int k, const tt_
   ptrdiff_t s = chain->shape.ranks[k + 1], height = tt__core_count(&chain->shape, k) / s;
   ptrdiff_t next = tt__core_count(&chain->shape, k + 1) / s;
   double *factor = tt__take_f64(pool, rank, s), *moved = tt__take_f64(pool, rank, next);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   if (pool->status) return pool->status;
   for (ptrdiff_t i = 0; i < rank; i++) {
     for (ptrdiff_t j = 0; j < height; j++)
@@ -5302,7 +5766,7 @@ static tt_status tt__fit_open(tt__fit *fit, tt__pool *pool, const tt__source *in
   fit->expanded = tt__take_f64(pool, m, n);
   fit->mixed = tt__take_f64(pool, m, n);
   fit->spare = tt__take_f64(pool, m, n);
-  fit->work = tt__take(pool, tt__gemm_work_size(1), 1);
+  fit->work = tt__take_work(pool);
   if (pool->status) return pool->status;
   for (ptrdiff_t i = 0; i < input->true_rows; i++)
     tt__block(input, i, 1, 0, input->true_cols, target + i * n, n);
@@ -5632,7 +6096,7 @@ TTDEF tt_status tt_functional_error(const tt_matrix *w, const float *dense, cons
   ptrdiff_t m = w->rows, n = w->cols;
   double *target = tt__take_f64(&pool, m, n), *e = tt__take_f64(&pool, m, n),
          *part = tt__take_f64(&pool, m, n), shifted = 0, ulps = 0;
-  void *work = tt__take(&pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(&pool);
   tt_status status = pool.status ? pool.status : tt_expand_f64(w, e);
   for (ptrdiff_t i = 0; i < m && !status; i++) {
     for (ptrdiff_t j = 0; j < n; j++) {
@@ -5956,7 +6420,7 @@ static tt_status tt__coding_run(tt__pool *pool, tt__coding *c) {
   double top = tt__largest_magnitude(c->rows * n, c->values);
   c->scales = tt__take_f64(pool, c->rows, 1);
   c->errors = tt__take_f64(pool, c->rows, block);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   if (core->group == 0) top = tt__clipped(core->dtype, c->rows * n, c->values);
   tt_status status = pool->status ? pool->status : tt__encode_begin(core, top);
   for (ptrdiff_t first = 0; first < n && !status; first += block) {
@@ -6181,6 +6645,7 @@ static int tt__decodable(const tt_matrix *w) {
 typedef struct tt__buffers {
   ptrdiff_t state;                                           // floats of each of the two buffers
   ptrdiff_t slab;                                            // floats of decoded rows
+  ptrdiff_t product;                                         // bytes for the matrix product
   ptrdiff_t macs;                                            // -1 = does not fit
   ptrdiff_t total;                                           // bytes
 } tt__buffers;
@@ -6192,7 +6657,7 @@ static int tt__is_padded(const tt_matrix *w) {
 
 // Sizes of buffers and work. Returns 0 where anything does not fit.
 static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *plan) {
-  tt__buffers made = {0, 0, 0, 0};
+  tt__buffers made = {0, 0, 0, 0, 0};
   int order = w->shape.order, padded = tt__is_padded(w);
   ptrdiff_t everything = tt__max(batch, 1);                  // bounds every product below
   for (int k = 0; k < order; k++)
@@ -6210,12 +6675,16 @@ static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *pl
     if (i + 1 < order || padded) made.state = tt__max(made.state, out);
     if (!tt__plain_core(&w->cores[step.core]))
       made.slab = tt__max(made.slab, step.length * tt__slab_rows(step.rows, step.length));
+    int fold = step.w == 1;
+    made.product = tt__max(made.product,
+                           tt__gemm_work_size(fold ? step.p : step.rows, fold ? step.rows : step.w,
+                                              step.length, 0));
   }
   made.total = 64;
   if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
   if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
   if (!tt__add_size(&made.total, made.slab, (ptrdiff_t)sizeof(float))) return 0;
-  if (!tt__add_size(&made.total, tt__gemm_work_size(0), 1)) return 0;
+  if (!tt__add_size(&made.total, made.product, 1)) return 0;
   *plan = made;
   return 1;
 }
@@ -6342,12 +6811,12 @@ static tt__slice tt__slice_at(const tt_matrix *w, ptrdiff_t row, int index) {
 
 typedef struct tt__row_plan {
   ptrdiff_t state, slab;                                     // floats, as in tt__buffers
-  ptrdiff_t total;                                           // bytes
+  ptrdiff_t product, total;                                  // bytes
 } tt__row_plan;
 
 // Sizes of buffers. Returns 0 where anything does not fit.
 static int tt__plan_rows(const tt_matrix *w, tt__row_plan *plan) {
-  tt__row_plan made = {0, 0, 64};
+  tt__row_plan made = {0, 0, 0, 64};
   int order = w->shape.order;
   int padded = tt__leg_product(&w->shape, 0, order, 0, 1) != w->cols;
   for (int i = 0; i < order; i++) {
@@ -6357,11 +6826,13 @@ static int tt__plan_rows(const tt_matrix *w, tt__row_plan *plan) {
     if (i + 1 < order || padded) made.state = tt__max(made.state, state);
     if (!tt__plain_core(&w->cores[slice.core]))
       made.slab = tt__max(made.slab, slice.length * tt__slab_rows(slice.depth, slice.length));
+    ptrdiff_t side = tt__max(slice.outer, slice.length);
+    made.product = tt__max(made.product, tt__gemm_work_size(side, side, slice.depth, 0));
   }
   if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float)) ||
       !tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float)) ||
       !tt__add_size(&made.total, made.slab, (ptrdiff_t)sizeof(float)) ||
-      !tt__add_size(&made.total, tt__gemm_work_size(0), 1))
+      !tt__add_size(&made.total, made.product, 1))
     return 0;
   *plan = made;
   return 1;
@@ -6521,7 +6992,8 @@ static int tt__plan_tape(const tt_matrix *w, ptrdiff_t batch, tt__tape *tape) {
   for (int i = 0; i < order && fits; i++)
     fits = tt__add_size(&tape->total, tape->state[i], (ptrdiff_t)sizeof(float));
   return fits && tt__add_size(&tape->total, tape->result, (ptrdiff_t)sizeof(float)) &&
-         tt__add_size(&tape->total, tt__gemm_work_size(0), 1);
+         tt__add_size(&tape->total,
+                      tt__gemm_work_size(PTRDIFF_MAX, PTRDIFF_MAX, PTRDIFF_MAX, 0), 1);
 }
 
 // grad (rows, length) += sum over p of back[p] (rows, w) times in[p]^T (w, length)
