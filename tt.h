@@ -2209,10 +2209,18 @@ static ptrdiff_t tt__gemm_work_size(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int w
   return size;
 }
 
-// Is a dot product per element of C the better form?
-static int tt__wants_dots(const tt__product *p) {
-  return (p->m < 4 || p->n < 4) && p->a_col == 1 && p->b_row == 1;
+// Is a dot product per element of C the better form? Short ones lose to tiles, where there are any.
+static int tt__wants_dots(const tt__product *p, tt__level level) {
+  return (p->m < 4 || p->n < 4) && p->a_col == 1 && p->b_row == 1 &&
+         p->k >= (level == TT__PLAIN ? 1 : 128);
 }
+
+#ifdef TT__SIMD
+// Are tiles? A few rows of C are best made of whole rows of B, if that has any.
+static int tt__wants_tiles(const tt__product *p, tt__level level) {
+  return level != TT__PLAIN && p->m > 0 && p->k > 0 && (p->m >= 4 || p->b_col != 1);
+}
+#endif
 
 // Columns j0 .. j0+nc of row i of C, terms p0 .. p0+kc of the sum. The block of B starts at
 // `block`.
@@ -2313,8 +2321,8 @@ static int tt__gemm_cblas(const tt__product *p, int wide) {
 }
 #endif
 
-static void tt__gemm_at(const tt__product *p, int wide, tt__level level) {
-  (void)level;
+static void tt__gemm_at(const tt__product *given, int wide, tt__level level) {
+  tt__product turned = *given, *p = &turned;
   ptrdiff_t element = wide ? 8 : (ptrdiff_t)sizeof(float);
   if (p->k == 0 && !p->accumulate)
     for (ptrdiff_t i = 0; i < p->m; i++)
@@ -2322,15 +2330,20 @@ static void tt__gemm_at(const tt__product *p, int wide, tt__level level) {
 #if defined(TT_USE_CBLAS) && !defined(TT_INFERENCE_ONLY)
   if (tt__gemm_cblas(p, wide)) return;
 #endif
+  if (level != TT__PLAIN && p->n == 1 && p->ldc == 1 && p->a_row == 1) {
+    tt__product row = {1, p->m, p->k, p->b, p->a, 1, p->b_row, p->a_col, 1, p->c, p->m,
+                       p->accumulate, p->work};
+    turned = row;                                            // C as a row, of rows of A^T
+  }
   int worth_threads = (float)p->m * (float)p->n * (float)p->k > 1e6f;
   (void)worth_threads;
   TT__PARALLEL_IF(worth_threads) {
-    if (tt__wants_dots(p) && p->k > 0) {
+    if (tt__wants_dots(p, level)) {
       TT__SHARED_LOOP
       for (ptrdiff_t i = 0; i < p->m; i++) tt__dot_row(p, wide, i);
     } else {
 #ifdef TT__SIMD
-      if (level > TT__PLAIN && p->m >= 4 && p->k > 0) tt__blocked_vectors(p, wide, level);
+      if (tt__wants_tiles(p, level)) tt__blocked_vectors(p, wide, level);
       else
 #endif
         tt__blocked(p, wide);
@@ -3875,8 +3888,8 @@ TTDEF tt_status tt_shape_search(ptrdiff_t rows, ptrdiff_t cols, int order, int r
   return status;
 }
 
-// Estimated nanoseconds of one step of the forward pass: multiply-adds at 10 per ns, core and state
-// traffic.
+// Estimated nanoseconds of one step of the forward pass: multiply-adds, then the traffic of the
+// core, which mostly comes from memory, and of the states, which mostly are in the cache.
 static double tt__step_cost(const tt_shape *shape, int sweep, int first, int end, ptrdiff_t batch) {
   double outer = (double)batch, inner = 1, size = (double)shape->ranks[first] * shape->ranks[end];
   double m = 1, n = 1, left = shape->ranks[first], right = shape->ranks[end];
@@ -3890,7 +3903,12 @@ static double tt__step_cost(const tt_shape *shape, int sweep, int first, int end
   double in = outer * inner * n * (sweep == TT_LEFT_TO_RIGHT ? left : right);
   double result = outer * inner * m * (sweep == TT_LEFT_TO_RIGHT ? right : left);
   double narrow = inner > 1 && inner < 16 ? 16 / inner : 1;  // short inner loops waste lanes
-  return 200 + outer * inner * size * narrow / 10 + size / 4 + (in + result) / 4;
+#ifdef TT__SIMD
+  const double macs_per_ns = 60;
+#else
+  const double macs_per_ns = 10;
+#endif
+  return 200 + outer * inner * size * narrow / macs_per_ns + size / 4 + (in + result) / 8;
 }
 
 // Best grouping for one direction, by dynamic programming over where the last group begins.
