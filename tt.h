@@ -2435,13 +2435,111 @@ TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, c
 // special case for null directions. With row pivoting (largest remaining row first) L is graded,
 // which is what one-sided Jacobi wants. QR of A is LQ of A^T.
 
+#ifdef TT__SIMD
+// ---- vector kernels on rows of doubles: the second block that a reader may skip. What they do is
+// said in plain C behind it.
+//   NAME_axpy2   z += a x + b y; y may be NULL
+//   NAME_rotate  tt__rotate
+//   NAME_chain   tt__rotate_chain; the row that two rotations share stays in registers
+#define TT__ROW_KERNELS(NAME, TARGET, BYTES)                                                       \
+  typedef double NAME##_vector __attribute__((vector_size(BYTES), aligned(8), may_alias));         \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_axpy2(                             \
+      ptrdiff_t n, double a, const double *x, double b, const double *y, double *z) {              \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / 8 };                                                                    \
+    ptrdiff_t i = 0;                                                                               \
+    for (; y && i + LANES <= n; i += LANES) {                                                      \
+      NAME##_vector *to = (NAME##_vector *)(z + i);                                                \
+      *to = *to + a * *(const NAME##_vector *)(x + i) + b * *(const NAME##_vector *)(y + i);       \
+    }                                                                                              \
+    for (; !y && i + LANES <= n; i += LANES) {                                                     \
+      NAME##_vector *to = (NAME##_vector *)(z + i);                                                \
+      *to = *to + a * *(const NAME##_vector *)(x + i);                                             \
+    }                                                                                              \
+    for (; i < n; i++) z[i] = y ? z[i] + a * x[i] + b * y[i] : z[i] + a * x[i];                    \
+  }                                                                                                \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_rotate(                            \
+      ptrdiff_t n, double sign, double s, double tau, double *x, double *y) {                      \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / 8 };                                                                    \
+    ptrdiff_t i = 0;                                                                               \
+    for (; i + LANES <= n; i += LANES) {                                                           \
+      NAME##_vector u = *(NAME##_vector *)(x + i), v = *(NAME##_vector *)(y + i);                  \
+      *(NAME##_vector *)(x + i) = sign * (u - s * (v + tau * u));                                  \
+      *(NAME##_vector *)(y + i) = sign * (v + s * (u - tau * v));                                  \
+    }                                                                                              \
+    for (; i < n; i++) {                                                                           \
+      double u = x[i], v = y[i];                                                                   \
+      x[i] = sign * (u - s * (v + tau * u));                                                       \
+      y[i] = sign * (v + s * (u - tau * v));                                                       \
+    }                                                                                              \
+  }                                                                                                \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_chain(ptrdiff_t count,             \
+                                                                      const double *cs, double *z) { \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / 8, COUNT = BYTES > 16 ? 256 / BYTES : 8 };                              \
+    for (int j = 0; j < TT__PANEL; j += COUNT * LANES) {                                           \
+      NAME##_vector low[COUNT], *row = (NAME##_vector *)(z + count * TT__PANEL + j);               \
+      TT__UNROLL for (int v = 0; v < COUNT; v++) low[v] = row[v];                                  \
+      for (ptrdiff_t i = count - 1; i >= 0; i--) {                                                 \
+        double c = cs[2 * i], s = cs[2 * i + 1];                                                   \
+        NAME##_vector *above = (NAME##_vector *)(z + i * TT__PANEL + j);                           \
+        TT__UNROLL for (int v = 0; v < COUNT; v++) {                                               \
+          NAME##_vector high = above[v];                                                           \
+          above[v + TT__PANEL / LANES] = s * high + c * low[v];                                    \
+          low[v] = c * high - s * low[v];                                                          \
+        }                                                                                          \
+      }                                                                                            \
+      row = (NAME##_vector *)(z + j);                                                              \
+      TT__UNROLL for (int v = 0; v < COUNT; v++) row[v] = low[v];                                  \
+    }                                                                                              \
+  }
+
+enum { TT__PANEL = 32 };                                     // columns that are rotated together
+TT__ROW_KERNELS(tt__row, , 16)
+#ifdef TT__DISPATCH
+TT__ROW_KERNELS(tt__row_avx2, TT__TARGET_AVX2, 32)
+TT__ROW_KERNELS(tt__row_avx512, TT__TARGET_AVX512, 64)
+#endif
+
+// tt__row_axpy2 and its like at the level of this processor.
+#ifdef TT__DISPATCH
+#define TT__BEST_ROW(kernel, arguments)                                                            \
+  (tt__best_level() == TT__AVX512 ? tt__row_avx512_##kernel arguments                              \
+   : tt__best_level() == TT__AVX2 ? tt__row_avx2_##kernel arguments                                \
+                                  : tt__row_##kernel arguments)
+#else
+#define TT__BEST_ROW(kernel, arguments) tt__row_##kernel arguments
+#endif
+#else
+enum { TT__PANEL = 32 };
+#endif // TT__SIMD
+
 // y += factor * x
 static void tt__axpy(ptrdiff_t n, double factor, const double *TT_RESTRICT x,
                      double *TT_RESTRICT y) {
+#ifdef TT__SIMD
+  TT__BEST_ROW(axpy2, (n, factor, x, 0, NULL, y));
+#else
   ptrdiff_t i = 0;
   for (; i + 8 <= n; i += 8)
     for (int t = 0; t < 8; t++) y[i + t] += factor * x[i + t];
   for (; i < n; i++) y[i] += factor * x[i];
+#endif
+}
+
+// z += a x + b y
+static void tt__axpy2(ptrdiff_t n, double a, const double *x, double b, const double *y,
+                      double *z) {
+#ifdef TT__SIMD
+  TT__BEST_ROW(axpy2, (n, a, x, b, y, z));
+#else
+  tt__axpy(n, a, x, z);
+  tt__axpy(n, b, y, z);
+#endif
 }
 
 static void tt__scale_row(ptrdiff_t n, double factor, double *x) {
@@ -2461,8 +2559,11 @@ static void tt__swap_rows(ptrdiff_t n, double *TT_RESTRICT x, double *TT_RESTRIC
 static void tt__rotate(ptrdiff_t n, double c, double s, double *TT_RESTRICT x,
                        double *TT_RESTRICT y) {
   double sign = c < 0 ? -1 : 1, tau = sign * s / (1 + sign * c);
-  ptrdiff_t i = 0;
   s *= sign;
+#ifdef TT__SIMD
+  TT__BEST_ROW(rotate, (n, sign, s, tau, x, y));
+#else
+  ptrdiff_t i = 0;
   for (; i + 8 <= n; i += 8)
     for (int t = 0; t < 8; t++) {
       double u = x[i + t], v = y[i + t];
@@ -2474,6 +2575,17 @@ static void tt__rotate(ptrdiff_t n, double c, double s, double *TT_RESTRICT x,
     x[i] = sign * (u - s * (v + tau * u));
     y[i] = sign * (v + s * (u - tau * v));
   }
+#endif
+}
+
+// Rotates rows i and i+1 of z (count + 1, TT__PANEL) by (cs[2i], cs[2i+1]), from i = count-1 down.
+static void tt__rotate_chain(ptrdiff_t count, const double *cs, double *z) {
+#ifdef TT__SIMD
+  TT__BEST_ROW(chain, (count, cs, z));
+#else
+  for (ptrdiff_t i = count - 1; i >= 0; i--)
+    tt__rotate(TT__PANEL, cs[2 * i], cs[2 * i + 1], z + i * TT__PANEL, z + (i + 1) * TT__PANEL);
+#endif
 }
 
 // Euclidean norm without overflow or harmful underflow.
@@ -2711,8 +2823,7 @@ static void tt__tridiagonal(ptrdiff_t n, double *a, double *d, double *e, double
     TT__PARALLEL_IF(rest > 256) {
       TT__SHARED_LOOP
       for (ptrdiff_t i = 0; i < rest; i++) {                 // A -= v w^T + w v^T
-        tt__axpy(rest, -v[i], p, trailing + i * n);
-        tt__axpy(rest, -p[i], v, trailing + i * n);
+        tt__axpy2(rest, -v[i], p, -p[i], v, trailing + i * n);
       }
     }
   }
@@ -2720,19 +2831,45 @@ static void tt__tridiagonal(ptrdiff_t n, double *a, double *d, double *e, double
   if (n > 0) tt__form_behind_diagonal(n, a, tau);
 }
 
-// One QL sweep with Wilkinson's shift on the block low..high, rotating rows of z.
-static void tt__ql_sweep(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, double *e,
-                         double *z) {
+// Rotations of up to TT__BATCH sweeps, not yet applied to the rows of z (n,n): sweep t turns rows
+// low[t] .. high[t] by the pairs (cosine, sine) at cs + 2 t n.
+enum { TT__BATCH = 32 };
+typedef struct tt__sweeps_kept {
+  ptrdiff_t n;
+  int count;
+  ptrdiff_t low[TT__BATCH], high[TT__BATCH];
+  double *z, *cs, *panel;
+} tt__sweeps_kept;
+
+static ptrdiff_t tt__ql_work(ptrdiff_t n) { return (2 * TT__BATCH + TT__PANEL) * n; }
+
+// Applies what was kept, to one panel of columns after the other: it stays in the cache meanwhile.
+static void tt__ql_apply(tt__sweeps_kept *kept) {
+  ptrdiff_t n = kept->n;
+  for (ptrdiff_t j = 0; j < n && kept->count; j += TT__PANEL) {
+    ptrdiff_t width = tt__min(n - j, TT__PANEL);
+    for (ptrdiff_t i = 0; i < n; i++)
+      memcpy(kept->panel + i * TT__PANEL, kept->z + i * n + j, (size_t)width * sizeof(double));
+    for (int t = 0; t < kept->count; t++)
+      tt__rotate_chain(kept->high[t] - kept->low[t], kept->cs + 2 * (t * n + kept->low[t]),
+                       kept->panel + kept->low[t] * TT__PANEL);
+    for (ptrdiff_t i = 0; i < n; i++)
+      memcpy(kept->z + i * n + j, kept->panel + i * TT__PANEL, (size_t)width * sizeof(double));
+  }
+  kept->count = 0;
+}
+
+// One QL sweep with Wilkinson's shift on the block low..high; its rotations are kept.
+static void tt__ql_sweep(ptrdiff_t low, ptrdiff_t high, double *d, double *e,
+                         tt__sweeps_kept *kept) {
   double g = (d[low + 1] - d[low]) / (2 * e[low]), s = 1, c = 1, p = 0;
+  double *cs = kept->cs + 2 * kept->count * kept->n;
+  ptrdiff_t i = high - 1;
   g = d[high] - d[low] + e[low] / (g + copysign(hypot(g, 1.0), g));
-  for (ptrdiff_t i = high - 1; i >= low; i--) {
+  for (; i >= low; i--) {
     double f = s * e[i], b = c * e[i], r = hypot(f, g);
     e[i + 1] = r;
-    if (r == 0) {                                            // the block splits here
-      d[i + 1] -= p;
-      e[high] = 0;
-      return;
-    }
+    if (r == 0) break;                                       // the block splits here
     s = f / r;
     c = g / r;
     g = d[i + 1] - p;
@@ -2740,26 +2877,42 @@ static void tt__ql_sweep(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, 
     p = s * r;
     d[i + 1] = g + p;
     g = c * r - b;
-    tt__rotate(n, c, s, z + i * n, z + (i + 1) * n);
+    cs[2 * i] = c;
+    cs[2 * i + 1] = s;
   }
-  d[low] -= p;
-  e[low] = g;
+  d[i + 1] -= p;
+  if (i < low) e[low] = g;
   e[high] = 0;
+  kept->low[kept->count] = i + 1;
+  kept->high[kept->count] = high;
+  if (++kept->count == TT__BATCH) tt__ql_apply(kept);
 }
 
 // QL iteration; d becomes the eigenvalues, in no order. e has n entries, the last of them spare.
-static tt_status tt__ql(ptrdiff_t n, double *d, double *e, double *z, int limit) {
-  for (ptrdiff_t low = 0; low < n; low++) {
+// work: tt__ql_work(n), zeroed.
+static tt_status tt__ql(ptrdiff_t n, double *d, double *e, double *z, int limit, double *work) {
+  tt__sweeps_kept kept;
+  tt_status status = TT_OK;
+  memset(&kept, 0, sizeof kept);
+  kept.n = n;
+  kept.z = z;
+  kept.cs = work;
+  kept.panel = work + 2 * TT__BATCH * n;
+  for (ptrdiff_t low = 0; low < n && !status; low++) {
     for (int sweep = 0;; sweep++) {
       ptrdiff_t high = low;
       while (high + 1 < n && fabs(e[high]) > DBL_EPSILON * (fabs(d[high]) + fabs(d[high + 1])))
         high++;
       if (high == low) break;
-      if (sweep == limit) return TT_ERROR_CONVERGENCE;
-      tt__ql_sweep(n, low, high, d, e, z);
+      if (sweep == limit) {
+        status = TT_ERROR_CONVERGENCE;
+        break;
+      }
+      tt__ql_sweep(low, high, d, e, &kept);
     }
   }
-  return TT_OK;
+  tt__ql_apply(&kept);
+  return status;
 }
 
 // Sorts values descending, with the rows (n each) of one or two arrays; either may be NULL.
@@ -2777,11 +2930,13 @@ static void tt__sort_rows(ptrdiff_t count, double *values, ptrdiff_t n_x, double
   }
 }
 
+static ptrdiff_t tt__eigen_work(ptrdiff_t n) { return 3 * n + tt__ql_work(n); }
+
 // Eigenvalues, descending, of the full symmetric a (n,n), whose rows become the eigenvectors. work:
-// 3n.
+// tt__eigen_work(n).
 static tt_status tt__eigen(ptrdiff_t n, double *a, double *values, int limit, double *work) {
   tt__tridiagonal(n, a, values, work, work + n);
-  tt_status status = tt__ql(n, values, work, a, limit);
+  tt_status status = tt__ql(n, values, work, a, limit, work + 3 * n);
   tt__sort_rows(n, values, n, a, 0, NULL);
   return status;
 }
@@ -2811,7 +2966,7 @@ static tt_status tt__public_eigh(ptrdiff_t n, const void *a, ptrdiff_t lda, void
       if (!tt__is_finite(tt__element(a, wide, i * lda + j))) return TT_ERROR_NONFINITE;
   tt__pool pool = tt__pool_open(options ? &options->allocator : NULL);
   double *z = tt__take_f64(&pool, n, n), *d = tt__take_f64(&pool, n, 1),
-         *work = tt__take_f64(&pool, n, 3);
+         *work = tt__take_f64(&pool, 1, tt__eigen_work(n));
   tt_status status = pool.status;
   if (!status) {
     int exponent = 0;
@@ -3316,7 +3471,8 @@ static void tt__gram(tt__pool *pool, const tt__source *source, double *g) {
 // `limit` sweeps, Jacobi starts again from the same matrix.
 static tt_status tt__gram_eigen(tt__pool *pool, ptrdiff_t s, double *g, double *values, int limit) {
   void *mark = pool->blocks;
-  double *copy = tt__take_f64(pool, s, s), *work = tt__take_f64(pool, s, s + 3);
+  double *copy = tt__take_f64(pool, s, s),
+         *work = tt__take_f64(pool, 1, tt__max(tt__eigen_work(s), s * (s + 1)));
   tt_status status = pool->status;
   if (!status) {
     memcpy(copy, g, (size_t)(s * s) * sizeof(double));
