@@ -2477,8 +2477,8 @@ TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, c
     }                                                                                              \
   }                                                                                                \
                                                                                                    \
-  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_chain(ptrdiff_t count,             \
-                                                                      const double *cs, double *z) { \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_chain(                             \
+      ptrdiff_t count, const double *cs, double *z) {                                              \
     TT__FUSE                                                                                       \
     enum { LANES = BYTES / 8, COUNT = BYTES > 16 ? 256 / BYTES : 8 };                              \
     for (int j = 0; j < TT__PANEL; j += COUNT * LANES) {                                           \
@@ -2645,46 +2645,125 @@ static void tt__pivot_row(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, pt
   order[best] = keep;
 }
 
-// LQ factorisation in place: L in the lower trapezoid, reflectors behind the diagonal, tau
-// (min(m,n)). order (m) or NULL: pivot rows; row i of the factored matrix is row order[i] of A.
-static void tt__lq(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, double *tau,
-                   ptrdiff_t *order) {
-  for (ptrdiff_t i = 0; order && i < m; i++) order[i] = i;
-  for (ptrdiff_t i = 0; i < m && i < n; i++) {
-    double *row = a + i * lda + i;
-    if (order) tt__pivot_row(m, n, a, lda, i, order);
-    tau[i] = tt__reflector(n - i, row);
-    if (tau[i] == 0) continue;
-    TT__PARALLEL_IF((m - i) * (n - i) > 65536) {
-      TT__SHARED_LOOP
-      for (ptrdiff_t j = i + 1; j < m; j++) tt__reflect(n - i, tau[i], row, a + j * lda + i);
+// Reflections together: H_0 H_1 .. = I - V^T T V with the vectors as rows of V (count, n) and T
+// upper triangular, so that rows are reflected by matrix products [Golub13, 5.1.7].
+enum { TT__REFLECTORS = 16, TT__REFLECTED = 64 };
+typedef struct tt__block_reflector {
+  ptrdiff_t count, n;
+  double *v, *t, *part, *other;                              // t is -T
+  void *work;
+} tt__block_reflector;
+
+// Memory for reflections of m rows of n numbers. Returns 0 where one by one is as good.
+static int tt__reflectors_open(tt__pool *pool, ptrdiff_t m, ptrdiff_t n, tt__block_reflector *h) {
+  if (tt__best_level() == TT__PLAIN || m < 2 * TT__REFLECTORS || n < 4 * TT__REFLECTORS) return 0;
+  h->v = tt__take_f64(pool, TT__REFLECTORS, n);
+  h->t = tt__take_f64(pool, TT__REFLECTORS, TT__REFLECTORS);
+  h->part = tt__take_f64(pool, TT__REFLECTED, TT__REFLECTORS);
+  h->other = tt__take_f64(pool, TT__REFLECTED, TT__REFLECTORS);
+  h->work = tt__take_work(pool);
+  return !pool->status;
+}
+
+// Collects the reflectors that tt__lq left in `count` rows of n numbers.
+static void tt__reflectors_gather(tt__block_reflector *h, ptrdiff_t count, ptrdiff_t n,
+                                  const double *a, ptrdiff_t lda, const double *tau) {
+  double *t = h->t, *gram = h->part;
+  h->count = count;
+  h->n = n;
+  for (ptrdiff_t i = 0; i < count; i++) {
+    double *v = h->v + i * n;
+    memset(v, 0, (size_t)i * sizeof(double));
+    memcpy(v + i, a + i * lda + i, (size_t)(n - i) * sizeof(double));
+    v[i] = 1;
+  }
+  tt__matmul(count, count, n, h->v, n, h->v, n, gram, count, TT_TRANSPOSE_B, h->work);
+  for (ptrdiff_t j = 0; j < count; j++)
+    for (ptrdiff_t i = 0; i < count; i++) {
+      double sum = 0;
+      for (ptrdiff_t p = i; p < j && i < j; p++) sum += t[i * count + p] * gram[p * count + j];
+      t[i * count + j] = i < j ? -tau[j] * sum : i == j ? -tau[j] : 0;
     }
+}
+
+// Applies H_0 H_1 .. (`back`: .. H_1 H_0) to m rows of x from the right.
+static void tt__reflectors_apply(const tt__block_reflector *h, ptrdiff_t m, double *x,
+                                 ptrdiff_t ldx, int back) {
+  ptrdiff_t b = h->count, n = h->n;
+  for (ptrdiff_t i = 0; i < m; i += TT__REFLECTED, x += TT__REFLECTED * ldx) {
+    ptrdiff_t rows = tt__min(m - i, TT__REFLECTED);
+    tt__matmul(rows, b, n, x, ldx, h->v, n, h->part, b, TT_TRANSPOSE_B, h->work);
+    tt__matmul(rows, b, b, h->part, b, h->t, b, h->other, b, back ? TT_TRANSPOSE_B : 0, h->work);
+    tt__matmul(rows, n, b, h->other, b, h->v, n, x, ldx, TT_ACCUMULATE, h->work);
   }
 }
 
-// The k orthonormal rows of Q (k,n), k <= n, in place of the reflectors tt__lq left in rows 0..k-1.
-static void tt__lq_form(ptrdiff_t k, ptrdiff_t n, double *a, ptrdiff_t lda, const double *tau) {
-  for (ptrdiff_t i = k - 1; i >= 0; i--) {
-    double *row = a + i * lda;
-    for (ptrdiff_t j = i + 1; j < k; j++) {                  // these rows are zero up to column i
-      a[j * lda + i] = 0;
-      if (tau[i] != 0) tt__reflect(n - i, tau[i], row + i, a + j * lda + i);
+// LQ factorisation in place: L in the lower trapezoid, reflectors behind the diagonal, tau
+// (min(m,n)). order (m) or NULL: pivot rows; row i of the factored matrix is row order[i] of A.
+static void tt__lq(tt__pool *pool, ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, double *tau,
+                   ptrdiff_t *order) {
+  void *mark = pool->blocks;
+  tt__block_reflector h;
+  int blocked = !order && tt__reflectors_open(pool, m, n, &h);
+  ptrdiff_t k = tt__min(m, n), step = blocked ? TT__REFLECTORS : k;
+  for (ptrdiff_t i = 0; order && i < m; i++) order[i] = i;
+  for (ptrdiff_t first = 0; first < k; first += step) {
+    ptrdiff_t end = tt__min(first + step, k), last = blocked ? end : m;
+    for (ptrdiff_t i = first; i < end; i++) {
+      double *row = a + i * lda + i;
+      if (order) tt__pivot_row(m, n, a, lda, i, order);
+      tau[i] = tt__reflector(n - i, row);
+      if (tau[i] == 0) continue;
+      TT__PARALLEL_IF((last - i) * (n - i) > 65536) {
+        TT__SHARED_LOOP
+        for (ptrdiff_t j = i + 1; j < last; j++)
+          tt__reflect(n - i, tau[i], row, a + j * lda + i);
+      }
     }
-    for (ptrdiff_t j = 0; j < i; j++) row[j] = 0;
-    tt__scale_row(n - i - 1, -tau[i], row + i + 1);
-    row[i] = 1 - tau[i];
+    if (last == m) continue;
+    tt__reflectors_gather(&h, end - first, n - first, a + first * lda + first, lda, tau + first);
+    tt__reflectors_apply(&h, m - end, a + end * lda + first, lda, 0);
   }
+  tt__pool_rewind(pool, mark);
+}
+
+// The k orthonormal rows of Q (k,n), k <= n, in place of the reflectors tt__lq left in rows 0..k-1.
+static void tt__lq_form(tt__pool *pool, ptrdiff_t k, ptrdiff_t n, double *a, ptrdiff_t lda,
+                        const double *tau) {
+  void *mark = pool->blocks;
+  tt__block_reflector h;
+  ptrdiff_t step = tt__reflectors_open(pool, k, n, &h) ? TT__REFLECTORS : tt__max(k, 1);
+  for (ptrdiff_t first = (k - 1) / step * step; first >= 0; first -= step) {
+    ptrdiff_t end = tt__min(first + step, k);
+    for (ptrdiff_t j = end; j < k; j++)                      // these rows are zero up to column end
+      memset(a + j * lda + first, 0, (size_t)(end - first) * sizeof(double));
+    if (end < k) {
+      tt__reflectors_gather(&h, end - first, n - first, a + first * lda + first, lda, tau + first);
+      tt__reflectors_apply(&h, k - end, a + end * lda + first, lda, 1);
+    }
+    for (ptrdiff_t i = end - 1; i >= first; i--) {
+      double *row = a + i * lda;
+      for (ptrdiff_t j = i + 1; j < end; j++) {              // these rows are zero up to column i
+        a[j * lda + i] = 0;
+        if (tau[i] != 0) tt__reflect(n - i, tau[i], row + i, a + j * lda + i);
+      }
+      for (ptrdiff_t j = 0; j < i; j++) row[j] = 0;
+      tt__scale_row(n - i - 1, -tau[i], row + i + 1);
+      row[i] = 1 - tau[i];
+    }
+  }
+  tt__pool_rewind(pool, mark);
 }
 
 // LQ with both factors: on entry A (m,n); on exit its first k = min(m,n) rows are Q and l (m,k) is
 // L with a diagonal >= 0. tau: k numbers of workspace.
-static void tt__lq_factors(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, double *l,
-                           double *tau) {
+static void tt__lq_factors(tt__pool *pool, ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda,
+                           double *l, double *tau) {
   ptrdiff_t k = tt__min(m, n);
-  tt__lq(m, n, a, lda, tau, NULL);
+  tt__lq(pool, m, n, a, lda, tau, NULL);
   for (ptrdiff_t i = 0; i < m; i++)
     for (ptrdiff_t j = 0; j < k; j++) l[i * k + j] = j <= i ? a[i * lda + j] : 0;
-  tt__lq_form(k, n, a, lda, tau);
+  tt__lq_form(pool, k, n, a, lda, tau);
   for (ptrdiff_t j = 0; j < k; j++) {
     if (l[j * k + j] >= 0) continue;
     for (ptrdiff_t i = j; i < m; i++) l[i * k + j] = -l[i * k + j];
@@ -2758,7 +2837,7 @@ static tt_status tt__public_qr(ptrdiff_t rows, ptrdiff_t cols, const void *a, pt
     largest = tt__largest_magnitude(rows * cols, turned);
     if (largest > 0) (void)frexp(largest, &exponent);
     for (ptrdiff_t i = 0; i < rows * cols; i++) turned[i] = ldexp(turned[i], -exponent);
-    tt__lq_factors(cols, rows, turned, rows, l, tau);
+    tt__lq_factors(&pool, cols, rows, turned, rows, l, tau);
     for (ptrdiff_t i = 0; q && i < rows; i++)
       for (ptrdiff_t j = 0; j < k; j++) tt__put_element(q, wide, i * ldq + j, turned[j * rows + i]);
     for (ptrdiff_t i = 0; r && i < k; i++)
@@ -2794,8 +2873,8 @@ enum { TT__QL_SWEEPS = 60 };
 
 // Q (n,n) as rows, for reflectors that sit in rows 0..n-2 of a and act behind the diagonal: the
 // product leaves coordinate 0 alone. tt__lq_form makes the rest; it then moves down by one row.
-static void tt__form_behind_diagonal(ptrdiff_t n, double *a, const double *tau) {
-  tt__lq_form(n - 1, n - 1, a + 1, n, tau);
+static void tt__form_behind_diagonal(tt__pool *pool, ptrdiff_t n, double *a, const double *tau) {
+  tt__lq_form(pool, n - 1, n - 1, a + 1, n, tau);
   for (ptrdiff_t i = n - 1; i > 0; i--) {
     memmove(a + i * n + 1, a + (i - 1) * n + 1, (size_t)(n - 1) * sizeof(double));
     a[i * n] = 0;
@@ -2806,7 +2885,8 @@ static void tt__form_behind_diagonal(ptrdiff_t n, double *a, const double *tau) 
 
 // A = Z^T T Z with T tridiagonal (diagonal d, neighbours e[0..n-2]); Z as rows replaces A. work:
 // 2n.
-static void tt__tridiagonal(ptrdiff_t n, double *a, double *d, double *e, double *work) {
+static void tt__tridiagonal(tt__pool *pool, ptrdiff_t n, double *a, double *d, double *e,
+                            double *work) {
   double *tau = work, *p = work + n;
   for (ptrdiff_t k = 0; k + 1 < n; k++) {
     ptrdiff_t rest = n - k - 1;
@@ -2828,7 +2908,7 @@ static void tt__tridiagonal(ptrdiff_t n, double *a, double *d, double *e, double
     }
   }
   for (ptrdiff_t k = 0; k < n; k++) d[k] = a[k * n + k];
-  if (n > 0) tt__form_behind_diagonal(n, a, tau);
+  if (n > 0) tt__form_behind_diagonal(pool, n, a, tau);
 }
 
 // Rotations of up to TT__BATCH sweeps, not yet applied to the rows of z (n,n): sweep t turns rows
@@ -2934,8 +3014,9 @@ static ptrdiff_t tt__eigen_work(ptrdiff_t n) { return 3 * n + tt__ql_work(n); }
 
 // Eigenvalues, descending, of the full symmetric a (n,n), whose rows become the eigenvectors. work:
 // tt__eigen_work(n).
-static tt_status tt__eigen(ptrdiff_t n, double *a, double *values, int limit, double *work) {
-  tt__tridiagonal(n, a, values, work, work + n);
+static tt_status tt__eigen(tt__pool *pool, ptrdiff_t n, double *a, double *values, int limit,
+                           double *work) {
+  tt__tridiagonal(pool, n, a, values, work, work + n);
   tt_status status = tt__ql(n, values, work, a, limit, work + 3 * n);
   tt__sort_rows(n, values, n, a, 0, NULL);
   return status;
@@ -2976,7 +3057,7 @@ static tt_status tt__public_eigh(ptrdiff_t n, const void *a, ptrdiff_t lda, void
     double largest = tt__largest_magnitude(n * n, z);
     if (largest > 0) (void)frexp(largest, &exponent);
     for (ptrdiff_t i = 0; i < n * n; i++) z[i] = ldexp(z[i], -exponent);
-    status = tt__eigen(n, z, d, TT__QL_SWEEPS, work);
+    status = tt__eigen(&pool, n, z, d, TT__QL_SWEEPS, work);
     for (ptrdiff_t i = 0; i < n; i++) {
       tt__put_element(values, wide, i, ldexp(d[i], exponent));
       tt__fix_sign(n, z + i * n, 0, NULL);
@@ -3212,8 +3293,8 @@ static tt_status tt__jacobi(ptrdiff_t rows, ptrdiff_t n, double *x, ptrdiff_t n_
 
 // Divides the rows of x (rows,n), orthogonal and descending, by their norms, which go to values;
 // rows of norm (next to) zero become a completion to an orthonormal basis. work: rows * (rows + 1).
-static void tt__normalize_rows(ptrdiff_t rows, ptrdiff_t n, double *x, double *values,
-                               double *work) {
+static void tt__normalize_rows(tt__pool *pool, ptrdiff_t rows, ptrdiff_t n, double *x,
+                               double *values, double *work) {
   int deficient = 0;
   for (ptrdiff_t i = 0; i < rows; i++) {
     double *row = x + i * n;
@@ -3221,7 +3302,7 @@ static void tt__normalize_rows(ptrdiff_t rows, ptrdiff_t n, double *x, double *v
     if (values[i] < 2e-145) deficient = 1;
     for (ptrdiff_t j = 0; j < n; j++) row[j] = values[i] < 2e-145 ? 0 : row[j] / values[i];
   }
-  if (deficient) tt__lq_factors(rows, n, x, n, work, work + rows * rows);
+  if (deficient) tt__lq_factors(pool, rows, n, x, n, work, work + rows * rows);
 }
 
 // Sorts the columns of a (s,n) by their largest entry, descending, so that Householder reflections
@@ -3274,18 +3355,18 @@ static tt_status tt__svd_jacobi(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double
   if (pool->status) return pool->status;
   tt__sort_columns(pool, s, n, a, columns);
   if (pool->status) return pool->status;
-  tt__lq(s, n, a, n, tau, order);
+  tt__lq(pool, s, n, a, n, tau, order);
   for (ptrdiff_t i = 0; i < s; i++) {
     v[i * s + i] = 1;
     for (ptrdiff_t j = 0; j <= i; j++) r[j * s + i] = a[i * n + j];
   }
   tt_status status = tt__jacobi(s, s, r, s, wants_right ? v : NULL, values, TT__JACOBI_SWEEPS);
-  tt__normalize_rows(s, s, r, values, work);
+  tt__normalize_rows(pool, s, s, r, values, work);
   tt__sort_rows(s, values, s, r, s, v);
   for (ptrdiff_t i = 0; i < s; i++)
     for (ptrdiff_t j = 0; j < s; j++) u[i * s + order[j]] = r[i * s + j];
   if (!wants_right) return status;
-  tt__lq_form(s, n, a, n, tau);
+  tt__lq_form(pool, s, n, a, n, tau);
   tt__matmul(s, n, s, v, s, a, n, right, n, 0, gemm);
   for (ptrdiff_t i = 0; i < s; i++)
     for (ptrdiff_t j = 0; j < n; j++) a[i * n + columns[j]] = right[i * n + j];
@@ -3295,7 +3376,8 @@ static tt_status tt__svd_jacobi(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double
 // ---- Householder
 
 // X (s,s) = U B V^T with B upper bidiagonal (d, e); u and x become U^T and V^T as rows. work: 3s.
-static void tt__bidiagonal(ptrdiff_t s, double *x, double *u, double *d, double *e, double *work) {
+static void tt__bidiagonal(tt__pool *pool, ptrdiff_t s, double *x, double *u, double *d, double *e,
+                           double *work) {
   double *left = work, *right = work + s, *combined = work + 2 * s;
   for (ptrdiff_t k = 0; k < s; k++) {
     double *column = u + k * s + k, *row = x + k * s + k + 1; // reflectors are kept along rows
@@ -3315,8 +3397,8 @@ static void tt__bidiagonal(ptrdiff_t s, double *x, double *u, double *d, double 
     for (ptrdiff_t i = k + 1; i < s && right[k] != 0; i++)
       tt__reflect(rest, right[k], row, x + i * s + k + 1);
   }
-  tt__lq_form(s, s, u, s, left);
-  if (s > 0) tt__form_behind_diagonal(s, x, right);
+  tt__lq_form(pool, s, s, u, s, left);
+  if (s > 0) tt__form_behind_diagonal(pool, s, x, right);
 }
 
 // c, s with c f + s g = r >= 0 and c g - s f = 0.
@@ -3427,10 +3509,10 @@ static tt_status tt__svd_householder(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, d
   double *work = tt__take_f64(pool, s, 3), *right = wants_right ? tt__take_f64(pool, s, n) : NULL;
   void *gemm = tt__take_work(pool);
   if (pool->status) return pool->status;
-  tt__lq(s, n, a, n, tau, NULL);
+  tt__lq(pool, s, n, a, n, tau, NULL);
   for (ptrdiff_t i = 0; i < s; i++)
     for (ptrdiff_t j = 0; j <= i; j++) x[i * s + j] = a[i * n + j];
-  tt__bidiagonal(s, x, u, values, e, work);
+  tt__bidiagonal(pool, s, x, u, values, e, work);
   tt_status status = tt__bidiagonal_qr(s, values, e, u, x, TT__QL_SWEEPS);
   for (ptrdiff_t i = 0; i < s; i++) {
     if (values[i] >= 0) continue;
@@ -3439,7 +3521,7 @@ static tt_status tt__svd_householder(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, d
   }
   tt__sort_rows(s, values, s, u, s, x);
   if (!wants_right) return status;
-  tt__lq_form(s, n, a, n, tau);
+  tt__lq_form(pool, s, n, a, n, tau);
   tt__matmul(s, n, s, x, s, a, n, right, n, 0, gemm);
   memcpy(a, right, (size_t)(s * n) * sizeof(double));
   return status;
@@ -3476,11 +3558,11 @@ static tt_status tt__gram_eigen(tt__pool *pool, ptrdiff_t s, double *g, double *
   tt_status status = pool->status;
   if (!status) {
     memcpy(copy, g, (size_t)(s * s) * sizeof(double));
-    status = tt__eigen(s, g, values, limit, work);
+    status = tt__eigen(pool, s, g, values, limit, work);
     if (status) {
       memcpy(g, copy, (size_t)(s * s) * sizeof(double));
       status = tt__jacobi(s, s, g, 0, NULL, values, TT__JACOBI_SWEEPS);
-      tt__normalize_rows(s, s, g, values, work);
+      tt__normalize_rows(pool, s, s, g, values, work);
       tt__sort_rows(s, values, s, g, 0, NULL);
     }
     for (ptrdiff_t i = 0; i < s; i++) values[i] = values[i] > 0 ? sqrt(values[i]) : 0;
@@ -3520,14 +3602,14 @@ static void tt__krylov_multiply(tt__pool *pool, const tt__source *source, unsign
 // Makes the b rows of y orthonormal and orthogonal to the `count` orthonormal rows of q. Two rounds
 // are enough for rows that were independent; the third serves arbitrary rows that replaced null
 // ones.
-static void tt__orthonormalize_against(ptrdiff_t s, ptrdiff_t count, const double *q, ptrdiff_t b,
-                                       double *y, double *coefficients, double *tau, void *work) {
+static void tt__orthonormalize_against(tt__pool *pool, ptrdiff_t s, ptrdiff_t count,
+                                       const double *q, ptrdiff_t b, double *y, double *coefficients, double *tau, void *work) {
   for (int round = 0; round < 3; round++) {
     tt__matmul(b, count, s, y, s, q, s, coefficients, count, TT_TRANSPOSE_B, work);
     for (ptrdiff_t i = 0; i < b * count; i++) coefficients[i] = -coefficients[i];
     if (count) tt__matmul(b, s, count, coefficients, count, q, s, y, s, TT_ACCUMULATE, work);
-    tt__lq(b, s, y, s, tau, NULL);
-    tt__lq_form(b, s, y, s, tau);
+    tt__lq(pool, b, s, y, s, tau, NULL);
+    tt__lq_form(pool, b, s, y, s, tau);
   }
 }
 
@@ -3546,7 +3628,7 @@ static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, pt
   tt__krylov_multiply(pool, source, seed, b, NULL, q);
   for (ptrdiff_t at = 0; at < size && !pool->status; at += b) {
     if (at > 0) memcpy(q + at * s, z + (at - b) * s, (size_t)(b * s) * sizeof(double));
-    tt__orthonormalize_against(s, at, q, b, q + at * s, coefficients, tau, work);
+    tt__orthonormalize_against(pool, s, at, q, b, q + at * s, coefficients, tau, work);
     tt__krylov_multiply(pool, source, seed, b, q + at * s, z + at * s);
   }
   if (pool->status) return pool->status;
@@ -3664,7 +3746,7 @@ static tt_status tt__both_vectors(tt__pool *pool, const tt__source *source, ptrd
   if (status || pool->status) return status ? status : pool->status;
   // rows s_i v_i: L of their LQ is nearly diagonal
   tt__project(pool, left->vectors, k, source, *right, 1);
-  if (!pool->status) tt__lq_factors(k, n, *right, n, l, tau);
+  if (!pool->status) tt__lq_factors(pool, k, n, *right, n, l, tau);
   return pool->status;
 }
 
@@ -4418,7 +4500,7 @@ static void tt__orthogonalize_left(tt__pool *pool, tt__chain *chain, int k) {
   if (!pool->status) {
     for (ptrdiff_t i = 0; i < height; i++)
       for (ptrdiff_t j = 0; j < s; j++) turned[j * height + i] = chain->cores[k][i * s + j];
-    tt__lq_factors(s, height, turned, height, l, tau);       // core = Q^T L^T
+    tt__lq_factors(pool, s, height, turned, height, l, tau);       // core = Q^T L^T
     for (ptrdiff_t i = 0; i < height; i++)
       for (ptrdiff_t j = 0; j < q; j++) chain->cores[k][i * q + j] = turned[j * height + i];
     tt__matmul(q, next, s, l, q, chain->cores[k + 1], next, moved, next, TT_TRANSPOSE_A, work);
@@ -4451,7 +4533,7 @@ static void tt__orthogonalize_right(tt__pool *pool, tt__chain *chain, int k) {
   ptrdiff_t height = tt__core_count(&chain->shape, k - 1) / r;
   double *l = tt__take_f64(pool, r, q), *tau = tt__take_f64(pool, q, 1);
   if (!pool->status) {
-    tt__lq_factors(r, width, chain->cores[k], width, l, tau);
+    tt__lq_factors(pool, r, width, chain->cores[k], width, l, tau);
     tt__multiply_right(pool, height, r, q, chain->cores[k - 1], l);
     chain->shape.ranks[k] = (int)q;
     tt__tame(chain, height * q, chain->cores[k - 1]);
@@ -5196,7 +5278,7 @@ static tt_status tt__cut_tall(tt__pool *keep, tt__pool *scratch, tt__remainder *
   if (keep->status || scratch->status) return TT_ERROR_MEMORY;
   tt__project(scratch, vectors, rank, &turned, *core, 1);
   if (scratch->status) return scratch->status;
-  tt__lq_factors(rank, m, *core, m, l, tau);
+  tt__lq_factors(scratch, rank, m, *core, m, l, tau);
   tt__matmul(rank, n, rank, l, rank, vectors, n, next, n, TT_TRANSPOSE_A, work);
   for (ptrdiff_t i = 0; i < rank * n; i++) tt__put_element(array, view->wide, i, next[i]);
   left->array = array;
