@@ -3603,7 +3603,8 @@ static void tt__krylov_multiply(tt__pool *pool, const tt__source *source, unsign
 // are enough for rows that were independent; the third serves arbitrary rows that replaced null
 // ones.
 static void tt__orthonormalize_against(tt__pool *pool, ptrdiff_t s, ptrdiff_t count,
-                                       const double *q, ptrdiff_t b, double *y, double *coefficients, double *tau, void *work) {
+                                       const double *q, ptrdiff_t b, double *y,
+                                       double *coefficients, double *tau, void *work) {
   for (int round = 0; round < 3; round++) {
     tt__matmul(b, count, s, y, s, q, s, coefficients, count, TT_TRANSPOSE_B, work);
     for (ptrdiff_t i = 0; i < b * count; i++) coefficients[i] = -coefficients[i];
