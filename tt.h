@@ -81,6 +81,7 @@
      TT_ASSERT(x)        our own invariants; default nothing
      TT_MALLOC, TT_FREE  default allocator, instead of malloc and free (define both)
      TT_NO_STDIO         no tt_file_open, tt_writer_save, _spill; memory variants remain
+     TT_NO_SIMD          plain C alone: the same bits from every processor that rounds alike
      TT_USE_CBLAS        large products go to cblas_sgemm and cblas_dgemm (link a BLAS)
      TT_INFERENCE_ONLY   only what runs a train: no malloc, stdio, double, libm or writable data
      TT_MAX_ORDER        largest number of cores, 16; another value only together with TT_STATIC
@@ -105,6 +106,8 @@
      [Novikov15]       Novikov, Podoprikhin, Osokin, Vetrov: Tensorizing neural networks. NIPS 2015.
      [Golub13]         Golub, Van Loan: Matrix Computations, 4th edition (2013).
      [Demmel92]        Demmel, Veselic: Jacobi's method is more accurate than QR. SIMAX 13 (1992).
+     [Goto08]          Goto, van de Geijn: Anatomy of high-performance matrix multiplication. ACM
+                       TOMS 34 (2008).
      [Drmac08]         Drmac, Veselic: New fast and accurate Jacobi SVD algorithm. SIMAX 29 (2008).
      [DeRijk89]        A one-sided Jacobi algorithm on a vector computer. SISSC 10 (1989).
      [Rutishauser66]   The Jacobi method for real symmetric matrices. Numer. Math. 9 (1966).
@@ -1075,6 +1078,21 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 #define TT_RESTRICT
 #endif
 
+// Vector kernels need the vector types of GCC and Clang; what runs on a device stays plain C.
+#if !defined(TT_NO_SIMD) && !defined(TT_INFERENCE_ONLY) && !defined(__CUDACC__) && \
+    !defined(__INTEL_COMPILER) && !defined(__TINYC__) && \
+    (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8)) && \
+    (defined(__x86_64__) || defined(__aarch64__) || defined(__wasm_simd128__))
+#define TT__SIMD
+#if defined(__clang__) || __GNUC__ >= 12
+#define TT__SHUFFLE __builtin_shufflevector
+#endif
+// GCC misaligns wide vectors on the stack of Windows; clang-cl lacks the library that asks.
+#if defined(__x86_64__) && !defined(_WIN32)
+#define TT__DISPATCH
+#endif
+#endif
+
 // A loop inside a parallel region shares its iterations; without OpenMP both vanish.
 #ifdef _OPENMP
 #define TT__PRAGMA(text) _Pragma(#text)
@@ -1190,11 +1208,10 @@ static tt__pool tt__pool_open(const tt_allocator *allocator) {
   return pool;
 }
 
-// `count` elements of `each` bytes, zeroed, 64-byte aligned; NULL on failure, which the pool
-// remembers.
-static void *tt__take(tt__pool *pool, ptrdiff_t count, ptrdiff_t each) {
+// `bytes` bytes of anything, 64-byte aligned; NULL on failure, which the pool remembers.
+static void *tt__take_raw(tt__pool *pool, ptrdiff_t bytes) {
   ptrdiff_t size = 128 + (ptrdiff_t)sizeof(void *);
-  if (count < 0 || !tt__add_size(&size, count, each)) pool->status = TT_ERROR_MEMORY;
+  if (!tt__add_size(&size, bytes, 1)) pool->status = TT_ERROR_MEMORY;
   if (pool->status) return NULL;
   void **block = (void **)tt__allocate(&pool->allocator, size);
   if (!block) {
@@ -1203,7 +1220,17 @@ static void *tt__take(tt__pool *pool, ptrdiff_t count, ptrdiff_t each) {
   }
   *block = pool->blocks;
   pool->blocks = block;
-  return memset(tt__align(block + 1), 0, (size_t)(count * each));
+  return tt__align(block + 1);
+}
+
+// `count` elements of `each` bytes, zeroed.
+static void *tt__take(tt__pool *pool, ptrdiff_t count, ptrdiff_t each) {
+  if (count < 0 || !tt__multiply(&count, each)) {
+    pool->status = TT_ERROR_MEMORY;
+    return NULL;
+  }
+  void *block = tt__take_raw(pool, count);
+  return block ? memset(block, 0, (size_t)count) : NULL;
 }
 
 static double *tt__take_f64(tt__pool *pool, ptrdiff_t rows, ptrdiff_t cols) {
@@ -1659,20 +1686,26 @@ TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]) {
 // ------------------------------------------------------------------------------------------ >>gemm
 // The one matrix product: C (m,n) = or += A (m,k) B (k,n) in float or in double. C is row-major; A
 // and B have any two strides, so every transpose is free. All products of the library come through
-// here, and only this section knows CBLAS.
+// here, and only this section knows CBLAS and vector types.
 //
-// B is cut into blocks of TT__KC x TT__NC, copied to contiguous rows unless they already are. One
-// kernel adds eight rows of such a block, times eight numbers of A, to a row of C, which costs one
-// load and one store of C per eight multiply-adds and vectorises with any compiler. Every element
-// of C is summed over k in order, whatever the blocks and the number of threads: same bits. Where C
-// has few rows or columns and both operands are contiguous along k, a dot product is faster; the
-// choice depends on the shape of the whole product alone.
+// There are two ways, the plain one first. Plain C: B is cut into blocks of TT__KC x TT__NC, copied
+// to contiguous rows unless they already are. One kernel adds eight rows of such a block, times
+// eight numbers of A, to a row of C, which costs one load and one store of C per eight
+// multiply-adds and vectorises with any compiler. With GCC and Clang, unless TT_NO_SIMD or
+// TT_INFERENCE_ONLY is defined, the vector kernels in the guarded block behind it replace it.
+//
+// Either way the sums for an element of C are formed in one order, whatever the blocks and the
+// number of threads: same bits. Where C has few rows or columns and both operands are contiguous
+// along k, a dot product is faster; the choice depends on the shape of the whole product alone.
 
 #ifdef TT_INFERENCE_ONLY
 enum { TT__KC = 32, TT__NC = 16, TT__LANES = 16 };           // 2 KB of workspace
 #else
 enum { TT__KC = 128, TT__NC = 128, TT__LANES = 16 };         // 64 KB in float: L2
 #endif
+
+// Instruction sets that the kernels below were compiled for.
+typedef enum tt__level { TT__PLAIN, TT__VECTORS, TT__AVX2, TT__AVX512 } tt__level;
 
 typedef struct tt__product {
   ptrdiff_t m, n, k;
@@ -1682,13 +1715,9 @@ typedef struct tt__product {
   void *c;
   ptrdiff_t ldc;
   int accumulate;
-  // tt__gemm_work_size() bytes, any alignment
+  // tt__gemm_work() bytes at 64-byte alignment
   void *work;
 } tt__product;
-
-static ptrdiff_t tt__gemm_work_size(int wide) {
-  return (ptrdiff_t)TT__KC * TT__NC * (wide ? 8 : (ptrdiff_t)sizeof(float));
-}
 
 // c[0..n) += sum over p < 8 of x[p] * row p of b, in this order.
 static void tt__add_rows8_f32(ptrdiff_t n, const float *x, const float *TT_RESTRICT b,
@@ -1725,7 +1754,8 @@ static void tt__row_f32(ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t a_co
 }
 
 // Dot product in a fixed number of lanes and one order of reduction.
-static float tt__dot_f32(ptrdiff_t n, const float *TT_RESTRICT x, const float *TT_RESTRICT y) {
+static float tt__plain_dot_f32(ptrdiff_t n, const float *TT_RESTRICT x,
+                               const float *TT_RESTRICT y) {
   float lane[TT__LANES] = {0};
   ptrdiff_t i = 0;
   for (; i + TT__LANES <= n; i += TT__LANES)
@@ -1770,7 +1800,8 @@ static void tt__row_f64(ptrdiff_t n, ptrdiff_t k, const double *a, ptrdiff_t a_c
   }
 }
 
-static double tt__dot(ptrdiff_t n, const double *TT_RESTRICT x, const double *TT_RESTRICT y) {
+static double tt__plain_dot_f64(ptrdiff_t n, const double *TT_RESTRICT x,
+                                const double *TT_RESTRICT y) {
   double lane[TT__LANES] = {0};
   ptrdiff_t i = 0;
   for (; i + TT__LANES <= n; i += TT__LANES)
@@ -1782,10 +1813,439 @@ static double tt__dot(ptrdiff_t n, const double *TT_RESTRICT x, const double *TT
 }
 #endif
 
-// Is a dot product per element of C the better form?
-static int tt__wants_dots(const tt__product *p) {
-  return (p->m < 4 || p->n < 4) && p->a_col == 1 && p->b_row == 1;
+#ifdef TT__SIMD
+// ---- vector kernels. Skip to the end of this block: it computes what the plain code above does.
+//
+// After [Goto08]: a tile of C, up to 12 rows of two vectors, stays in registers while a kernel runs
+// down k. A block of A is copied so that the rows of a tile lie side by side, a strip of B so that
+// its rows do; either is read in place where a copy would not pay. Neither that choice nor the tile
+// an element falls into nor the number of threads changes what happens to it: blocks of TT__DEPTH
+// terms are summed from zero in order and added in order.
+//
+// Kernels are compiled for several instruction sets by attributes, whatever the flags of the build,
+// and chosen at run time. The type of a vector is their parameter, and C has no way but a macro to
+// pass that.
+
+#ifdef __clang__
+#define TT__UNROLL _Pragma("clang loop unroll(full)")
+#define TT__FUSE   _Pragma("clang fp contract(fast)")
+#define TT__FUSED
+#else
+#define TT__UNROLL _Pragma("GCC unroll 16")
+#define TT__FUSE
+#define TT__FUSED  __attribute__((optimize("fp-contract=fast")))
+#endif
+
+// Terms of a sum and rows (of float, of double) in one block of A, half a megabyte; the largest
+// tile.
+enum { TT__DEPTH = 256, TT__HEIGHT_F32 = 516, TT__HEIGHT_F64 = 264 };
+enum { TT__TILE_HEIGHT = 12, TT__STRIP_BYTES = 128 };
+
+// C (rows, vectors) = or += A B for one tile; rows are 1, 2 or 3 thirds of the full height.
+typedef struct tt__tile_job {
+  ptrdiff_t k, a_row, a_col, b_row, ldc;
+  const void *a, *b;
+  void *c;
+  int thirds, vectors, accumulate;
+} tt__tile_job;
+
+// For elements T and vectors of BYTES bytes: NAME runs a tile of HEIGHT rows at most, NAME_dot is a
+// dot product with 256 bytes of partial sums.
+#define TT__KERNELS(NAME, TARGET, T, BYTES, HEIGHT)                                                \
+  typedef T NAME##_vector __attribute__((vector_size(BYTES)));                                     \
+  typedef T NAME##_loose __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));       \
+                                                                                                   \
+  TARGET TT__FUSED static inline __attribute__((always_inline)) void NAME##_body(                  \
+      const tt__tile_job *t, const int rows, const int vectors) {                                  \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / (int)sizeof(T) };                                                       \
+    const NAME##_vector zero = {0};                                                                \
+    NAME##_vector sum[HEIGHT][2], row[2];                                                          \
+    const T *a = (const T *)t->a, *b = (const T *)t->b;                                            \
+    T *c = (T *)t->c;                                                                              \
+    ptrdiff_t a_row = t->a_row, a_col = t->a_col, b_row = t->b_row, ldc = t->ldc;                  \
+    TT__UNROLL for (int i = 0; i < rows; i++) {                                                    \
+      __builtin_prefetch(c + i * ldc);                                                             \
+      __builtin_prefetch(c + i * ldc + vectors * LANES - 1);                                       \
+      TT__UNROLL for (int j = 0; j < vectors; j++) sum[i][j] = zero;                               \
+    }                                                                                              \
+    for (ptrdiff_t p = t->k; p > 0; p--, a += a_col, b += b_row) {                                 \
+      TT__UNROLL for (int j = 0; j < vectors; j++)                                                 \
+        row[j] = *(const NAME##_loose *)(b + j * LANES);                                           \
+      TT__UNROLL for (int i = 0; i < rows; i++) {                                                  \
+        TT__UNROLL for (int j = 0; j < vectors; j++) sum[i][j] += a[i * a_row] * row[j];           \
+      }                                                                                            \
+    }                                                                                              \
+    TT__UNROLL for (int i = 0; i < rows; i++) {                                                    \
+      TT__UNROLL for (int j = 0; j < vectors; j++) {                                               \
+        NAME##_loose *out = (NAME##_loose *)(c + i * ldc + j * LANES);                             \
+        if (t->accumulate) sum[i][j] += *out;                                                      \
+        *out = sum[i][j];                                                                          \
+      }                                                                                            \
+    }                                                                                              \
+  }                                                                                                \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME(const tt__tile_job *t) {             \
+    switch (2 * t->thirds + t->vectors) {                                                          \
+      case 3: NAME##_body(t, HEIGHT / 3, 1); break;                                                \
+      case 4: NAME##_body(t, HEIGHT / 3, 2); break;                                                \
+      case 5: NAME##_body(t, HEIGHT / 3 * 2, 1); break;                                            \
+      case 6: NAME##_body(t, HEIGHT / 3 * 2, 2); break;                                            \
+      case 7: NAME##_body(t, HEIGHT, 1); break;                                                    \
+      default: NAME##_body(t, HEIGHT, 2); break;                                                   \
+    }                                                                                              \
+  }                                                                                                \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) T NAME##_dot(ptrdiff_t n, const T *x,          \
+                                                                 const T *y) {                     \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / (int)sizeof(T), COUNT = 256 / BYTES };                                  \
+    const NAME##_vector zero = {0};                                                                \
+    NAME##_vector sum[COUNT];                                                                      \
+    T lane[LANES];                                                                                 \
+    ptrdiff_t i = 0;                                                                               \
+    TT__UNROLL for (int v = 0; v < COUNT; v++) sum[v] = zero;                                      \
+    for (; i + COUNT * LANES <= n; i += COUNT * LANES)                                             \
+      TT__UNROLL for (int v = 0; v < COUNT; v++)                                                   \
+        sum[v] += *(const NAME##_loose *)(x + i + v * LANES) *                                     \
+                  *(const NAME##_loose *)(y + i + v * LANES);                                      \
+    for (; i + LANES <= n; i += LANES)                                                             \
+      sum[0] += *(const NAME##_loose *)(x + i) * *(const NAME##_loose *)(y + i);                   \
+    TT__UNROLL for (int v = 0; v < COUNT / 2; v++) sum[v] += sum[v + COUNT / 2];                   \
+    TT__UNROLL for (int v = 1; v < COUNT / 2; v++) sum[0] += sum[v];                               \
+    memcpy(lane, &sum[0], sizeof lane);                                                            \
+    for (int v = 0; i < n; i++, v++) lane[v] += x[i] * y[i];                                       \
+    for (int half = LANES / 2; half > 0; half /= 2)                                                \
+      for (int v = 0; v < half; v++) lane[v] += lane[v + half];                                    \
+    return lane[0];                                                                                \
+  }
+
+#ifdef __aarch64__
+TT__KERNELS(tt__tile_f32, , float, 16, 12)
+TT__KERNELS(tt__tile_f64, , double, 16, 12)
+#else
+TT__KERNELS(tt__tile_f32, , float, 16, 6)
+TT__KERNELS(tt__tile_f64, , double, 16, 6)
+#endif
+
+#ifdef TT__DISPATCH
+#define TT__TARGET_AVX2 __attribute__((target("avx2,fma")))
+#ifdef __clang__
+#define TT__TARGET_AVX512                                                                          \
+  __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma"), min_vector_width(512)))
+#else                                                        // without tune gcc spills registers
+#define TT__TARGET_AVX512                                                                          \
+  __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma,tune=icelake-server")))
+#endif
+TT__KERNELS(tt__tile_f32_avx2, TT__TARGET_AVX2, float, 32, 6)
+TT__KERNELS(tt__tile_f64_avx2, TT__TARGET_AVX2, double, 32, 6)
+TT__KERNELS(tt__tile_f32_avx512, TT__TARGET_AVX512, float, 64, 12)
+TT__KERNELS(tt__tile_f64_avx512, TT__TARGET_AVX512, double, 64, 12)
+#endif
+
+// The best level of this processor. The compiler's library asked the processor before main began,
+// so there is no state of ours to set up.
+static tt__level tt__best_level(void) {
+#ifdef TT__DISPATCH
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    return TT__AVX512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return TT__AVX2;
+#endif
+  return TT__VECTORS;
 }
+
+static void tt__run_tile(const tt__tile_job *job, int wide, tt__level level) {
+#ifdef TT__DISPATCH
+  if (level == TT__AVX512) {
+    if (wide) tt__tile_f64_avx512(job);
+    else tt__tile_f32_avx512(job);
+    return;
+  }
+  if (level == TT__AVX2) {
+    if (wide) tt__tile_f64_avx2(job);
+    else tt__tile_f32_avx2(job);
+    return;
+  }
+#endif
+  (void)level;
+  if (wide) tt__tile_f64(job);
+  else tt__tile_f32(job);
+}
+
+static int tt__tile_height(tt__level level) {
+#ifdef __aarch64__
+  (void)level;
+  return 12;
+#else
+  return level == TT__AVX512 ? 12 : 6;
+#endif
+}
+
+// Copies `count` lanes, k elements each, side by side: to[p*width + q] = from[q*lane + p*step];
+// zeros fill up to `width` lanes.
+static void tt__pack_f32(ptrdiff_t width, ptrdiff_t count, ptrdiff_t k, const float *from,
+                         ptrdiff_t lane, ptrdiff_t step, float *to) {
+  typedef float four __attribute__((vector_size(16)));
+  typedef float loose __attribute__((vector_size(16), aligned(4), may_alias));
+  ptrdiff_t q = 0, p;
+  if (lane == 1) {
+    for (p = 0; p < k; p++, to += width, from += step) {
+      for (q = 0; q + 4 <= count; q += 4) *(loose *)(to + q) = *(const loose *)(from + q);
+      for (; q < width; q++) to[q] = q < count ? from[q] : 0;
+    }
+    return;
+  }
+  for (; q + 4 <= count && step == 1; q += 4) {
+    const float *s = from + q * lane;
+    float *d = to + q;
+    p = 0;
+#ifdef TT__SHUFFLE
+    for (; p + 4 <= k; p += 4) {                             // 4 x 4 elements, transposed
+      four a = *(const loose *)(s + p), b = *(const loose *)(s + lane + p);
+      four c = *(const loose *)(s + 2 * lane + p);
+      four e = *(const loose *)(s + 3 * lane + p);
+      four ab = TT__SHUFFLE(a, b, 0, 4, 1, 5), ab2 = TT__SHUFFLE(a, b, 2, 6, 3, 7);
+      four ce = TT__SHUFFLE(c, e, 0, 4, 1, 5), ce2 = TT__SHUFFLE(c, e, 2, 6, 3, 7);
+      *(loose *)(d + p * width) = TT__SHUFFLE(ab, ce, 0, 1, 4, 5);
+      *(loose *)(d + (p + 1) * width) = TT__SHUFFLE(ab, ce, 2, 3, 6, 7);
+      *(loose *)(d + (p + 2) * width) = TT__SHUFFLE(ab2, ce2, 0, 1, 4, 5);
+      *(loose *)(d + (p + 3) * width) = TT__SHUFFLE(ab2, ce2, 2, 3, 6, 7);
+    }
+#endif
+    for (; p < k; p++)
+      for (int t = 0; t < 4; t++) d[p * width + t] = s[t * lane + p];
+  }
+  for (; q < count; q++)
+    for (p = 0; p < k; p++) to[p * width + q] = from[q * lane + p * step];
+  for (; q < width; q++)
+    for (p = 0; p < k; p++) to[p * width + q] = 0;
+}
+
+// The same for double.
+static void tt__pack_f64(ptrdiff_t width, ptrdiff_t count, ptrdiff_t k, const double *from,
+                         ptrdiff_t lane, ptrdiff_t step, double *to) {
+  typedef double two __attribute__((vector_size(16)));
+  typedef double loose __attribute__((vector_size(16), aligned(8), may_alias));
+  ptrdiff_t q = 0, p;
+  if (lane == 1) {
+    for (p = 0; p < k; p++, to += width, from += step) {
+      for (q = 0; q + 2 <= count; q += 2) *(loose *)(to + q) = *(const loose *)(from + q);
+      for (; q < width; q++) to[q] = q < count ? from[q] : 0;
+    }
+    return;
+  }
+  for (; q + 2 <= count && step == 1; q += 2) {
+    const double *s = from + q * lane;
+    double *d = to + q;
+    p = 0;
+#ifdef TT__SHUFFLE
+    for (; p + 2 <= k; p += 2) {
+      two a = *(const loose *)(s + p), b = *(const loose *)(s + lane + p);
+      *(loose *)(d + p * width) = TT__SHUFFLE(a, b, 0, 2);
+      *(loose *)(d + (p + 1) * width) = TT__SHUFFLE(a, b, 1, 3);
+    }
+#endif
+    for (; p < k; p++)
+      for (int t = 0; t < 2; t++) d[p * width + t] = s[t * lane + p];
+  }
+  for (; q < count; q++)
+    for (p = 0; p < k; p++) to[p * width + q] = from[q * lane + p * step];
+  for (; q < width; q++)
+    for (p = 0; p < k; p++) to[p * width + q] = 0;
+}
+
+static void tt__pack(int wide, ptrdiff_t width, ptrdiff_t count, ptrdiff_t k, const void *from,
+                     ptrdiff_t lane, ptrdiff_t step, void *to) {
+  if (wide) tt__pack_f64(width, count, k, (const double *)from, lane, step, (double *)to);
+  else tt__pack_f32(width, count, k, (const float *)from, lane, step, (float *)to);
+}
+
+// What all strips of one block of A share: rows i0 .. i0+mc of C, terms p0 .. p0+kc of the sums.
+typedef struct tt__block_job {
+  const tt__product *p;
+  int wide, high, a_packed, b_packed;
+  tt__level level;
+  ptrdiff_t element, width, i0, mc, p0, kc;
+} tt__block_job;
+
+static int tt__thirds(ptrdiff_t rows, int high) {
+  return rows * 3 > high * 2 ? 3 : rows * 3 > high ? 2 : 1;
+}
+
+// Copies the panel of A at row i of the block; p->work holds panel after panel, or the last alone.
+static void tt__pack_a(const tt__block_job *t, ptrdiff_t i) {
+  const tt__product *p = t->p;
+  ptrdiff_t rows = tt__min(t->mc - i, t->high), width = t->high / 3 * tt__thirds(rows, t->high);
+  const char *from = (const char *)p->a;
+  from += ((t->i0 + i) * p->a_row + t->p0 * p->a_col) * t->element;
+  char *to = (char *)p->work + (t->a_packed ? i * t->kc * t->element : 0);
+  tt__pack(t->wide, width, rows, t->kc, from, p->a_row, p->a_col, to);
+}
+
+// Adds a tile that was computed beside C, or stores it.
+static void tt__store_tile_f32(ptrdiff_t rows, ptrdiff_t cols, const float *tile, ptrdiff_t ldt,
+                               float *c, ptrdiff_t ldc, int accumulate) {
+  for (ptrdiff_t i = 0; i < rows; i++, tile += ldt, c += ldc)
+    if (accumulate)
+      for (ptrdiff_t j = 0; j < cols; j++) c[j] += tile[j];
+    else
+      for (ptrdiff_t j = 0; j < cols; j++) c[j] = tile[j];
+}
+static void tt__store_tile_f64(ptrdiff_t rows, ptrdiff_t cols, const double *tile, ptrdiff_t ldt,
+                               double *c, ptrdiff_t ldc, int accumulate) {
+  for (ptrdiff_t i = 0; i < rows; i++, tile += ldt, c += ldc)
+    if (accumulate)
+      for (ptrdiff_t j = 0; j < cols; j++) c[j] += tile[j];
+    else
+      for (ptrdiff_t j = 0; j < cols; j++) c[j] = tile[j];
+}
+
+// Columns j0 .. j0+width of a block of C.
+static void tt__strip(const tt__block_job *t, ptrdiff_t j0) {
+  union { double align; unsigned char bytes[TT__DEPTH * TT__STRIP_BYTES + 64]; } panel;
+  union { double align; unsigned char bytes[TT__TILE_HEIGHT * TT__STRIP_BYTES]; } beside;
+  const tt__product *p = t->p;
+  ptrdiff_t element = t->element, nc = tt__min(p->n - j0, t->width);
+  const char *a = (const char *)p->a + (t->i0 * p->a_row + t->p0 * p->a_col) * element;
+  char *c = (char *)p->c + (t->i0 * p->ldc + j0) * element;
+  tt__tile_job job;
+  job.k = t->kc;
+  job.b = (const char *)p->b + (t->p0 * p->b_row + j0 * p->b_col) * element;
+  job.b_row = p->b_row;
+  job.vectors = nc > t->width / 2 ? 2 : 1;
+  ptrdiff_t wide_nc = t->width / 2 * job.vectors;
+  if (t->b_packed || p->b_col != 1 || nc < wide_nc) {
+    void *to = tt__align(panel.bytes);
+    tt__pack(t->wide, wide_nc, nc, t->kc, job.b, p->b_col, p->b_row, to);
+    job.b = to;
+    job.b_row = wide_nc;
+  }
+  int accumulate = p->accumulate || t->p0 > 0;
+  ptrdiff_t ahead = t->b_packed && p->b_col == 1 && j0 + t->width < p->n ? 0 : t->kc;
+  const char *next = (const char *)p->b + (t->p0 * p->b_row + j0 + t->width) * element;
+  for (ptrdiff_t i = 0, high; i < t->mc; i += high) {
+    ptrdiff_t rows = t->mc - i;
+    for (; ahead < t->kc && ahead * t->mc < t->kc * (i + t->high); ahead++) {
+      __builtin_prefetch(next + ahead * p->b_row * element, 0, 2);
+      __builtin_prefetch(next + ahead * p->b_row * element + 127, 0, 2);
+    }
+    job.thirds = tt__thirds(rows, t->high);
+    high = t->high / 3 * job.thirds;
+    if (t->a_packed || rows < high) {
+      job.a = (const char *)p->work + (t->a_packed ? i * t->kc * element : 0);
+      job.a_row = 1;
+      job.a_col = high;
+    } else {
+      job.a = a + i * p->a_row * element;
+      job.a_row = p->a_row;
+      job.a_col = p->a_col;
+    }
+    int fits = rows >= high && nc == wide_nc;
+    job.c = fits ? c + i * p->ldc * element : (char *)beside.bytes;
+    job.ldc = fits ? p->ldc : wide_nc;
+    job.accumulate = fits && accumulate;
+    tt__run_tile(&job, t->wide, t->level);
+    if (fits) continue;
+    if (t->wide)
+      tt__store_tile_f64(tt__min(rows, high), nc, (double *)(void *)beside.bytes, wide_nc,
+                         (double *)p->c + (t->i0 + i) * p->ldc + j0, p->ldc, accumulate);
+    else
+      tt__store_tile_f32(tt__min(rows, high), nc, (float *)(void *)beside.bytes, wide_nc,
+                         (float *)p->c + (t->i0 + i) * p->ldc + j0, p->ldc, accumulate);
+  }
+}
+
+// Is a copy of an operand better than reading it `uses` times where it lies? One that lies close
+// together stays in the cache; rows far apart push one another out of it.
+static int tt__wants_copy(const tt__block_job *t, ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t row,
+                          ptrdiff_t col, ptrdiff_t uses) {
+  ptrdiff_t span = tt__max(tt__min(rows, TT__DEPTH) * row, tt__min(cols, TT__DEPTH) * col);
+  return uses > (span * t->element <= 262144 ? 24 : 2);
+}
+
+// The loop nest around the kernels, run by every thread.
+static void tt__blocked_vectors(const tt__product *p, int wide, tt__level level) {
+  tt__block_job t = {p, wide, tt__tile_height(level), 0, 0, level, 0, 0, 0, 0, 0, 0};
+  t.element = wide ? 8 : 4;
+  t.width = (level == TT__AVX512 ? 128 : level == TT__AVX2 ? 64 : 32) / t.element;
+  t.a_packed = tt__wants_copy(&t, p->m, p->k, p->a_row, p->a_col, (p->n + t.width - 1) / t.width);
+  t.b_packed = tt__wants_copy(&t, p->k, p->n, p->b_row, p->b_col, (p->m + t.high - 1) / t.high);
+  ptrdiff_t limit = wide ? TT__HEIGHT_F64 : TT__HEIGHT_F32, blocks = (p->m + limit - 1) / limit;
+  ptrdiff_t even = ((p->m + blocks - 1) / blocks + t.high - 1) / t.high * t.high;
+  for (t.p0 = 0; t.p0 < p->k; t.p0 += TT__DEPTH)
+    for (t.i0 = 0; t.i0 < p->m; t.i0 += even) {
+      t.kc = tt__min(p->k - t.p0, TT__DEPTH);
+      t.mc = tt__min(p->m - t.i0, even);
+      ptrdiff_t first = t.a_packed ? 0 : t.mc - t.mc % t.high;   // in place but for the last rows
+      TT__SHARED_LOOP
+      for (ptrdiff_t i = first; i < t.mc; i += t.high) tt__pack_a(&t, i);
+      TT__SHARED_LOOP
+      for (ptrdiff_t j = 0; j < p->n; j += t.width) tt__strip(&t, j);
+    }
+}
+
+static float tt__dot_f32(ptrdiff_t n, const float *x, const float *y) {
+#ifdef TT__DISPATCH
+  tt__level level = tt__best_level();
+  if (n >= 32 && level == TT__AVX512) return tt__tile_f32_avx512_dot(n, x, y);
+  if (n >= 32 && level == TT__AVX2) return tt__tile_f32_avx2_dot(n, x, y);
+#endif
+  return n < 32 ? tt__plain_dot_f32(n, x, y) : tt__tile_f32_dot(n, x, y);
+}
+
+static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
+#ifdef TT__DISPATCH
+  tt__level level = tt__best_level();
+  if (n >= 32 && level == TT__AVX512) return tt__tile_f64_avx512_dot(n, x, y);
+  if (n >= 32 && level == TT__AVX2) return tt__tile_f64_avx2_dot(n, x, y);
+#endif
+  return n < 32 ? tt__plain_dot_f64(n, x, y) : tt__tile_f64_dot(n, x, y);
+}
+
+// Bytes that tt__blocked_vectors needs at most for this product or a smaller one.
+static ptrdiff_t tt__vector_work(ptrdiff_t m, ptrdiff_t k, int wide) {
+  ptrdiff_t rows = tt__min(m, wide ? TT__HEIGHT_F64 : TT__HEIGHT_F32);
+  rows = (rows + TT__TILE_HEIGHT - 1) / TT__TILE_HEIGHT * TT__TILE_HEIGHT;
+  return rows * tt__min(k, TT__DEPTH) * (wide ? 8 : 4);
+}
+#else
+static tt__level tt__best_level(void) { return TT__PLAIN; }
+
+static float tt__dot_f32(ptrdiff_t n, const float *x, const float *y) {
+  return tt__plain_dot_f32(n, x, y);
+}
+
+#ifndef TT_INFERENCE_ONLY
+static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
+  return tt__plain_dot_f64(n, x, y);
+}
+#endif
+#endif // TT__SIMD
+
+// Bytes of workspace for a product of this size or smaller.
+static ptrdiff_t tt__gemm_work_size(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int wide) {
+  ptrdiff_t element = wide ? 8 : (ptrdiff_t)sizeof(float);
+  ptrdiff_t size = tt__min(k, TT__KC) * tt__min(n, TT__NC) * element;
+#ifdef TT__SIMD
+  size = tt__max(size, tt__vector_work(m, k, wide));
+#endif
+  (void)m;
+  return size;
+}
+
+// Is a dot product per element of C the better form? Short ones lose to tiles, where there are any.
+static int tt__wants_dots(const tt__product *p, tt__level level) {
+  return (p->m < 4 || p->n < 4) && p->a_col == 1 && p->b_row == 1 &&
+         p->k >= (level == TT__PLAIN ? 1 : 128);
+}
+
+#ifdef TT__SIMD
+// Are tiles? A few rows of C are best made of whole rows of B, if that has any.
+static int tt__wants_tiles(const tt__product *p, tt__level level) {
+  return level != TT__PLAIN && p->m > 0 && p->k > 0 && (p->m >= 4 || p->b_col != 1);
+}
+#endif
 
 // Columns j0 .. j0+nc of row i of C, terms p0 .. p0+kc of the sum. The block of B starts at
 // `block`.
@@ -1886,7 +2346,8 @@ static int tt__gemm_cblas(const tt__product *p, int wide) {
 }
 #endif
 
-static void tt__gemm(const tt__product *p, int wide) {
+static void tt__gemm_at(const tt__product *given, int wide, tt__level level) {
+  tt__product turned = *given, *p = &turned;
   ptrdiff_t element = wide ? 8 : (ptrdiff_t)sizeof(float);
   if (p->k == 0 && !p->accumulate)
     for (ptrdiff_t i = 0; i < p->m; i++)
@@ -1894,19 +2355,35 @@ static void tt__gemm(const tt__product *p, int wide) {
 #if defined(TT_USE_CBLAS) && !defined(TT_INFERENCE_ONLY)
   if (tt__gemm_cblas(p, wide)) return;
 #endif
+  if (level != TT__PLAIN && p->n == 1 && p->ldc == 1 && p->a_row == 1) {
+    tt__product row = {1, p->m, p->k, p->b, p->a, 1, p->b_row, p->a_col, 1, p->c, p->m,
+                       p->accumulate, p->work};
+    turned = row;                                            // C as a row, of rows of A^T
+  }
   int worth_threads = (float)p->m * (float)p->n * (float)p->k > 1e6f;
   (void)worth_threads;
   TT__PARALLEL_IF(worth_threads) {
-    if (tt__wants_dots(p) && p->k > 0) {
+    if (tt__wants_dots(p, level)) {
       TT__SHARED_LOOP
       for (ptrdiff_t i = 0; i < p->m; i++) tt__dot_row(p, wide, i);
     } else {
-      tt__blocked(p, wide);
+#ifdef TT__SIMD
+      if (tt__wants_tiles(p, level)) tt__blocked_vectors(p, wide, level);
+      else
+#endif
+        tt__blocked(p, wide);
     }
   }
 }
 
+static void tt__gemm(const tt__product *p, int wide) { tt__gemm_at(p, wide, tt__best_level()); }
+
 #ifndef TT_INFERENCE_ONLY
+// Workspace for any product of doubles.
+static void *tt__take_work(tt__pool *pool) {
+  return tt__take_raw(pool, tt__gemm_work_size(PTRDIFF_MAX, PTRDIFF_MAX, PTRDIFF_MAX, 1));
+}
+
 // Shorthand for doubles: C (m,n) = or += op(A) op(B); `turn` says which operand is stored
 // transposed.
 static void tt__matmul(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const double *a, ptrdiff_t lda,
@@ -1952,7 +2429,7 @@ static tt_status tt__public_matmul(tt__product *p, int flags, const tt_options *
   if (turn_a) { p->a_row = 1; p->a_col = lda; }
   if (turn_b) { p->b_row = 1; p->b_col = ldb; }
   p->accumulate = flags & TT_ACCUMULATE;
-  p->work = tt__take(&pool, tt__gemm_work_size(wide), 1);
+  p->work = tt__take_raw(&pool, tt__gemm_work_size(p->m, p->n, p->k, wide));
   if (!pool.status) tt__gemm(p, wide);
   tt__pool_close(&pool);
   return pool.status;
@@ -1983,13 +2460,111 @@ TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, c
 // special case for null directions. With row pivoting (largest remaining row first) L is graded,
 // which is what one-sided Jacobi wants. QR of A is LQ of A^T.
 
+#ifdef TT__SIMD
+// ---- vector kernels on rows of doubles: the second block that a reader may skip. What they do is
+// said in plain C behind it.
+//   NAME_axpy2   z += a x + b y; y may be NULL
+//   NAME_rotate  tt__rotate
+//   NAME_chain   tt__rotate_chain; the row that two rotations share stays in registers
+#define TT__ROW_KERNELS(NAME, TARGET, BYTES)                                                       \
+  typedef double NAME##_vector __attribute__((vector_size(BYTES), aligned(8), may_alias));         \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_axpy2(                             \
+      ptrdiff_t n, double a, const double *x, double b, const double *y, double *z) {              \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / 8 };                                                                    \
+    ptrdiff_t i = 0;                                                                               \
+    for (; y && i + LANES <= n; i += LANES) {                                                      \
+      NAME##_vector *to = (NAME##_vector *)(z + i);                                                \
+      *to = *to + a * *(const NAME##_vector *)(x + i) + b * *(const NAME##_vector *)(y + i);       \
+    }                                                                                              \
+    for (; !y && i + LANES <= n; i += LANES) {                                                     \
+      NAME##_vector *to = (NAME##_vector *)(z + i);                                                \
+      *to = *to + a * *(const NAME##_vector *)(x + i);                                             \
+    }                                                                                              \
+    for (; i < n; i++) z[i] = y ? z[i] + a * x[i] + b * y[i] : z[i] + a * x[i];                    \
+  }                                                                                                \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_rotate(                            \
+      ptrdiff_t n, double sign, double s, double tau, double *x, double *y) {                      \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / 8 };                                                                    \
+    ptrdiff_t i = 0;                                                                               \
+    for (; i + LANES <= n; i += LANES) {                                                           \
+      NAME##_vector u = *(NAME##_vector *)(x + i), v = *(NAME##_vector *)(y + i);                  \
+      *(NAME##_vector *)(x + i) = sign * (u - s * (v + tau * u));                                  \
+      *(NAME##_vector *)(y + i) = sign * (v + s * (u - tau * v));                                  \
+    }                                                                                              \
+    for (; i < n; i++) {                                                                           \
+      double u = x[i], v = y[i];                                                                   \
+      x[i] = sign * (u - s * (v + tau * u));                                                       \
+      y[i] = sign * (v + s * (u - tau * v));                                                       \
+    }                                                                                              \
+  }                                                                                                \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_chain(                             \
+      ptrdiff_t count, const double *cs, double *z) {                                              \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / 8, COUNT = BYTES > 16 ? 256 / BYTES : 8 };                              \
+    for (int j = 0; j < TT__PANEL; j += COUNT * LANES) {                                           \
+      NAME##_vector low[COUNT], *row = (NAME##_vector *)(z + count * TT__PANEL + j);               \
+      TT__UNROLL for (int v = 0; v < COUNT; v++) low[v] = row[v];                                  \
+      for (ptrdiff_t i = count - 1; i >= 0; i--) {                                                 \
+        double c = cs[2 * i], s = cs[2 * i + 1];                                                   \
+        NAME##_vector *above = (NAME##_vector *)(z + i * TT__PANEL + j);                           \
+        TT__UNROLL for (int v = 0; v < COUNT; v++) {                                               \
+          NAME##_vector high = above[v];                                                           \
+          above[v + TT__PANEL / LANES] = s * high + c * low[v];                                    \
+          low[v] = c * high - s * low[v];                                                          \
+        }                                                                                          \
+      }                                                                                            \
+      row = (NAME##_vector *)(z + j);                                                              \
+      TT__UNROLL for (int v = 0; v < COUNT; v++) row[v] = low[v];                                  \
+    }                                                                                              \
+  }
+
+enum { TT__PANEL = 32 };                                     // columns that are rotated together
+TT__ROW_KERNELS(tt__row, , 16)
+#ifdef TT__DISPATCH
+TT__ROW_KERNELS(tt__row_avx2, TT__TARGET_AVX2, 32)
+TT__ROW_KERNELS(tt__row_avx512, TT__TARGET_AVX512, 64)
+#endif
+
+// tt__row_axpy2 and its like at the level of this processor.
+#ifdef TT__DISPATCH
+#define TT__BEST_ROW(kernel, arguments)                                                            \
+  (tt__best_level() == TT__AVX512 ? tt__row_avx512_##kernel arguments                              \
+   : tt__best_level() == TT__AVX2 ? tt__row_avx2_##kernel arguments                                \
+                                  : tt__row_##kernel arguments)
+#else
+#define TT__BEST_ROW(kernel, arguments) tt__row_##kernel arguments
+#endif
+#else
+enum { TT__PANEL = 32 };
+#endif // TT__SIMD
+
 // y += factor * x
 static void tt__axpy(ptrdiff_t n, double factor, const double *TT_RESTRICT x,
                      double *TT_RESTRICT y) {
+#ifdef TT__SIMD
+  TT__BEST_ROW(axpy2, (n, factor, x, 0, NULL, y));
+#else
   ptrdiff_t i = 0;
   for (; i + 8 <= n; i += 8)
     for (int t = 0; t < 8; t++) y[i + t] += factor * x[i + t];
   for (; i < n; i++) y[i] += factor * x[i];
+#endif
+}
+
+// z += a x + b y
+static void tt__axpy2(ptrdiff_t n, double a, const double *x, double b, const double *y,
+                      double *z) {
+#ifdef TT__SIMD
+  TT__BEST_ROW(axpy2, (n, a, x, b, y, z));
+#else
+  tt__axpy(n, a, x, z);
+  tt__axpy(n, b, y, z);
+#endif
 }
 
 static void tt__scale_row(ptrdiff_t n, double factor, double *x) {
@@ -2009,8 +2584,11 @@ static void tt__swap_rows(ptrdiff_t n, double *TT_RESTRICT x, double *TT_RESTRIC
 static void tt__rotate(ptrdiff_t n, double c, double s, double *TT_RESTRICT x,
                        double *TT_RESTRICT y) {
   double sign = c < 0 ? -1 : 1, tau = sign * s / (1 + sign * c);
-  ptrdiff_t i = 0;
   s *= sign;
+#ifdef TT__SIMD
+  TT__BEST_ROW(rotate, (n, sign, s, tau, x, y));
+#else
+  ptrdiff_t i = 0;
   for (; i + 8 <= n; i += 8)
     for (int t = 0; t < 8; t++) {
       double u = x[i + t], v = y[i + t];
@@ -2022,6 +2600,17 @@ static void tt__rotate(ptrdiff_t n, double c, double s, double *TT_RESTRICT x,
     x[i] = sign * (u - s * (v + tau * u));
     y[i] = sign * (v + s * (u - tau * v));
   }
+#endif
+}
+
+// Rotates rows i and i+1 of z (count + 1, TT__PANEL) by (cs[2i], cs[2i+1]), from i = count-1 down.
+static void tt__rotate_chain(ptrdiff_t count, const double *cs, double *z) {
+#ifdef TT__SIMD
+  TT__BEST_ROW(chain, (count, cs, z));
+#else
+  for (ptrdiff_t i = count - 1; i >= 0; i--)
+    tt__rotate(TT__PANEL, cs[2 * i], cs[2 * i + 1], z + i * TT__PANEL, z + (i + 1) * TT__PANEL);
+#endif
 }
 
 // Euclidean norm without overflow or harmful underflow.
@@ -2081,46 +2670,125 @@ static void tt__pivot_row(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, pt
   order[best] = keep;
 }
 
-// LQ factorisation in place: L in the lower trapezoid, reflectors behind the diagonal, tau
-// (min(m,n)). order (m) or NULL: pivot rows; row i of the factored matrix is row order[i] of A.
-static void tt__lq(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, double *tau,
-                   ptrdiff_t *order) {
-  for (ptrdiff_t i = 0; order && i < m; i++) order[i] = i;
-  for (ptrdiff_t i = 0; i < m && i < n; i++) {
-    double *row = a + i * lda + i;
-    if (order) tt__pivot_row(m, n, a, lda, i, order);
-    tau[i] = tt__reflector(n - i, row);
-    if (tau[i] == 0) continue;
-    TT__PARALLEL_IF((m - i) * (n - i) > 65536) {
-      TT__SHARED_LOOP
-      for (ptrdiff_t j = i + 1; j < m; j++) tt__reflect(n - i, tau[i], row, a + j * lda + i);
+// Reflections together: H_0 H_1 .. = I - V^T T V with the vectors as rows of V (count, n) and T
+// upper triangular, so that rows are reflected by matrix products [Golub13, 5.1.7].
+enum { TT__REFLECTORS = 16, TT__REFLECTED = 64 };
+typedef struct tt__block_reflector {
+  ptrdiff_t count, n;
+  double *v, *t, *part, *other;                              // t is -T
+  void *work;
+} tt__block_reflector;
+
+// Memory for reflections of m rows of n numbers. Returns 0 where one by one is as good.
+static int tt__reflectors_open(tt__pool *pool, ptrdiff_t m, ptrdiff_t n, tt__block_reflector *h) {
+  if (tt__best_level() == TT__PLAIN || m < 2 * TT__REFLECTORS || n < 4 * TT__REFLECTORS) return 0;
+  h->v = tt__take_f64(pool, TT__REFLECTORS, n);
+  h->t = tt__take_f64(pool, TT__REFLECTORS, TT__REFLECTORS);
+  h->part = tt__take_f64(pool, TT__REFLECTED, TT__REFLECTORS);
+  h->other = tt__take_f64(pool, TT__REFLECTED, TT__REFLECTORS);
+  h->work = tt__take_work(pool);
+  return !pool->status;
+}
+
+// Collects the reflectors that tt__lq left in `count` rows of n numbers.
+static void tt__reflectors_gather(tt__block_reflector *h, ptrdiff_t count, ptrdiff_t n,
+                                  const double *a, ptrdiff_t lda, const double *tau) {
+  double *t = h->t, *gram = h->part;
+  h->count = count;
+  h->n = n;
+  for (ptrdiff_t i = 0; i < count; i++) {
+    double *v = h->v + i * n;
+    memset(v, 0, (size_t)i * sizeof(double));
+    memcpy(v + i, a + i * lda + i, (size_t)(n - i) * sizeof(double));
+    v[i] = 1;
+  }
+  tt__matmul(count, count, n, h->v, n, h->v, n, gram, count, TT_TRANSPOSE_B, h->work);
+  for (ptrdiff_t j = 0; j < count; j++)
+    for (ptrdiff_t i = 0; i < count; i++) {
+      double sum = 0;
+      for (ptrdiff_t p = i; p < j && i < j; p++) sum += t[i * count + p] * gram[p * count + j];
+      t[i * count + j] = i < j ? -tau[j] * sum : i == j ? -tau[j] : 0;
     }
+}
+
+// Applies H_0 H_1 .. (`back`: .. H_1 H_0) to m rows of x from the right.
+static void tt__reflectors_apply(const tt__block_reflector *h, ptrdiff_t m, double *x,
+                                 ptrdiff_t ldx, int back) {
+  ptrdiff_t b = h->count, n = h->n;
+  for (ptrdiff_t i = 0; i < m; i += TT__REFLECTED, x += TT__REFLECTED * ldx) {
+    ptrdiff_t rows = tt__min(m - i, TT__REFLECTED);
+    tt__matmul(rows, b, n, x, ldx, h->v, n, h->part, b, TT_TRANSPOSE_B, h->work);
+    tt__matmul(rows, b, b, h->part, b, h->t, b, h->other, b, back ? TT_TRANSPOSE_B : 0, h->work);
+    tt__matmul(rows, n, b, h->other, b, h->v, n, x, ldx, TT_ACCUMULATE, h->work);
   }
 }
 
-// The k orthonormal rows of Q (k,n), k <= n, in place of the reflectors tt__lq left in rows 0..k-1.
-static void tt__lq_form(ptrdiff_t k, ptrdiff_t n, double *a, ptrdiff_t lda, const double *tau) {
-  for (ptrdiff_t i = k - 1; i >= 0; i--) {
-    double *row = a + i * lda;
-    for (ptrdiff_t j = i + 1; j < k; j++) {                  // these rows are zero up to column i
-      a[j * lda + i] = 0;
-      if (tau[i] != 0) tt__reflect(n - i, tau[i], row + i, a + j * lda + i);
+// LQ factorisation in place: L in the lower trapezoid, reflectors behind the diagonal, tau
+// (min(m,n)). order (m) or NULL: pivot rows; row i of the factored matrix is row order[i] of A.
+static void tt__lq(tt__pool *pool, ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, double *tau,
+                   ptrdiff_t *order) {
+  void *mark = pool->blocks;
+  tt__block_reflector h;
+  int blocked = !order && tt__reflectors_open(pool, m, n, &h);
+  ptrdiff_t k = tt__min(m, n), step = blocked ? TT__REFLECTORS : k;
+  for (ptrdiff_t i = 0; order && i < m; i++) order[i] = i;
+  for (ptrdiff_t first = 0; first < k; first += step) {
+    ptrdiff_t end = tt__min(first + step, k), last = blocked ? end : m;
+    for (ptrdiff_t i = first; i < end; i++) {
+      double *row = a + i * lda + i;
+      if (order) tt__pivot_row(m, n, a, lda, i, order);
+      tau[i] = tt__reflector(n - i, row);
+      if (tau[i] == 0) continue;
+      TT__PARALLEL_IF((last - i) * (n - i) > 65536) {
+        TT__SHARED_LOOP
+        for (ptrdiff_t j = i + 1; j < last; j++)
+          tt__reflect(n - i, tau[i], row, a + j * lda + i);
+      }
     }
-    for (ptrdiff_t j = 0; j < i; j++) row[j] = 0;
-    tt__scale_row(n - i - 1, -tau[i], row + i + 1);
-    row[i] = 1 - tau[i];
+    if (last == m) continue;
+    tt__reflectors_gather(&h, end - first, n - first, a + first * lda + first, lda, tau + first);
+    tt__reflectors_apply(&h, m - end, a + end * lda + first, lda, 0);
   }
+  tt__pool_rewind(pool, mark);
+}
+
+// The k orthonormal rows of Q (k,n), k <= n, in place of the reflectors tt__lq left in rows 0..k-1.
+static void tt__lq_form(tt__pool *pool, ptrdiff_t k, ptrdiff_t n, double *a, ptrdiff_t lda,
+                        const double *tau) {
+  void *mark = pool->blocks;
+  tt__block_reflector h;
+  ptrdiff_t step = tt__reflectors_open(pool, k, n, &h) ? TT__REFLECTORS : tt__max(k, 1);
+  for (ptrdiff_t first = (k - 1) / step * step; first >= 0; first -= step) {
+    ptrdiff_t end = tt__min(first + step, k);
+    for (ptrdiff_t j = end; j < k; j++)                      // these rows are zero up to column end
+      memset(a + j * lda + first, 0, (size_t)(end - first) * sizeof(double));
+    if (end < k) {
+      tt__reflectors_gather(&h, end - first, n - first, a + first * lda + first, lda, tau + first);
+      tt__reflectors_apply(&h, k - end, a + end * lda + first, lda, 1);
+    }
+    for (ptrdiff_t i = end - 1; i >= first; i--) {
+      double *row = a + i * lda;
+      for (ptrdiff_t j = i + 1; j < end; j++) {              // these rows are zero up to column i
+        a[j * lda + i] = 0;
+        if (tau[i] != 0) tt__reflect(n - i, tau[i], row + i, a + j * lda + i);
+      }
+      for (ptrdiff_t j = 0; j < i; j++) row[j] = 0;
+      tt__scale_row(n - i - 1, -tau[i], row + i + 1);
+      row[i] = 1 - tau[i];
+    }
+  }
+  tt__pool_rewind(pool, mark);
 }
 
 // LQ with both factors: on entry A (m,n); on exit its first k = min(m,n) rows are Q and l (m,k) is
 // L with a diagonal >= 0. tau: k numbers of workspace.
-static void tt__lq_factors(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, double *l,
-                           double *tau) {
+static void tt__lq_factors(tt__pool *pool, ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda,
+                           double *l, double *tau) {
   ptrdiff_t k = tt__min(m, n);
-  tt__lq(m, n, a, lda, tau, NULL);
+  tt__lq(pool, m, n, a, lda, tau, NULL);
   for (ptrdiff_t i = 0; i < m; i++)
     for (ptrdiff_t j = 0; j < k; j++) l[i * k + j] = j <= i ? a[i * lda + j] : 0;
-  tt__lq_form(k, n, a, lda, tau);
+  tt__lq_form(pool, k, n, a, lda, tau);
   for (ptrdiff_t j = 0; j < k; j++) {
     if (l[j * k + j] >= 0) continue;
     for (ptrdiff_t i = j; i < m; i++) l[i * k + j] = -l[i * k + j];
@@ -2194,7 +2862,7 @@ static tt_status tt__public_qr(ptrdiff_t rows, ptrdiff_t cols, const void *a, pt
     largest = tt__largest_magnitude(rows * cols, turned);
     if (largest > 0) (void)frexp(largest, &exponent);
     for (ptrdiff_t i = 0; i < rows * cols; i++) turned[i] = ldexp(turned[i], -exponent);
-    tt__lq_factors(cols, rows, turned, rows, l, tau);
+    tt__lq_factors(&pool, cols, rows, turned, rows, l, tau);
     for (ptrdiff_t i = 0; q && i < rows; i++)
       for (ptrdiff_t j = 0; j < k; j++) tt__put_element(q, wide, i * ldq + j, turned[j * rows + i]);
     for (ptrdiff_t i = 0; r && i < k; i++)
@@ -2230,8 +2898,8 @@ enum { TT__QL_SWEEPS = 60 };
 
 // Q (n,n) as rows, for reflectors that sit in rows 0..n-2 of a and act behind the diagonal: the
 // product leaves coordinate 0 alone. tt__lq_form makes the rest; it then moves down by one row.
-static void tt__form_behind_diagonal(ptrdiff_t n, double *a, const double *tau) {
-  tt__lq_form(n - 1, n - 1, a + 1, n, tau);
+static void tt__form_behind_diagonal(tt__pool *pool, ptrdiff_t n, double *a, const double *tau) {
+  tt__lq_form(pool, n - 1, n - 1, a + 1, n, tau);
   for (ptrdiff_t i = n - 1; i > 0; i--) {
     memmove(a + i * n + 1, a + (i - 1) * n + 1, (size_t)(n - 1) * sizeof(double));
     a[i * n] = 0;
@@ -2242,7 +2910,8 @@ static void tt__form_behind_diagonal(ptrdiff_t n, double *a, const double *tau) 
 
 // A = Z^T T Z with T tridiagonal (diagonal d, neighbours e[0..n-2]); Z as rows replaces A. work:
 // 2n.
-static void tt__tridiagonal(ptrdiff_t n, double *a, double *d, double *e, double *work) {
+static void tt__tridiagonal(tt__pool *pool, ptrdiff_t n, double *a, double *d, double *e,
+                            double *work) {
   double *tau = work, *p = work + n;
   for (ptrdiff_t k = 0; k + 1 < n; k++) {
     ptrdiff_t rest = n - k - 1;
@@ -2259,28 +2928,53 @@ static void tt__tridiagonal(ptrdiff_t n, double *a, double *d, double *e, double
     TT__PARALLEL_IF(rest > 256) {
       TT__SHARED_LOOP
       for (ptrdiff_t i = 0; i < rest; i++) {                 // A -= v w^T + w v^T
-        tt__axpy(rest, -v[i], p, trailing + i * n);
-        tt__axpy(rest, -p[i], v, trailing + i * n);
+        tt__axpy2(rest, -v[i], p, -p[i], v, trailing + i * n);
       }
     }
   }
   for (ptrdiff_t k = 0; k < n; k++) d[k] = a[k * n + k];
-  if (n > 0) tt__form_behind_diagonal(n, a, tau);
+  if (n > 0) tt__form_behind_diagonal(pool, n, a, tau);
 }
 
-// One QL sweep with Wilkinson's shift on the block low..high, rotating rows of z.
-static void tt__ql_sweep(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, double *e,
-                         double *z) {
+// Rotations of up to TT__BATCH sweeps, not yet applied to the rows of z (n,n): sweep t turns rows
+// low[t] .. high[t] by the pairs (cosine, sine) at cs + 2 t n.
+enum { TT__BATCH = 32 };
+typedef struct tt__sweeps_kept {
+  ptrdiff_t n;
+  int count;
+  ptrdiff_t low[TT__BATCH], high[TT__BATCH];
+  double *z, *cs, *panel;
+} tt__sweeps_kept;
+
+static ptrdiff_t tt__ql_work(ptrdiff_t n) { return (2 * TT__BATCH + TT__PANEL) * n; }
+
+// Applies what was kept, to one panel of columns after the other: it stays in the cache meanwhile.
+static void tt__ql_apply(tt__sweeps_kept *kept) {
+  ptrdiff_t n = kept->n;
+  for (ptrdiff_t j = 0; j < n && kept->count; j += TT__PANEL) {
+    ptrdiff_t width = tt__min(n - j, TT__PANEL);
+    for (ptrdiff_t i = 0; i < n; i++)
+      memcpy(kept->panel + i * TT__PANEL, kept->z + i * n + j, (size_t)width * sizeof(double));
+    for (int t = 0; t < kept->count; t++)
+      tt__rotate_chain(kept->high[t] - kept->low[t], kept->cs + 2 * (t * n + kept->low[t]),
+                       kept->panel + kept->low[t] * TT__PANEL);
+    for (ptrdiff_t i = 0; i < n; i++)
+      memcpy(kept->z + i * n + j, kept->panel + i * TT__PANEL, (size_t)width * sizeof(double));
+  }
+  kept->count = 0;
+}
+
+// One QL sweep with Wilkinson's shift on the block low..high; its rotations are kept.
+static void tt__ql_sweep(ptrdiff_t low, ptrdiff_t high, double *d, double *e,
+                         tt__sweeps_kept *kept) {
   double g = (d[low + 1] - d[low]) / (2 * e[low]), s = 1, c = 1, p = 0;
+  double *cs = kept->cs + 2 * kept->count * kept->n;
+  ptrdiff_t i = high - 1;
   g = d[high] - d[low] + e[low] / (g + copysign(hypot(g, 1.0), g));
-  for (ptrdiff_t i = high - 1; i >= low; i--) {
+  for (; i >= low; i--) {
     double f = s * e[i], b = c * e[i], r = hypot(f, g);
     e[i + 1] = r;
-    if (r == 0) {                                            // the block splits here
-      d[i + 1] -= p;
-      e[high] = 0;
-      return;
-    }
+    if (r == 0) break;                                       // the block splits here
     s = f / r;
     c = g / r;
     g = d[i + 1] - p;
@@ -2288,26 +2982,42 @@ static void tt__ql_sweep(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, 
     p = s * r;
     d[i + 1] = g + p;
     g = c * r - b;
-    tt__rotate(n, c, s, z + i * n, z + (i + 1) * n);
+    cs[2 * i] = c;
+    cs[2 * i + 1] = s;
   }
-  d[low] -= p;
-  e[low] = g;
+  d[i + 1] -= p;
+  if (i < low) e[low] = g;
   e[high] = 0;
+  kept->low[kept->count] = i + 1;
+  kept->high[kept->count] = high;
+  if (++kept->count == TT__BATCH) tt__ql_apply(kept);
 }
 
 // QL iteration; d becomes the eigenvalues, in no order. e has n entries, the last of them spare.
-static tt_status tt__ql(ptrdiff_t n, double *d, double *e, double *z, int limit) {
-  for (ptrdiff_t low = 0; low < n; low++) {
+// work: tt__ql_work(n), zeroed.
+static tt_status tt__ql(ptrdiff_t n, double *d, double *e, double *z, int limit, double *work) {
+  tt__sweeps_kept kept;
+  tt_status status = TT_OK;
+  memset(&kept, 0, sizeof kept);
+  kept.n = n;
+  kept.z = z;
+  kept.cs = work;
+  kept.panel = work + 2 * TT__BATCH * n;
+  for (ptrdiff_t low = 0; low < n && !status; low++) {
     for (int sweep = 0;; sweep++) {
       ptrdiff_t high = low;
       while (high + 1 < n && fabs(e[high]) > DBL_EPSILON * (fabs(d[high]) + fabs(d[high + 1])))
         high++;
       if (high == low) break;
-      if (sweep == limit) return TT_ERROR_CONVERGENCE;
-      tt__ql_sweep(n, low, high, d, e, z);
+      if (sweep == limit) {
+        status = TT_ERROR_CONVERGENCE;
+        break;
+      }
+      tt__ql_sweep(low, high, d, e, &kept);
     }
   }
-  return TT_OK;
+  tt__ql_apply(&kept);
+  return status;
 }
 
 // Sorts values descending, with the rows (n each) of one or two arrays; either may be NULL.
@@ -2325,11 +3035,14 @@ static void tt__sort_rows(ptrdiff_t count, double *values, ptrdiff_t n_x, double
   }
 }
 
+static ptrdiff_t tt__eigen_work(ptrdiff_t n) { return 3 * n + tt__ql_work(n); }
+
 // Eigenvalues, descending, of the full symmetric a (n,n), whose rows become the eigenvectors. work:
-// 3n.
-static tt_status tt__eigen(ptrdiff_t n, double *a, double *values, int limit, double *work) {
-  tt__tridiagonal(n, a, values, work, work + n);
-  tt_status status = tt__ql(n, values, work, a, limit);
+// tt__eigen_work(n).
+static tt_status tt__eigen(tt__pool *pool, ptrdiff_t n, double *a, double *values, int limit,
+                           double *work) {
+  tt__tridiagonal(pool, n, a, values, work, work + n);
+  tt_status status = tt__ql(n, values, work, a, limit, work + 3 * n);
   tt__sort_rows(n, values, n, a, 0, NULL);
   return status;
 }
@@ -2359,7 +3072,7 @@ static tt_status tt__public_eigh(ptrdiff_t n, const void *a, ptrdiff_t lda, void
       if (!tt__is_finite(tt__element(a, wide, i * lda + j))) return TT_ERROR_NONFINITE;
   tt__pool pool = tt__pool_open(options ? &options->allocator : NULL);
   double *z = tt__take_f64(&pool, n, n), *d = tt__take_f64(&pool, n, 1),
-         *work = tt__take_f64(&pool, n, 3);
+         *work = tt__take_f64(&pool, 1, tt__eigen_work(n));
   tt_status status = pool.status;
   if (!status) {
     int exponent = 0;
@@ -2369,7 +3082,7 @@ static tt_status tt__public_eigh(ptrdiff_t n, const void *a, ptrdiff_t lda, void
     double largest = tt__largest_magnitude(n * n, z);
     if (largest > 0) (void)frexp(largest, &exponent);
     for (ptrdiff_t i = 0; i < n * n; i++) z[i] = ldexp(z[i], -exponent);
-    status = tt__eigen(n, z, d, TT__QL_SWEEPS, work);
+    status = tt__eigen(&pool, n, z, d, TT__QL_SWEEPS, work);
     for (ptrdiff_t i = 0; i < n; i++) {
       tt__put_element(values, wide, i, ldexp(d[i], exponent));
       tt__fix_sign(n, z + i * n, 0, NULL);
@@ -2527,7 +3240,7 @@ static void tt__project(tt__pool *pool, const double *vectors, ptrdiff_t count,
   void *mark = pool->blocks;
   ptrdiff_t s = source->rows, n = source->cols, width = tt__min(n, TT__SLAB);
   double *slab = tt__take_f64(pool, s, width), *part = tt__take_f64(pool, count, width);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   for (ptrdiff_t j = 0; j < n && !pool->status; j += width) {
     ptrdiff_t now = tt__min(width, n - j);
     tt__slab(source, j, now, slab);
@@ -2611,8 +3324,8 @@ static tt_status tt__jacobi(ptrdiff_t rows, ptrdiff_t n, double *x, ptrdiff_t n_
 
 // Divides the rows of x (rows,n), orthogonal and descending, by their norms, which go to values;
 // rows of norm (next to) zero become a completion to an orthonormal basis. work: rows * (rows + 1).
-static void tt__normalize_rows(ptrdiff_t rows, ptrdiff_t n, double *x, double *values,
-                               double *work) {
+static void tt__normalize_rows(tt__pool *pool, ptrdiff_t rows, ptrdiff_t n, double *x,
+                               double *values, double *work) {
   int deficient = 0;
   for (ptrdiff_t i = 0; i < rows; i++) {
     double *row = x + i * n;
@@ -2620,7 +3333,7 @@ static void tt__normalize_rows(ptrdiff_t rows, ptrdiff_t n, double *x, double *v
     if (values[i] < 2e-145) deficient = 1;
     for (ptrdiff_t j = 0; j < n; j++) row[j] = values[i] < 2e-145 ? 0 : row[j] / values[i];
   }
-  if (deficient) tt__lq_factors(rows, n, x, n, work, work + rows * rows);
+  if (deficient) tt__lq_factors(pool, rows, n, x, n, work, work + rows * rows);
 }
 
 // Sorts the columns of a (s,n) by their largest entry, descending, so that Householder reflections
@@ -2667,24 +3380,24 @@ static tt_status tt__svd_jacobi(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double
          *v = tt__take_f64(pool, s, s);
   double *work = tt__take_f64(pool, s, s + 1);
   double *right = wants_right ? tt__take_f64(pool, s, n) : NULL;
-  void *gemm = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *gemm = tt__take_work(pool);
   ptrdiff_t *order = (ptrdiff_t *)tt__take(pool, s, (ptrdiff_t)sizeof(ptrdiff_t));
   ptrdiff_t *columns = (ptrdiff_t *)tt__take(pool, n, (ptrdiff_t)sizeof(ptrdiff_t));
   if (pool->status) return pool->status;
   tt__sort_columns(pool, s, n, a, columns);
   if (pool->status) return pool->status;
-  tt__lq(s, n, a, n, tau, order);
+  tt__lq(pool, s, n, a, n, tau, order);
   for (ptrdiff_t i = 0; i < s; i++) {
     v[i * s + i] = 1;
     for (ptrdiff_t j = 0; j <= i; j++) r[j * s + i] = a[i * n + j];
   }
   tt_status status = tt__jacobi(s, s, r, s, wants_right ? v : NULL, values, TT__JACOBI_SWEEPS);
-  tt__normalize_rows(s, s, r, values, work);
+  tt__normalize_rows(pool, s, s, r, values, work);
   tt__sort_rows(s, values, s, r, s, v);
   for (ptrdiff_t i = 0; i < s; i++)
     for (ptrdiff_t j = 0; j < s; j++) u[i * s + order[j]] = r[i * s + j];
   if (!wants_right) return status;
-  tt__lq_form(s, n, a, n, tau);
+  tt__lq_form(pool, s, n, a, n, tau);
   tt__matmul(s, n, s, v, s, a, n, right, n, 0, gemm);
   for (ptrdiff_t i = 0; i < s; i++)
     for (ptrdiff_t j = 0; j < n; j++) a[i * n + columns[j]] = right[i * n + j];
@@ -2694,7 +3407,8 @@ static tt_status tt__svd_jacobi(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double
 // ---- Householder
 
 // X (s,s) = U B V^T with B upper bidiagonal (d, e); u and x become U^T and V^T as rows. work: 3s.
-static void tt__bidiagonal(ptrdiff_t s, double *x, double *u, double *d, double *e, double *work) {
+static void tt__bidiagonal(tt__pool *pool, ptrdiff_t s, double *x, double *u, double *d, double *e,
+                           double *work) {
   double *left = work, *right = work + s, *combined = work + 2 * s;
   for (ptrdiff_t k = 0; k < s; k++) {
     double *column = u + k * s + k, *row = x + k * s + k + 1; // reflectors are kept along rows
@@ -2714,8 +3428,8 @@ static void tt__bidiagonal(ptrdiff_t s, double *x, double *u, double *d, double 
     for (ptrdiff_t i = k + 1; i < s && right[k] != 0; i++)
       tt__reflect(rest, right[k], row, x + i * s + k + 1);
   }
-  tt__lq_form(s, s, u, s, left);
-  if (s > 0) tt__form_behind_diagonal(s, x, right);
+  tt__lq_form(pool, s, s, u, s, left);
+  if (s > 0) tt__form_behind_diagonal(pool, s, x, right);
 }
 
 // c, s with c f + s g = r >= 0 and c g - s f = 0.
@@ -2824,12 +3538,12 @@ static tt_status tt__svd_householder(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, d
   double *x = tt__take_f64(pool, s, s), *tau = tt__take_f64(pool, s, 1),
          *e = tt__take_f64(pool, s, 1);
   double *work = tt__take_f64(pool, s, 3), *right = wants_right ? tt__take_f64(pool, s, n) : NULL;
-  void *gemm = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *gemm = tt__take_work(pool);
   if (pool->status) return pool->status;
-  tt__lq(s, n, a, n, tau, NULL);
+  tt__lq(pool, s, n, a, n, tau, NULL);
   for (ptrdiff_t i = 0; i < s; i++)
     for (ptrdiff_t j = 0; j <= i; j++) x[i * s + j] = a[i * n + j];
-  tt__bidiagonal(s, x, u, values, e, work);
+  tt__bidiagonal(pool, s, x, u, values, e, work);
   tt_status status = tt__bidiagonal_qr(s, values, e, u, x, TT__QL_SWEEPS);
   for (ptrdiff_t i = 0; i < s; i++) {
     if (values[i] >= 0) continue;
@@ -2838,7 +3552,7 @@ static tt_status tt__svd_householder(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, d
   }
   tt__sort_rows(s, values, s, u, s, x);
   if (!wants_right) return status;
-  tt__lq_form(s, n, a, n, tau);
+  tt__lq_form(pool, s, n, a, n, tau);
   tt__matmul(s, n, s, x, s, a, n, right, n, 0, gemm);
   memcpy(a, right, (size_t)(s * n) * sizeof(double));
   return status;
@@ -2851,7 +3565,7 @@ static void tt__gram(tt__pool *pool, const tt__source *source, double *g) {
   void *mark = pool->blocks;
   ptrdiff_t s = source->rows, n = source->cols, width = tt__min(n, TT__SLAB);
   double *slab = tt__take_f64(pool, s, width);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   for (ptrdiff_t j = 0; j < n && !pool->status; j += width) {
     ptrdiff_t now = tt__min(width, n - j);
     tt__slab(source, j, now, slab);
@@ -2870,15 +3584,16 @@ static void tt__gram(tt__pool *pool, const tt__source *source, double *g) {
 // `limit` sweeps, Jacobi starts again from the same matrix.
 static tt_status tt__gram_eigen(tt__pool *pool, ptrdiff_t s, double *g, double *values, int limit) {
   void *mark = pool->blocks;
-  double *copy = tt__take_f64(pool, s, s), *work = tt__take_f64(pool, s, s + 3);
+  double *copy = tt__take_f64(pool, s, s),
+         *work = tt__take_f64(pool, 1, tt__max(tt__eigen_work(s), s * (s + 1)));
   tt_status status = pool->status;
   if (!status) {
     memcpy(copy, g, (size_t)(s * s) * sizeof(double));
-    status = tt__eigen(s, g, values, limit, work);
+    status = tt__eigen(pool, s, g, values, limit, work);
     if (status) {
       memcpy(g, copy, (size_t)(s * s) * sizeof(double));
       status = tt__jacobi(s, s, g, 0, NULL, values, TT__JACOBI_SWEEPS);
-      tt__normalize_rows(s, s, g, values, work);
+      tt__normalize_rows(pool, s, s, g, values, work);
       tt__sort_rows(s, values, s, g, 0, NULL);
     }
     for (ptrdiff_t i = 0; i < s; i++) values[i] = values[i] > 0 ? sqrt(values[i]) : 0;
@@ -2903,7 +3618,7 @@ static void tt__krylov_multiply(tt__pool *pool, const tt__source *source, unsign
   void *mark = pool->blocks;
   ptrdiff_t s = source->rows, n = source->cols, width = tt__min(n, TT__SLAB);
   double *slab = tt__take_f64(pool, s, width), *t = tt__take_f64(pool, b, width);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   for (ptrdiff_t j = 0; j < n && !pool->status; j += width) {
     ptrdiff_t now = tt__min(width, n - j);
     tt__slab(source, j, now, slab);
@@ -2918,14 +3633,15 @@ static void tt__krylov_multiply(tt__pool *pool, const tt__source *source, unsign
 // Makes the b rows of y orthonormal and orthogonal to the `count` orthonormal rows of q. Two rounds
 // are enough for rows that were independent; the third serves arbitrary rows that replaced null
 // ones.
-static void tt__orthonormalize_against(ptrdiff_t s, ptrdiff_t count, const double *q, ptrdiff_t b,
-                                       double *y, double *coefficients, double *tau, void *work) {
+static void tt__orthonormalize_against(tt__pool *pool, ptrdiff_t s, ptrdiff_t count,
+                                       const double *q, ptrdiff_t b, double *y,
+                                       double *coefficients, double *tau, void *work) {
   for (int round = 0; round < 3; round++) {
     tt__matmul(b, count, s, y, s, q, s, coefficients, count, TT_TRANSPOSE_B, work);
     for (ptrdiff_t i = 0; i < b * count; i++) coefficients[i] = -coefficients[i];
     if (count) tt__matmul(b, s, count, coefficients, count, q, s, y, s, TT_ACCUMULATE, work);
-    tt__lq(b, s, y, s, tau, NULL);
-    tt__lq_form(b, s, y, s, tau);
+    tt__lq(pool, b, s, y, s, tau, NULL);
+    tt__lq_form(pool, b, s, y, s, tau);
   }
 }
 
@@ -2937,14 +3653,14 @@ static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, pt
   double *q = tt__take_f64(pool, size, s), *z = tt__take_f64(pool, size, s),
          *h = tt__take_f64(pool, size, size);
   double *coefficients = tt__take_f64(pool, b, size), *tau = tt__take_f64(pool, b, 1);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   out->values = tt__take_f64(pool, size, 1);
   out->vectors = tt__take_f64(pool, rank, s);
   if (pool->status) return pool->status;
   tt__krylov_multiply(pool, source, seed, b, NULL, q);
   for (ptrdiff_t at = 0; at < size && !pool->status; at += b) {
     if (at > 0) memcpy(q + at * s, z + (at - b) * s, (size_t)(b * s) * sizeof(double));
-    tt__orthonormalize_against(s, at, q, b, q + at * s, coefficients, tau, work);
+    tt__orthonormalize_against(pool, s, at, q, b, q + at * s, coefficients, tau, work);
     tt__krylov_multiply(pool, source, seed, b, q + at * s, z + at * s);
   }
   if (pool->status) return pool->status;
@@ -3062,7 +3778,7 @@ static tt_status tt__both_vectors(tt__pool *pool, const tt__source *source, ptrd
   if (status || pool->status) return status ? status : pool->status;
   // rows s_i v_i: L of their LQ is nearly diagonal
   tt__project(pool, left->vectors, k, source, *right, 1);
-  if (!pool->status) tt__lq_factors(k, n, *right, n, l, tau);
+  if (!pool->status) tt__lq_factors(pool, k, n, *right, n, l, tau);
   return pool->status;
 }
 
@@ -3442,8 +4158,8 @@ TTDEF tt_status tt_shape_search(ptrdiff_t rows, ptrdiff_t cols, int order, int r
   return status;
 }
 
-// Estimated nanoseconds of one step of the forward pass: multiply-adds at 10 per ns, core and state
-// traffic.
+// Estimated nanoseconds of one step of the forward pass: multiply-adds, then the traffic of the
+// core, which mostly comes from memory, and of the states, which mostly are in the cache.
 static double tt__step_cost(const tt_shape *shape, int sweep, int first, int end, ptrdiff_t batch) {
   double outer = (double)batch, inner = 1, size = (double)shape->ranks[first] * shape->ranks[end];
   double m = 1, n = 1, left = shape->ranks[first], right = shape->ranks[end];
@@ -3457,7 +4173,12 @@ static double tt__step_cost(const tt_shape *shape, int sweep, int first, int end
   double in = outer * inner * n * (sweep == TT_LEFT_TO_RIGHT ? left : right);
   double result = outer * inner * m * (sweep == TT_LEFT_TO_RIGHT ? right : left);
   double narrow = inner > 1 && inner < 16 ? 16 / inner : 1;  // short inner loops waste lanes
-  return 200 + outer * inner * size * narrow / 10 + size / 4 + (in + result) / 4;
+#ifdef TT__SIMD
+  const double macs_per_ns = 60;
+#else
+  const double macs_per_ns = 10;
+#endif
+  return 200 + outer * inner * size * narrow / macs_per_ns + size / 4 + (in + result) / 8;
 }
 
 // Best grouping for one direction, by dynamic programming over where the last group begins.
@@ -3814,11 +4535,11 @@ static void tt__orthogonalize_left(tt__pool *pool, tt__chain *chain, int k) {
   double *turned = tt__take_f64(pool, s, height), *l = tt__take_f64(pool, s, q),
          *tau = tt__take_f64(pool, q, 1);
   double *moved = tt__take_f64(pool, q, next);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   if (!pool->status) {
     for (ptrdiff_t i = 0; i < height; i++)
       for (ptrdiff_t j = 0; j < s; j++) turned[j * height + i] = chain->cores[k][i * s + j];
-    tt__lq_factors(s, height, turned, height, l, tau);       // core = Q^T L^T
+    tt__lq_factors(pool, s, height, turned, height, l, tau);       // core = Q^T L^T
     for (ptrdiff_t i = 0; i < height; i++)
       for (ptrdiff_t j = 0; j < q; j++) chain->cores[k][i * q + j] = turned[j * height + i];
     tt__matmul(q, next, s, l, q, chain->cores[k + 1], next, moved, next, TT_TRANSPOSE_A, work);
@@ -3834,7 +4555,7 @@ static void tt__multiply_right(tt__pool *pool, ptrdiff_t rows, ptrdiff_t r, ptrd
                                double *core, const double *factor) {
   void *mark = pool->blocks;
   double *moved = tt__take_f64(pool, rows, q);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   if (!pool->status) {
     tt__matmul(rows, q, r, core, r, factor, q, moved, q, 0, work);
     memcpy(core, moved, (size_t)(rows * q) * sizeof(double));
@@ -3851,7 +4572,7 @@ static void tt__orthogonalize_right(tt__pool *pool, tt__chain *chain, int k) {
   ptrdiff_t height = tt__core_count(&chain->shape, k - 1) / r;
   double *l = tt__take_f64(pool, r, q), *tau = tt__take_f64(pool, q, 1);
   if (!pool->status) {
-    tt__lq_factors(r, width, chain->cores[k], width, l, tau);
+    tt__lq_factors(pool, r, width, chain->cores[k], width, l, tau);
     tt__multiply_right(pool, height, r, q, chain->cores[k - 1], l);
     chain->shape.ranks[k] = (int)q;
     tt__tame(chain, height * q, chain->cores[k - 1]);
@@ -3916,7 +4637,7 @@ static void tt__dot_step(tt__pool *pool, const tt__chain *a, const tt__chain *b,
             sb = b->shape.ranks[k + 1];
   ptrdiff_t leg = (ptrdiff_t)a->shape.rows[k] * a->shape.cols[k];
   double *half = tt__take_f64(pool, ra, leg * sb);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   double *next = g[1];
   if (!pool->status) {
     tt__matmul(ra, leg * sb, rb, g[0], rb, b->cores[k], leg * sb, half, leg * sb, 0, work);
@@ -4098,7 +4819,7 @@ static void tt__merge_pair(const tt_shape *shape, int k, const double *left, con
 
 // Merges cores first .. first+count-1 of a chain into one, from the left.
 static tt_status tt__chain_merge(tt__pool *pool, tt__chain *chain, int first, int count) {
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   for (; count > 1; count--) {
     tt_shape *shape = &chain->shape, merged = *shape;
     ptrdiff_t m = shape->rows[first], n = shape->cols[first], size;
@@ -4203,7 +4924,7 @@ TTDEF tt_status tt_merge(const tt_matrix *w, int first, int count, const tt_opti
 static tt_status tt__chain_expand(tt__pool *pool, tt__chain *chain, const tt_matrix *w, void *dense,
                                   int wide) {
   int order = chain->shape.order, half = order / 2;
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   tt_status status = tt__chain_merge(pool, chain, half, order - half);
   if (!status && half > 0) status = tt__chain_merge(pool, chain, 0, half);
   if (status || pool->status) return status ? status : pool->status;
@@ -4366,7 +5087,7 @@ TTDEF tt_status tt_inputs_add(tt_inputs *inputs, const float *x, ptrdiff_t batch
   for (ptrdiff_t i = 0; i < size; i++) if (!tt__is_finite((double)x[i])) return TT_ERROR_NONFINITE;
   tt__pool pool = tt__pool_open(&inputs->allocator);
   double *rows = tt__take_f64(&pool, tt__min(batch, ROWS), n), *mean = tt__take_f64(&pool, n, 1);
-  void *work = tt__take(&pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(&pool);
   tt_status status = pool.status;
   for (ptrdiff_t i = 0; i < batch && !status; i += ROWS) {
     ptrdiff_t now = tt__min(batch - i, ROWS);
@@ -4590,13 +5311,13 @@ static tt_status tt__cut_tall(tt__pool *keep, tt__pool *scratch, tt__remainder *
   ptrdiff_t m = view->rows, n = view->cols;
   double *l = tt__take_f64(scratch, rank, rank), *tau = tt__take_f64(scratch, rank, 1),
          *next = tt__take_f64(scratch, rank, n);
-  void *work = tt__take(scratch, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(scratch);
   *core = tt__take_f64(keep, rank, m);
   tt__take_array(keep, left, rank, n, &array);
   if (keep->status || scratch->status) return TT_ERROR_MEMORY;
   tt__project(scratch, vectors, rank, &turned, *core, 1);
   if (scratch->status) return scratch->status;
-  tt__lq_factors(rank, m, *core, m, l, tau);
+  tt__lq_factors(scratch, rank, m, *core, m, l, tau);
   tt__matmul(rank, n, rank, l, rank, vectors, n, next, n, TT_TRANSPOSE_A, work);
   for (ptrdiff_t i = 0; i < rank * n; i++) tt__put_element(array, view->wide, i, next[i]);
   left->array = array;
@@ -4756,7 +5477,7 @@ static tt_status tt__cut_bond(tt__pool *pool, tt__chain *chain, int k, const tt_
   ptrdiff_t s = chain->shape.ranks[k + 1], height = tt__core_count(&chain->shape, k) / s;
   ptrdiff_t next = tt__core_count(&chain->shape, k + 1) / s;
   double *factor = tt__take_f64(pool, rank, s), *moved = tt__take_f64(pool, rank, next);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   if (pool->status) return pool->status;
   for (ptrdiff_t i = 0; i < rank; i++) {
     for (ptrdiff_t j = 0; j < height; j++)
@@ -5340,7 +6061,7 @@ static tt_status tt__fit_open(tt__fit *fit, tt__pool *pool, const tt__source *in
   fit->expanded = tt__take_f64(pool, m, n);
   fit->mixed = tt__take_f64(pool, m, n);
   fit->spare = tt__take_f64(pool, m, n);
-  fit->work = tt__take(pool, tt__gemm_work_size(1), 1);
+  fit->work = tt__take_work(pool);
   if (pool->status) return pool->status;
   for (ptrdiff_t i = 0; i < input->true_rows; i++)
     tt__block(input, i, 1, 0, input->true_cols, target + i * n, n);
@@ -5670,7 +6391,7 @@ TTDEF tt_status tt_functional_error(const tt_matrix *w, const float *dense, cons
   ptrdiff_t m = w->rows, n = w->cols;
   double *target = tt__take_f64(&pool, m, n), *e = tt__take_f64(&pool, m, n),
          *part = tt__take_f64(&pool, m, n), shifted = 0, ulps = 0;
-  void *work = tt__take(&pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(&pool);
   tt_status status = pool.status ? pool.status : tt_expand_f64(w, e);
   for (ptrdiff_t i = 0; i < m && !status; i++) {
     for (ptrdiff_t j = 0; j < n; j++) {
@@ -5994,7 +6715,7 @@ static tt_status tt__coding_run(tt__pool *pool, tt__coding *c) {
   double top = tt__largest_magnitude(c->rows * n, c->values);
   c->scales = tt__take_f64(pool, c->rows, 1);
   c->errors = tt__take_f64(pool, c->rows, block);
-  void *work = tt__take(pool, tt__gemm_work_size(1), 1);
+  void *work = tt__take_work(pool);
   if (core->group == 0) top = tt__clipped(core->dtype, c->rows * n, c->values);
   tt_status status = pool->status ? pool->status : tt__encode_begin(core, top);
   for (ptrdiff_t first = 0; first < n && !status; first += block) {
@@ -6219,6 +6940,7 @@ static int tt__decodable(const tt_matrix *w) {
 typedef struct tt__buffers {
   ptrdiff_t state;                                           // floats of each of the two buffers
   ptrdiff_t slab;                                            // floats of decoded rows
+  ptrdiff_t product;                                         // bytes for the matrix product
   ptrdiff_t macs;                                            // -1 = does not fit
   ptrdiff_t total;                                           // bytes
 } tt__buffers;
@@ -6230,7 +6952,7 @@ static int tt__is_padded(const tt_matrix *w) {
 
 // Sizes of buffers and work. Returns 0 where anything does not fit.
 static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *plan) {
-  tt__buffers made = {0, 0, 0, 0};
+  tt__buffers made = {0, 0, 0, 0, 0};
   int order = w->shape.order, padded = tt__is_padded(w);
   ptrdiff_t everything = tt__max(batch, 1);                  // bounds every product below
   for (int k = 0; k < order; k++)
@@ -6248,12 +6970,16 @@ static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *pl
     if (i + 1 < order || padded) made.state = tt__max(made.state, out);
     if (!tt__plain_core(&w->cores[step.core]))
       made.slab = tt__max(made.slab, step.length * tt__slab_rows(step.rows, step.length));
+    int fold = step.w == 1;
+    made.product = tt__max(made.product,
+                           tt__gemm_work_size(fold ? step.p : step.rows, fold ? step.rows : step.w,
+                                              step.length, 0));
   }
   made.total = 64;
   if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
   if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
   if (!tt__add_size(&made.total, made.slab, (ptrdiff_t)sizeof(float))) return 0;
-  if (!tt__add_size(&made.total, tt__gemm_work_size(0), 1)) return 0;
+  if (!tt__add_size(&made.total, made.product, 1)) return 0;
   *plan = made;
   return 1;
 }
@@ -6380,12 +7106,12 @@ static tt__slice tt__slice_at(const tt_matrix *w, ptrdiff_t row, int index) {
 
 typedef struct tt__row_plan {
   ptrdiff_t state, slab;                                     // floats, as in tt__buffers
-  ptrdiff_t total;                                           // bytes
+  ptrdiff_t product, total;                                  // bytes
 } tt__row_plan;
 
 // Sizes of buffers. Returns 0 where anything does not fit.
 static int tt__plan_rows(const tt_matrix *w, tt__row_plan *plan) {
-  tt__row_plan made = {0, 0, 64};
+  tt__row_plan made = {0, 0, 0, 64};
   int order = w->shape.order;
   int padded = tt__leg_product(&w->shape, 0, order, 0, 1) != w->cols;
   for (int i = 0; i < order; i++) {
@@ -6395,11 +7121,13 @@ static int tt__plan_rows(const tt_matrix *w, tt__row_plan *plan) {
     if (i + 1 < order || padded) made.state = tt__max(made.state, state);
     if (!tt__plain_core(&w->cores[slice.core]))
       made.slab = tt__max(made.slab, slice.length * tt__slab_rows(slice.depth, slice.length));
+    ptrdiff_t side = tt__max(slice.outer, slice.length);
+    made.product = tt__max(made.product, tt__gemm_work_size(side, side, slice.depth, 0));
   }
   if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float)) ||
       !tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float)) ||
       !tt__add_size(&made.total, made.slab, (ptrdiff_t)sizeof(float)) ||
-      !tt__add_size(&made.total, tt__gemm_work_size(0), 1))
+      !tt__add_size(&made.total, made.product, 1))
     return 0;
   *plan = made;
   return 1;
@@ -6559,7 +7287,8 @@ static int tt__plan_tape(const tt_matrix *w, ptrdiff_t batch, tt__tape *tape) {
   for (int i = 0; i < order && fits; i++)
     fits = tt__add_size(&tape->total, tape->state[i], (ptrdiff_t)sizeof(float));
   return fits && tt__add_size(&tape->total, tape->result, (ptrdiff_t)sizeof(float)) &&
-         tt__add_size(&tape->total, tt__gemm_work_size(0), 1);
+         tt__add_size(&tape->total,
+                      tt__gemm_work_size(PTRDIFF_MAX, PTRDIFF_MAX, PTRDIFF_MAX, 0), 1);
 }
 
 // grad (rows, length) += sum over p of back[p] (rows, w) times in[p]^T (w, length)

@@ -163,10 +163,10 @@ static cudaError_t tt__cuda_launch(const void *kernel, unsigned grid, unsigned b
 }
 #endif
 #ifdef __CUDACC__
-#define TT__UNROLL _Pragma("unroll")
+#define TT__CUDA_UNROLL _Pragma("unroll")
 #define TT__UNROLL_4 _Pragma("unroll 4")
 #else
-#define TT__UNROLL
+#define TT__CUDA_UNROLL
 #define TT__UNROLL_4
 #endif
 #define TT__DEVICE static __device__ __forceinline__
@@ -276,7 +276,7 @@ template <int DTYPE> TT__DEVICE tt__four tt__cuda_codes(const unsigned char *row
   if (DTYPE == TT_F32) return *(const tt__four *)(const void *)(row + 4 * (ptrdiff_t)j);
   if (DTYPE == TT_F16 || DTYPE == TT_BF16) {
     tt__word2 codes = *(const tt__word2 *)(const void *)(row + 2 * (ptrdiff_t)j);
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int t = 0; t < 4; t++) {
       uint32_t code = codes.v[t / 2] >> (16 * (t % 2)) & 0xffffu;
       run.v[t] = DTYPE == TT_F16 ? tt__cuda_from_f16(code) : tt__cuda_float(code << 16);
@@ -285,7 +285,7 @@ template <int DTYPE> TT__DEVICE tt__four tt__cuda_codes(const unsigned char *row
   }
   uint32_t codes = DTYPE == TT_I4 ? *(const uint16_t *)(const void *)(row + j / 2)
                                   : *(const uint32_t *)(const void *)(row + j);
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int t = 0; t < 4; t++) {
     uint32_t code = DTYPE == TT_I4 ? codes >> (4 * t) & 15u : codes >> (8 * t) & 255u;
     if (DTYPE == TT_E4M3) run.v[t] = tt__cuda_from_e4m3(code);
@@ -305,14 +305,14 @@ template <int DTYPE> TT__DEVICE tt__four tt__cuda_run(const tt__dcore &core, int
     int per_row = (core.length - 1) / core.group + 1, last = core.length - 1;
     const uint16_t *scales = (const uint16_t *)core.scales + (ptrdiff_t)row * per_row;
     float scale = 1;
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int t = 0; t < 4; t++) {
       if (t == 0 || core.group % 4)
         scale = tt__cuda_from_f16(scales[(j + t < last ? j + t : last) / core.group]);
       run.v[t] *= scale;
     }
   }
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int t = 0; t < 4; t++)
     if (j + t >= core.length) run.v[t] = 0;
   return run;
@@ -399,7 +399,7 @@ TT__DEVICE void tt__cuda_stage(const tt__dstep &step, const tt__dcore &core, int
       run = tt__cuda_run<DTYPE>(core, row, j0 + j);
       scale = tt__cuda_row_scale(core, row);
     }
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int k = 0; k < 4; k++) stage[(j + k) * TT__STAGE_PITCH + i] = run.v[k] * scale;
   }
 }
@@ -411,7 +411,7 @@ TT__DEVICE void tt__cuda_tile(const tt__dstep &step, const tt__dcore &core, int 
   int row_thread = (int)threadIdx.x / q_threads, q_thread = (int)threadIdx.x % q_threads;
   float sum[4][4] = {{0}};
   int from[4];
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int k = 0; k < 4; k++) {
     int q = q0 + q_thread + k * q_threads;
     q = q < columns ? q : columns - 1; // computed, not stored
@@ -427,19 +427,19 @@ TT__DEVICE void tt__cuda_tile(const tt__dstep &step, const tt__dcore &core, int 
     const float *x = in + (begin - first) * step.w;
     for (int j = begin; j < end; j++, g += TT__STAGE_PITCH, x += step.w) {
       tt__four a = *(const tt__four *)(const void *)g;
-      TT__UNROLL
+      TT__CUDA_UNROLL
       for (int k = 0; k < 4; k++) {
         float b = x[from[k]];
-        TT__UNROLL
+        TT__CUDA_UNROLL
         for (int i = 0; i < 4; i++) sum[i][k] += a.v[i] * b;
       }
     }
   }
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int k = 0; k < 4; k++) {
     int q = q0 + q_thread + k * q_threads;
     if (q >= columns) break;
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int i = 0; i < 4; i++) {
       int row = r0 + 4 * row_thread + i;
       if (row >= step.rows) break;
@@ -459,9 +459,9 @@ TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, const
   bool quads = w == 1 && first % 4 == 0 && step.in_pitch % 4 == 0;
   for (int j = first / 4 * 4 + 4 * lane; j < end; j += 128) {
     tt__four g[ROWS];
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int i = 0; i < ROWS; i++) g[i] = tt__cuda_run<DTYPE>(core, row[i], j);
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int k = 0; k < COLUMNS; k++) {
       tt__four x = {{0, 0, 0, 0}};
       if (quads && j + 4 <= end)
@@ -469,15 +469,15 @@ TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, const
       else
         for (int t = 0; t < 4; t++)
           if (j + t >= first && j + t < end) x.v[t] = in[from[k] + (j + t - first) * w];
-      TT__UNROLL
-      for (int i = 0; i < ROWS; i++) TT__UNROLL
+      TT__CUDA_UNROLL
+      for (int i = 0; i < ROWS; i++) TT__CUDA_UNROLL
       for (int t = 0; t < 4; t++) sum[i * COLUMNS + k] += g[i].v[t] * x.v[t];
     }
   }
 }
 
 TT__DEVICE float tt__cuda_warp_sum(float value) {
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int bits = 16; bits; bits /= 2) value += __shfl_xor_sync(0xffffffffu, value, bits);
   return value;
 }
@@ -490,7 +490,7 @@ TT__DEVICE void tt__cuda_narrow(const tt__dstep &step, const tt__dcore &core, in
   int columns = step.p * step.w, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
   for (int i0 = warp; i0 < step.rows; i0 += ROWS * WARPS) {
     int row[ROWS];
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int i = 0; i < ROWS; i++) {
       int at = tt__cuda_row(step, base, i0 + i * WARPS);
       row[i] = at < 0 ? 0 : at; // computed, not stored
@@ -498,7 +498,7 @@ TT__DEVICE void tt__cuda_narrow(const tt__dstep &step, const tt__dcore &core, in
     for (int q0 = 0; q0 < columns; q0 += COLUMNS) {
       float sum[ROWS * COLUMNS] = {0};
       int from[COLUMNS];
-      TT__UNROLL
+      TT__CUDA_UNROLL
       for (int k = 0; k < COLUMNS; k++) {
         int q = q0 + k < columns ? q0 + k : columns - 1;
         from[k] = q / step.w * step.in_pitch + q % step.w;
@@ -526,7 +526,7 @@ TT__DEVICE void tt__cuda_narrow(const tt__dstep &step, const tt__dcore &core, in
           tt__cuda_dot<TT_I4, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
           break;
       }
-      TT__UNROLL
+      TT__CUDA_UNROLL
       for (int t = 0; t < ROWS * COLUMNS; t++) {
         float total = tt__cuda_warp_sum(sum[t]) * tt__cuda_row_scale(core, row[t / COLUMNS]);
         int q = q0 + t % COLUMNS, i = i0 + t / COLUMNS * WARPS;
@@ -565,7 +565,7 @@ TT__DEVICE void tt__cuda_fetch(const tt__fused &f, ptrdiff_t b0, int slice, floa
   int count = f.tile * f.x_count;
   for (int t0 = (int)threadIdx.x; t0 < count; t0 += 4 * TT__CUDA_THREADS) {
     float value[4]; // four loads are under way before the first store
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int k = 0; k < 4; k++) {
       int t = t0 + k * TT__CUDA_THREADS, b = t / f.x_count;
       ptrdiff_t element = (ptrdiff_t)slice * f.x_count + t % f.x_count;
@@ -573,7 +573,7 @@ TT__DEVICE void tt__cuda_fetch(const tt__fused &f, ptrdiff_t b0, int slice, floa
       if (t < count && b0 + b < f.batch && element < f.x_limit)
         value[k] = tt__cuda_load(f.x, f.x_dtype, (b0 + b) * f.ldx + element);
     }
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int k = 0; k < 4; k++) {
       int t = t0 + k * TT__CUDA_THREADS;
       if (t < count) to[t / f.x_span * f.x_pitch + t % f.x_span] = value[k];
@@ -669,7 +669,7 @@ template <int DTYPE, int SIZE>
 TT__DEVICE void tt__cuda_product_runs(const tt__dcore &core, int r0, int j0,
                                       tt__ahead<SIZE> *ahead) {
   enum { RUNS = TT__PRODUCT_DEPTH / 4 };
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int n = 0; n < SIZE / 4; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS, row = r0 + t / RUNS;
     tt__four run = {{0, 0, 0, 0}};
@@ -695,7 +695,7 @@ TT__DEVICE void tt__cuda_product_ahead(const tt__dproduct &f, const tt__column *
     case TT_I8: tt__cuda_product_runs<TT_I8, SIZE>(f.core, r0, j0, ahead); break;
     case TT_I4: tt__cuda_product_runs<TT_I4, SIZE>(f.core, r0, j0, ahead); break;
   }
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int n = 0; n < SIZE; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
     int i = f.w == 1 ? t / TT__PRODUCT_DEPTH : t % COLUMNS;
@@ -711,12 +711,12 @@ template <int SIZE>
 TT__DEVICE void tt__cuda_product_put(ptrdiff_t w, const tt__ahead<SIZE> &ahead, float *g,
                                      float *s) {
   enum { RUNS = TT__PRODUCT_DEPTH / 4, COLUMNS = 16 * SIZE, PITCH = COLUMNS + 4 };
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int n = 0; n < SIZE / 4; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
     for (int k = 0; k < 4; k++) g[(t % RUNS * 4 + k) * PITCH + t / RUNS] = ahead.g[n].v[k];
   }
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int n = 0; n < SIZE; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
     int i = w == 1 ? t / TT__PRODUCT_DEPTH : t % COLUMNS;
@@ -745,30 +745,30 @@ template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
     __syncthreads();
     if (j0 + TT__PRODUCT_DEPTH < f.core.length)
       tt__cuda_product_ahead<SIZE>(f, columns, r0, j0 + TT__PRODUCT_DEPTH, &ahead);
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int j = 0; j < TT__PRODUCT_DEPTH; j++) {
       float a[SIZE], b[SIZE];
-      TT__UNROLL
+      TT__CUDA_UNROLL
       for (int k = 0; k < SIZE; k += 4) { // each thread has fours, 64 apart
         tt__four four = *(const tt__four *)(const void *)(g + j * PITCH + 4 * row_thread + 16 * k);
         tt__four other = *(const tt__four *)(const void *)(s + j * PITCH + 4 * q_thread + 16 * k);
-        TT__UNROLL
+        TT__CUDA_UNROLL
         for (int t = 0; t < 4; t++) {
           a[k + t] = four.v[t];
           b[k + t] = other.v[t];
         }
       }
-      TT__UNROLL
+      TT__CUDA_UNROLL
       for (int i = 0; i < SIZE; i++)
         for (int k = 0; k < SIZE; k++) sum[i][k] += a[i] * b[k];
     }
     __syncthreads(); // the tile has been used
   }
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int k = 0; k < SIZE; k++) {
     const tt__column &column = columns[4 * q_thread + k % 4 + k / 4 * 64];
     if (q0 + 4 * q_thread + k % 4 + k / 4 * 64 >= f.p * f.w) continue;
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int i = 0; i < SIZE; i++) {
       int row = r0 + 4 * row_thread + i % 4 + i / 4 * 64;
       if (row < f.core.rows)
@@ -793,7 +793,7 @@ TT__DEVICE void tt__cuda_product_dot(const tt__dproduct &f, const tt__column *co
   TT__UNROLL_4
   for (int j = 4 * (int)threadIdx.x; j < f.core.length; j += 4 * TT__CUDA_THREADS) {
     tt__four g = tt__cuda_run<DTYPE>(f.core, row, j);
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int k = 0; k < 4; k++) {
       const tt__column &column = columns[k];
       tt__four x = {{0, 0, 0, 0}};
@@ -803,7 +803,7 @@ TT__DEVICE void tt__cuda_product_dot(const tt__dproduct &f, const tt__column *co
         for (int t = 0; t < 4; t++)
           if (j + t < column.room)
             x.v[t] = tt__cuda_load(f.in, f.in_dtype, column.in_at + (j + t) * f.w);
-      TT__UNROLL
+      TT__CUDA_UNROLL
       for (int t = 0; t < 4; t++) sum[k] += g.v[t] * x.v[t];
     }
   }
@@ -817,10 +817,10 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
   int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
   float sum[4] = {0, 0, 0, 0};
   tt__column columns[4];
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int k = 0; k < 4; k++) columns[k] = tt__cuda_column(f, q0 + k);
   TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_dot, f, columns, row, sum)
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int k = 0; k < 4; k++) {
     float total = tt__cuda_warp_sum(sum[k]);
     if (lane == 0) part[warp][k] = total;
@@ -865,12 +865,12 @@ TT__DEVICE void tt__cuda_slice_sum(const tt__dslice &f, const float *state, int 
     int row = digit * f.digit_step + t * f.depth_step;
     tt__four g = tt__cuda_run<DTYPE>(f.core, row, l);
     float scale = tt__cuda_row_scale(f.core, row);
-    TT__UNROLL
+    TT__CUDA_UNROLL
     for (int k = 0; k < 4; k++) {
       float a = 0;
       if (u0 + k < f.outer) a = state ? state[(u0 + k) * f.in_outer + t * f.in_depth] : 1;
       a *= scale;
-      TT__UNROLL
+      TT__CUDA_UNROLL
       for (int i = 0; i < 4; i++) sum[k].v[i] += a * g.v[i];
     }
   }
@@ -887,7 +887,7 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_slice(con
   tt__four sum[4] = {{{0, 0, 0, 0}}, {{0, 0, 0, 0}}, {{0, 0, 0, 0}}, {{0, 0, 0, 0}}};
   const float *state = f.in ? f.in + item / f.source_divide % f.source_modulo * f.in_size : f.in;
   TT__CUDA_BY_FORMAT(f.core, tt__cuda_slice_sum, f, state, digit, u0, l, sum)
-  TT__UNROLL
+  TT__CUDA_UNROLL
   for (int k = 0; k < 4; k++) {
     ptrdiff_t element = (u0 + k) * f.out_outer + l * f.out_along;
     float *out = f.out + item * f.out_ld + element;

@@ -25,9 +25,10 @@
 
 static int bench_quick;                                        // smaller sizes, fewer repetitions
 
+// Processor time of this thread: what others do with the machine in the meantime does not count.
 static double bench_seconds(void) {
   struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
@@ -55,6 +56,33 @@ static double bench_median(void (*run)(void *), void *argument, int least) {
   }
   qsort(times, (size_t)count, sizeof *times, bench_compare);
   return times[count / 2];
+}
+
+// Ours and a rival's, turn by turn, so that whatever slows the machine down hits both: seconds[0]
+// and seconds[1] are medians of one call. A rival may be NULL. Short calls are timed in batches.
+static void bench_versus(void (*ours)(void *), void (*rival)(void *), void *argument, int least,
+                         double seconds[2]) {
+  enum { MOST = 51 };
+  double times[2][MOST], total = 0, start = bench_seconds();
+  void (*run[2])(void *) = {ours, rival};
+  int count = 0, sides = rival ? 2 : 1, batch;
+  ours(argument);
+  if (rival) rival(argument);
+  double first = bench_seconds() - start;
+  batch = first < 4e-4 ? 1 + (int)(4e-4 / (first + 1e-7)) : 1;
+  if (bench_quick && least > 3) least = 3;
+  for (; count < MOST && (count < least || total < (bench_quick ? 0.02 : 0.3)); count++)
+    for (int side = 0; side < sides; side++) {
+      start = bench_seconds();
+      for (int i = 0; i < batch; i++) run[side](argument);
+      times[side][count] = (bench_seconds() - start) / batch;
+      total += times[side][count] * batch;
+    }
+  seconds[1] = 0;
+  for (int side = 0; side < sides; side++) {
+    qsort(times[side], (size_t)count, sizeof **times, bench_compare);
+    seconds[side] = times[side][count / 2];
+  }
 }
 
 static void *bench_new(ptrdiff_t count, size_t each) {
@@ -114,42 +142,59 @@ static void bench_fma_f64(void *argument) {
   bench_sink = sum;
 }
 
-#ifdef __GNUC__
-// The same with vector types, which stay in registers at every optimisation level.
-typedef float bench_vec_f32 __attribute__((vector_size(64)));
-typedef double bench_vec_f64 __attribute__((vector_size(64)));
-#define BENCH_VECTORS(T, NAME, VEC)                                                                \
-  static void NAME(void *argument) {                                                               \
-    VEC a = (VEC){0} + (T)0.999, b = (VEC){0} + (T)0.001, x0 = b, x1 = b + 1, x2 = b + 2,          \
-        x3 = b + 3, x4 = b + 4, x5 = b + 5, x6 = b + 6, x7 = b + 7, x8 = b + 8, x9 = b + 9;        \
+#ifdef TT__SIMD
+// The same with vector types, which stay in registers at every optimisation level, for every
+// instruction set that the kernels know.
+#define BENCH_VECTORS(NAME, TARGET, T, BYTES)                                                      \
+  typedef T NAME##_vector __attribute__((vector_size(BYTES)));                                     \
+  TARGET TT__FUSED static void NAME(void *argument) {                                              \
+    TT__FUSE                                                                                       \
+    NAME##_vector zero = {0}, a = zero + (T)0.999, b = zero + (T)0.001, x[10];                     \
     ptrdiff_t rounds = *(ptrdiff_t *)argument;                                                     \
+    TT__UNROLL for (int i = 0; i < 10; i++) x[i] = b * (T)i;                                       \
     for (ptrdiff_t r = 0; r < rounds; r++) {                                                       \
-      x0 = x0 * a + b;                                                                             \
-      x1 = x1 * a + b;                                                                             \
-      x2 = x2 * a + b;                                                                             \
-      x3 = x3 * a + b;                                                                             \
-      x4 = x4 * a + b;                                                                             \
-      x5 = x5 * a + b;                                                                             \
-      x6 = x6 * a + b;                                                                             \
-      x7 = x7 * a + b;                                                                             \
-      x8 = x8 * a + b;                                                                             \
-      x9 = x9 * a + b;                                                                             \
+      TT__UNROLL for (int i = 0; i < 10; i++) x[i] = x[i] * a + b;                                 \
     }                                                                                              \
-    VEC sum = x0 + x1 + x2 + x3 + x4 + x5 + x6 + x7 + x8 + x9;                                     \
-    bench_sink = (double)sum[0];                                                                   \
+    TT__UNROLL for (int i = 1; i < 10; i++) x[0] += x[i];                                          \
+    bench_sink = (double)x[0][0];                                                                  \
   }
-BENCH_VECTORS(float, bench_vectors_f32, bench_vec_f32)
-BENCH_VECTORS(double, bench_vectors_f64, bench_vec_f64)
+BENCH_VECTORS(bench_f32_16, , float, 16)
+BENCH_VECTORS(bench_f64_16, , double, 16)
+#ifdef TT__DISPATCH
+BENCH_VECTORS(bench_f32_32, TT__TARGET_AVX2, float, 32)
+BENCH_VECTORS(bench_f64_32, TT__TARGET_AVX2, double, 32)
+BENCH_VECTORS(bench_f32_64, TT__TARGET_AVX512, float, 64)
+BENCH_VECTORS(bench_f64_64, TT__TARGET_AVX512, double, 64)
+#endif
 #endif
 
-// Peak flops per second of multiply-adds, one thread: the better of the two loops.
-static double bench_peak(int wide) {
+// Flops per second of a loop that does `flops` of them in a round: the best of ten.
+static double bench_rate(void (*loop)(void *), double flops) {
   ptrdiff_t rounds = 200000;
-  double flops = 2.0 * (double)rounds * (wide ? BENCH_LANES / 2 : BENCH_LANES);
-  double best = flops / bench_median(wide ? bench_fma_f64 : bench_fma_f32, &rounds, 5);
-#ifdef __GNUC__
-  double vectors = 2.0 * (double)rounds * 10 * (wide ? 8 : 16);
-  double other = vectors / bench_median(wide ? bench_vectors_f64 : bench_vectors_f32, &rounds, 5);
+  double best = 0;
+  for (int i = 0; i < 10; i++) {
+    double start = bench_seconds();
+    loop(&rounds);
+    double rate = flops * (double)rounds / (bench_seconds() - start);
+    if (rate > best) best = rate;
+  }
+  return best;
+}
+
+// Peak flops per second of multiply-adds, one thread: the best of all loops.
+static double bench_peak(int wide) {
+  double best =
+      bench_rate(wide ? bench_fma_f64 : bench_fma_f32, wide ? BENCH_LANES : 2 * BENCH_LANES);
+#ifdef TT__SIMD
+  double other = bench_rate(wide ? bench_f64_16 : bench_f32_16, wide ? 40 : 80);
+  if (other > best) best = other;
+#endif
+#ifdef TT__DISPATCH
+  if (tt__best_level() >= TT__AVX2)
+    other = bench_rate(wide ? bench_f64_32 : bench_f32_32, wide ? 80 : 160);
+  if (other > best) best = other;
+  if (tt__best_level() >= TT__AVX512)
+    other = bench_rate(wide ? bench_f64_64 : bench_f32_64, wide ? 160 : 320);
   if (other > best) best = other;
 #endif
   return best;
@@ -205,8 +250,9 @@ static void bench_start(int argc, char **argv, const char *question) {
   const char *compiler = "unknown compiler";
 #endif
   printf("\n%s\n", question);
-  printf("machine: %s; compiler: %s; flags: %s; one thread; median after a warm-up%s\n", machine,
-         compiler, flags, bench_quick ? "; quick" : "");
+  printf("machine: %s; compiler: %s; flags: %s; one thread; median of processor time after a "
+         "warm-up%s\n",
+         machine, compiler, flags, bench_quick ? "; quick" : "");
 #ifdef BENCH_BLAS
   openblas_set_num_threads(1);
   printf("rival: %s\n", openblas_get_config());

@@ -28,6 +28,8 @@ static void apply_rival(void *argument) {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, batch, rows, cols, 1, t->x, cols, t->dense,
                 cols, 0, t->y, rows);
 }
+#else
+#define apply_rival NULL
 #endif
 
 // Relative error of y against W x in double, W the expanded train.
@@ -80,7 +82,7 @@ static void apply_bench(const tt_matrix *train, const char *name, ptrdiff_t batc
                         const float *dense, const double *exact, double peak) {
   apply_run t;
   char line[64];
-  double rival = 0, rival_error = 0;
+  double seconds[2], rival_error = 0;
   t.train = *train;
   t.train.block = NULL;                                        // a view
   if (prepared) bench_must(tt_prepare(train, batch, NULL, &t.train), "tt_prepare");
@@ -90,13 +92,14 @@ static void apply_bench(const tt_matrix *train, const char *name, ptrdiff_t batc
   t.y = bench_floats(batch * train->rows);
   t.work_size = tt_apply_work_size(&t.train, batch);
   t.work = bench_new((ptrdiff_t)t.work_size, 1);
-  double ours = bench_median(apply_ours, &t, 5), our_error = apply_error(&t, exact);
+  bench_versus(apply_ours, apply_rival, &t, 5, seconds);
 #ifdef BENCH_BLAS
-  rival = bench_median(apply_rival, &t, 5);
   rival_error = apply_error(&t, exact);
 #endif
+  apply_ours(&t);
   snprintf(line, sizeof line, "%s batch %ld%s", name, (long)batch, prepared ? " prepared" : "");
-  bench_line(line, ours, our_error, rival, rival_error, apply_bound(&t.train, batch, peak));
+  bench_line(line, seconds[0], apply_error(&t, exact), seconds[1], rival_error,
+             apply_bound(&t.train, batch, peak));
   free((void *)t.x);
   free(t.y);
   free(t.work);

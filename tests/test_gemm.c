@@ -67,6 +67,36 @@ static double *gemm_copy(ptrdiff_t count, const double *x, int offset) {
   return y;
 }
 
+// Kernels that run the cases: -1 asks the public functions, which choose for themselves.
+static int gemm_level = -1;
+
+// One product by the kernels of one level. The workspace has not one byte more than promised.
+static void gemm_by_level(const gemm_case *t, const void *a, const void *b, void *c) {
+  int turn_a = t->flags & TT_TRANSPOSE_A, turn_b = t->flags & TT_TRANSPOSE_B, wide = !t->single;
+  tt__product p = {t->rows,
+                   t->cols,
+                   t->depth,
+                   a,
+                   b,
+                   turn_a ? 1 : t->lda,
+                   turn_a ? t->lda : 1,
+                   turn_b ? 1 : t->ldb,
+                   turn_b ? t->ldb : 1,
+                   c,
+                   t->ldc,
+                   t->flags & TT_ACCUMULATE,
+                   NULL};
+  size_t size = (size_t)tt__gemm_work_size(t->rows, t->cols, t->depth, wide);
+  unsigned char *block = (unsigned char *)malloc(size + 64), *end;
+  if (!block) exit(1);
+  end = block + 64 - (uintptr_t)block % 64 + size;
+  p.work = end - size;
+  if (end < block + size + 64) *end = 0x5A;
+  tt__gemm_at(&p, wide, (tt__level)gemm_level);
+  if (end < block + size + 64) CHECK(*end == 0x5A);
+  free(block);
+}
+
 // What the library makes of the case: a fresh array like t->c.
 static double *gemm_run(const gemm_case *t) {
   ptrdiff_t count_a = gemm_a_rows(t) * t->lda, count_b = gemm_b_rows(t) * t->ldb,
@@ -76,17 +106,23 @@ static double *gemm_run(const gemm_case *t) {
   if (t->single) {
     float *a = gemm_narrow(count_a, t->a, o), *b = gemm_narrow(count_b, t->b, o),
           *c = gemm_narrow(count_c, t->c, o);
-    CHECK_STATUS(tt_matmul(t->rows, t->cols, t->depth, a + o, t->lda, b + o, t->ldb, c + o, t->ldc,
-                           t->flags, NULL),
-                 TT_OK);
+    if (gemm_level >= 0)
+      gemm_by_level(t, a + o, b + o, c + o);
+    else
+      CHECK_STATUS(tt_matmul(t->rows, t->cols, t->depth, a + o, t->lda, b + o, t->ldb, c + o,
+                             t->ldc, t->flags, NULL),
+                   TT_OK);
     for (ptrdiff_t i = 0; i < count_c; i++) out[i] = (double)c[o + i];
     free(a); free(b); free(c);
   } else {
     double *a = gemm_copy(count_a, t->a, o), *b = gemm_copy(count_b, t->b, o),
            *c = gemm_copy(count_c, t->c, o);
-    CHECK_STATUS(tt_matmul_f64(t->rows, t->cols, t->depth, a + o, t->lda, b + o, t->ldb, c + o,
-                               t->ldc, t->flags, NULL),
-                 TT_OK);
+    if (gemm_level >= 0)
+      gemm_by_level(t, a + o, b + o, c + o);
+    else
+      CHECK_STATUS(tt_matmul_f64(t->rows, t->cols, t->depth, a + o, t->lda, b + o, t->ldb, c + o,
+                                 t->ldc, t->flags, NULL),
+                   TT_OK);
     for (ptrdiff_t i = 0; i < count_c; i++) out[i] = c[o + i];
     free(a); free(b); free(c);
   }
@@ -312,6 +348,56 @@ static void gemm_test_bits(void) {
     }
 }
 
+// Every level that this processor has, the plain code included: tiles of every height and width,
+// operands read in place and copied, several blocks; and equal bits wherever an element stands. The
+// two levels with fused multiply-adds agree to the last bit.
+static void gemm_test_levels(void) {
+  static const int sizes[][3] = {{4, 1, 7},     {9, 33, 5},     {12, 64, 256}, {31, 31, 257},
+                                 {73, 65, 300}, {75, 127, 513}, {533, 70, 9},  {280, 17, 40}};
+  for (int single = 0; single < 2; single++)
+    for (int i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
+      gemm_case t = gemm_create(sizes[i][0], sizes[i][1], sizes[i][2], 0, single, 1);
+      double *first = NULL;
+      for (gemm_level = 0; gemm_level <= (int)tt__best_level(); gemm_level++) {
+        for (int flags = 0; flags < 8; flags += 2 - (i < 5))
+          gemm_check(t.rows, t.cols, t.depth, flags, single, i % 3, flags % 4);
+        if (GEMM_BITS_ARE_FIXED) {
+          if (t.cols >= 4) gemm_check_storage(t.rows, t.cols, t.depth, single);
+          gemm_check_rotation(t.rows, t.cols, t.depth, single);
+        }
+        double *got = gemm_run(&t);
+        if (first && gemm_level == TT__AVX512) CHECK(gemm_same_bits(&t, first, t.ldc, got, t.ldc));
+        free(first);
+        first = got;
+      }
+      gemm_level = -1;
+      free(first);
+      gemm_free(&t);
+    }
+  for (gemm_level = 0; gemm_level <= (int)tt__best_level(); gemm_level++) gemm_test_small();
+  gemm_level = -1;
+}
+
+// Dot products of every length around the blocks of the kernels.
+static void gemm_test_dots(void) {
+  for (ptrdiff_t n = 0; n < 200; n += 1 + n / 70) {
+    gemm_case t = gemm_create(1, 1, n, TT_TRANSPOSE_B, (int)(n % 2), 0);
+    float *x = gemm_narrow(n, t.a, 1), *y = gemm_narrow(n, t.b, 0);
+    double single = (double)tt__dot_f32(n, x + 1, y), wide = tt__dot(n, t.a, t.b);
+    t.single = 0;
+    CHECK_AT_MOST(gemm_error(&t, &wide), 1);
+    for (ptrdiff_t i = 0; i < n; i++) {
+      t.a[i] = (double)x[i + 1];
+      t.b[i] = (double)y[i];
+    }
+    t.single = 1;
+    CHECK_AT_MOST(gemm_error(&t, &single), 1);
+    free(x);
+    free(y);
+    gemm_free(&t);
+  }
+}
+
 static void gemm_test_invalid(void) {
   double a[8] = {1, 2, 3, 4, 5, 6, 7, 8}, b[8] = {1, 2, 3, 4, 5, 6, 7, 8},
          c[8] = {9, 9, 9, 9, 9, 9, 9, 9};
@@ -366,6 +452,8 @@ static void test_gemm(void) {
   gemm_test_special();
   gemm_test_exact();
   gemm_test_bits();
+  gemm_test_levels();
+  gemm_test_dots();
   gemm_test_invalid();
   gemm_test_memory();
 }
