@@ -47,7 +47,9 @@ static struct job open_job(const struct options *options) {
     job.output = options->num_shards
                      ? part_name(options->output, options->shard, options->num_shards)
                      : copy_string(options->output);
-  job.model = model_open(options->files[0]);
+  if (options->json && job.output && same_file(options->json, job.output))
+    fail(EXIT_USAGE, "--json and the output are both %s", options->json);
+  job.model = open_input(options, options->files[0]);
   check_rules(&job.rules, &job.model);
   if (job.output && !options->dry_run) check_output(job.output, &job.model, options->force);
   if (options->inputs) {

@@ -5,9 +5,6 @@
 #define TTC_PACK_H
 
 #include "fit.h"
-#ifndef _WIN32
-#include <sys/stat.h>
-#endif
 
 struct job { // one run of compress
   const struct options *options;
@@ -43,39 +40,79 @@ struct pack {
 
 // ---------------------------------------------------------------------------------------- the files
 
-// Are they one file? Then writing one would destroy the other while it is read.
+#ifndef _WIN32
+// Are they one file or folder that is there?
+static int same_place(const char *a, const char *b) {
+  struct stat first, second;
+  return !stat(a, &first) && !stat(b, &second) && first.st_dev == second.st_dev &&
+         first.st_ino == second.st_ino;
+}
+
+// The folder of a path, to be freed.
+static char *folder_of(const char *path) {
+  const char *slash = strrchr(path, '/');
+  char *folder = copy_string(slash ? path : "./");
+  if (slash) folder[slash - path + 1] = 0;
+  return folder;
+}
+#endif
+
+// Are they one file, there or not yet? Then writing one would destroy the other.
 static int same_file(const char *a, const char *b) {
 #ifdef _WIN32
   char whole_a[_MAX_PATH], whole_b[_MAX_PATH];
   return _fullpath(whole_a, a, _MAX_PATH) && _fullpath(whole_b, b, _MAX_PATH) &&
          !_stricmp(whole_a, whole_b);
 #else
-  struct stat first, second;
-  return !stat(a, &first) && !stat(b, &second) && first.st_dev == second.st_dev &&
-         first.st_ino == second.st_ino;
+  const char *slash_a = strrchr(a, '/'), *slash_b = strrchr(b, '/');
+  if (same_place(a, b)) return 1;
+  if (strcmp(slash_a ? slash_a + 1 : a, slash_b ? slash_b + 1 : b) != 0) return 0;
+  char *folder_a = folder_of(a), *folder_b = folder_of(b);
+  int same = same_place(folder_a, folder_b);
+  free(folder_a);
+  free(folder_b);
+  return same;
 #endif
 }
 
-// Refuses an output that is the input, or that exists without -f.
-static void check_output(const char *output, const struct model *input, int force) {
-  int is_input = same_file(output, input->path);
-  for (int i = 0; i < tt_file_shard_count(input->file) && !is_input; i++) {
-    char *path = shard_path(input, i);
-    is_input = same_file(output, path);
-    free(path);
+// Is it the file of a model, or one of its shards?
+static int is_file_of(const char *path, const struct model *model) {
+  int found = same_file(path, model->path);
+  for (int i = 0; i < tt_file_shard_count(model->file) && !found; i++) {
+    char *shard = shard_path(model, i);
+    found = same_file(path, shard);
+    free(shard);
   }
-  if (is_input) fail(EXIT_USAGE, "%s: output and input are the same file", output);
+  return found;
+}
+
+// Refuses an output that is the input, no plain file, or that exists without -f.
+static void check_output(const char *output, const struct model *input, int force) {
+  if (is_file_of(output, input)) fail(EXIT_USAGE, "%s: output and input are the same file", output);
+  if (is_special(output)) fail(EXIT_USAGE, "%s: not a plain file", output);
   FILE *there = fopen(output, "rb");
   if (there) fclose(there);
   if (there && !force) fail(EXIT_USAGE, "%s exists; -f overwrites it", output);
 }
 
-// Results must not be written over what is read.
+// Outputs must not be written over what is read.
 static void protect_inputs(const struct options *o) {
-  const char *read[] = {o->files[0], o->files[1], o->inputs, o->profile};
-  for (size_t i = 0; o->json && i < sizeof read / sizeof *read; i++)
-    if (read[i] && same_file(o->json, read[i]))
+  const char *read[] = {o->files[0], o->command == DO_EXPORT ? NULL : o->files[1], o->inputs,
+                        o->profile};
+  for (size_t i = 0; i < sizeof read / sizeof *read; i++) {
+    if (o->json && read[i] && same_file(o->json, read[i]))
       fail(EXIT_USAGE, "--json %s would write over what is read", o->json);
+    if (o->output && read[i] && same_file(o->output, read[i]))
+      fail(EXIT_USAGE, "%s: output and input are the same file", o->output);
+  }
+}
+
+// Opens a file of the command line, whose shards results must not be written over either.
+static struct model open_input(const struct options *o, const char *path) {
+  struct model model = model_open(path);
+  if (o->json && is_file_of(o->json, &model))
+    fail(EXIT_USAGE, "--json %s would write over what is read", o->json);
+  return model;
 }
 
 static tt_writer *open_writer; // has a temporary file that must not stay behind
@@ -369,10 +406,14 @@ static void join_layer(struct pack *pack, const struct job *job, const struct mo
   struct outcome *outcome = &pack->outcomes[index];
   const struct record *record = find_record(records, layer->name);
   if (!record) fail(EXIT_INPUT, "%s: layer %s is missing", part->path, layer->name);
+  if (strcmp(record->tensor, outcome->record.tensor) != 0)
+    fail(EXIT_INPUT, "%s: layer %s replaces another tensor", part->path, layer->name);
   free_record(&outcome->record);
   outcome->record = copy_record(record);
   if (find_part(part->file, layer->name, ".cores.0") < 0) return;
   const struct layer *train = model_find(part, layer->name);
+  if (train->rows != layer->rows || train->cols != layer->cols)
+    fail(EXIT_INPUT, "%s: layer %s has another size", part->path, layer->name);
   pack_train(pack, part, train, record->bias != NULL, outcome);
   outcome->bytes = train->size;
   if (!record->bias && layer->bias >= 0)

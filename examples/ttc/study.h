@@ -180,7 +180,7 @@ static void check_study(const struct options *o) {
 // ttc profile FILE
 static void study(const struct options *options) {
   check_study(options);
-  struct model model = model_open(options->files[0]);
+  struct model model = open_input(options, options->files[0]);
   struct profile profile;
   struct text json = {NULL, 0, 0};
   memset(&profile, 0, sizeof profile);
