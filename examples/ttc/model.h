@@ -210,7 +210,8 @@ static void add_train(struct model *model, size_t *room, int index, size_t lengt
 static int name_fits(const tt_file *file, const char *name, int index) {
   struct tensor matrix = get_tensor(file, index);
   int same, bias = find_part(file, name, ".bias");
-  if (!*name || find_part(file, name, ".cores.0") >= 0) return 0;
+  if (!*name || strlen(name) + sizeof ".scales.00" > TT__NAME_CAP) return 0;
+  if (find_part(file, name, ".cores.0") >= 0) return 0;
   if (tt_file_find(file, name, &same) == TT_OK && same != index) return 0;
   if (bias < 0) return 1;
   struct tensor vector = get_tensor(file, bias);
