@@ -191,23 +191,33 @@ static tt_matrix code_train(const struct layer_data *data, tt_matrix *train, tt_
   return coded;
 }
 
-// Error of the low-rank factorisation with no more numbers than the train, in the measure that
+// Is it the low-rank factorisation itself?
+static int is_low_rank(const tt_shape *shape) {
+  return shape->order == 2 && shape->cols[0] == 1 && shape->rows[1] == 1;
+}
+
+// Error of a float train in the measure that decides.
+static double train_error(const tt_matrix *train, const struct layer_data *data) {
+  double error = output_error(train, data);
+  return error >= 0 ? error : weight_error(train, data->w, NULL);
+}
+
+// Error of the low-rank factorisation with no more numbers than the float train, in the measure that
 // decides; NaN if there is none.
-static double svd_error_at(const struct layer_data *data, ptrdiff_t params) {
+static double svd_error_of(const struct layer_data *data, const tt_matrix *train) {
   struct spec spec;
-  struct fit svd;
+  tt_report report;
   tt_shape shape;
+  if (is_low_rank(&train->shape)) return train_error(train, data);
   memset(&spec, 0, sizeof spec);
-  memset(&svd, 0, sizeof svd);
   spec.kind = SPEC_SVD;
-  spec.rank = (int)(params / (data->layer->rows + data->layer->cols));
+  spec.rank = (int)(tt_shape_params(&train->shape) / (data->layer->rows + data->layer->cols));
   if (spec.rank < 1 || spec_shape(&spec, data->layer->rows, data->layer->cols, &shape))
     return NO_VALUE;
-  svd.train = fit_shape(data, &shape, &svd.report);
-  svd.functional_error = output_error(&svd.train, data);
-  if (!(svd.functional_error >= 0)) svd.relative_error = weight_error(&svd.train, data->w, NULL);
-  tt_free(&svd.train);
-  return fit_error(&svd);
+  tt_matrix svd = fit_shape(data, &shape, &report);
+  double error = train_error(&svd, data);
+  tt_free(&svd);
+  return error;
 }
 
 // Measures a finished train. An unchanged bias is not the train's business.
@@ -222,7 +232,7 @@ static void measure_fit(const struct layer_data *data, struct fit *fit) {
 }
 
 // Builds the matrix of a spec that names its shape. The error of an SVD is only measured if asked
-// for: it costs another fit.
+// for: it may cost another fit.
 static struct fit fit_plain(const struct layer_data *data, const struct spec *spec, int with_svd) {
   struct fit fit;
   tt_shape shape;
@@ -232,8 +242,7 @@ static struct fit fit_plain(const struct layer_data *data, const struct spec *sp
        data->layer->name, fit.decision);
   fit.train = fit_shape(data, &shape, &fit.report);
   fit.svd_error = NO_VALUE;
-  if (with_svd && shape.order > 1)
-    fit.svd_error = svd_error_at(data, tt_shape_params(&fit.train.shape));
+  if (with_svd && shape.order > 1) fit.svd_error = svd_error_of(data, &fit.train);
   if (spec->dtype != TT_F32) fit.train = code_train(data, &fit.train, spec->dtype);
   measure_fit(data, &fit);
   return fit;
