@@ -90,12 +90,12 @@ def make_inputs():
     )
 
 
-def check_compress(profile, options):
+def check_compress(source, profile, options):
     """Every candidate is what `compress` makes of its spec, to the byte and to the last digits."""
     for layer in profile["layers"]:
         for candidate in layer["candidates"][:: 10 if QUICK else 1]:
             rule = f"^{layer['name']}$={candidate['spec']}"
-            out = good("compress", SOURCE, "--dry-run", "--layer", rule, "--json", "-", *options)
+            out = good("compress", source, "--dry-run", "--layer", rule, "--json", "-", *options)
             made = [l for l in json.loads(out)["layers"] if l["name"] == layer["name"]][0]
             what = f"{layer['name']} {candidate['spec']} {options[:1]}"
             if made["decision"] != candidate["spec"]:               # kept: it would not be smaller
@@ -195,6 +195,15 @@ def check_other_checkpoint(whole):
     check(b"layer fc2" in result.stderr, "and names the layer that differs", result.stderr)
 
 
+def check_bare():
+    """Layers without biases, which fits to inputs must not give them."""
+    weights = {n: t for n, t in tensors(read(SOURCE)).items() if n.endswith("weight")}
+    write(path("bare.safetensors"), safetensors(weights))
+    options = ["--inputs", path("inputs.safetensors")]
+    out = good("profile", path("bare.safetensors"), "--json", "-", *options)
+    check_compress(path("bare.safetensors"), json.loads(out), options)
+
+
 def check_odd():
     """Layers of one row, of one number, of zeros; halves; no layer at all; a number that is none."""
     zeros, half, one = b"\0" * 4 * 48, b"\x00\x3c" * 40, struct.pack("<f", 3)
@@ -241,13 +250,14 @@ def main():
         good("profile", SOURCE, "--json", path("profile.json"), *options)
         whole = read(path("profile.json"))
         profile = json.loads(whole)
-        check_compress(profile, options)
+        check_compress(SOURCE, profile, options)
         check_shards(options, whole)
         out = good("profile", SOURCE, "--json", "-", *options).encode()
         check(out == whole, "twice the same bytes")
         if not options:
             check_hostile(whole)
             check_other_checkpoint(whole)
+    check_bare()
     check_odd()
     check_command_line()
     print(f"{passed} passed, {failed} failed")

@@ -232,9 +232,10 @@ static void export_self_test(struct text *out, const char *name, const char *upp
 
 // ------------------------------------------------------------------------------------- the header
 
-static void export_head(struct text *out, const struct options *options, const char *sha256,
+// Where it comes from, and how to use it.
+static void export_head(struct text *out, const struct options *options, const struct model *model,
                         const char *name, const char *upper) {
-  const char *layer = options->files[1];
+  const char *layer = options->files[1], *source = find_metadata(model->file, "tt.source.sha256");
   text_add(out, "/* Layer \"");
   export_comment(out, layer);
   text_add(out, "\" as constant data for tt.h, made by ttc %s. Do not edit.\n\n   ttc export-c ",
@@ -244,14 +245,19 @@ static void export_head(struct text *out, const struct options *options, const c
   export_comment(out, layer);
   text_add(out, " -o ");
   export_comment(out, options->output);
+  text_add(out, "\n   sha256 of that file  %s", model->sha256);
+  if (source) {
+    text_add(out, "\n   and of its source    ");
+    export_comment(out, source);
+  }
   text_add(out,
-           "\n   sha256 of that file: %s\n\n"
+           "\n\n"
            "     #define TT_IMPLEMENTATION             in one file of the program\n"
            "     #define TT_INFERENCE_ONLY\n"
            "     #include \"%s.h\"\n"
            "     static unsigned char work[%s_SCRATCH_BYTES];\n"
            "     tt_apply(&%s, x, 1, y, work, sizeof work);   y = W x + bias */\n",
-           sha256, name, upper, name);
+           name, upper, name);
 }
 
 // Bytes of the arrays: what is stored, less the scales of whole cores, which stand in the struct.
@@ -263,7 +269,7 @@ static size_t export_flash(const tt_matrix *w) {
 }
 
 // tt_apply_work_size(w, 1) as a program with TT_INFERENCE_ONLY has it: the states are the same,
-// slabs have 1024 numbers (see >>apply), the block of a product 32 x 16 (see >>gemm). Tests compare.
+// slabs have 1024 numbers (see >>apply), products a block of 32 x 16 (see >>gemm). Tests compare.
 static size_t export_small_work(const tt_matrix *w) {
   enum { SLAB = 1024, BLOCK = 32 * 16 };
   const ptrdiff_t each = (ptrdiff_t)sizeof(float);
@@ -322,14 +328,14 @@ static void export_macros(struct text *out, const char *upper, const tt_matrix *
 
 // The whole header. Bytes of the arrays are counted as they are written and compared with what
 // NAME_FLASH_BYTES says.
-static void export_header(struct text *out, const struct options *options, const char *sha256,
-                          const tt_matrix *w) {
+static void export_header(struct text *out, const struct options *options,
+                          const struct model *model, const tt_matrix *w) {
   struct text name = {NULL, 0, 0}, upper = {NULL, 0, 0};
   char array[1200];
   size_t size = 0;
   export_identifier(options->files[1], &name);
   export_upper(name.data, &upper);
-  export_head(out, options, sha256, name.data, upper.data);
+  export_head(out, options, model, name.data, upper.data);
   text_add(out, "#ifndef %s_H\n#define %s_H\n\n#include \"tt.h\"\n", upper.data, upper.data);
   export_macros(out, upper.data, w);
   for (int k = 0; k < w->shape.order; k++) size += export_core(out, name.data, w, k);
@@ -353,7 +359,7 @@ static void export_c(const struct options *options) {
   check_output(options->output, &model, options->force);
   tt_matrix train = read_train(&model, model_find(&model, options->files[1]));
   model_hash(&model);
-  export_header(&out, options, model.sha256, &train);
+  export_header(&out, options, &model, &train);
   text_save(&out, options->output);
   text_free(&out);
   tt_free(&train);

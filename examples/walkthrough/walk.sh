@@ -24,7 +24,7 @@ show() {
 show 'ttc profile model.safetensors --inputs inputs.safetensors --layer fc1 | grep -E "^cand|[*]$"'
 echo
 show 'ttc compress model.safetensors -o small.safetensors --inputs inputs.safetensors \
-      --eval "./score eval.bin" --max-drop 2'
+      --eval "./score eval.bin" --max-drop 3'
 echo
 show 'ttc verify model.safetensors small.safetensors'
 echo

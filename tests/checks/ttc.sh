@@ -153,6 +153,10 @@ golden eval_fails 'ttc compress model.st -o none.st --target-ratio 1.5 --eval fa
 
 # ---- profiles
 check "a profile is made" status 0 ttc profile model.st --json profile.json
+golden profile_table 'ttc profile model.st --layer half --inputs inputs.st'
+golden profile_pattern 'ttc profile model.st --layer "h(a|b)lf"'
+golden profile_shard 'ttc profile model.st --shard 0/2'
+golden profile_over_input 'ttc profile model.st --json model.st'
 golden profile 'ttc compress model.st -o p.st --profile profile.json --target-ratio 1.5'
 golden profile_foreign 'ttc compress other.st -o none.st --profile profile.json --target-ratio 1.5'
 golden profile_forced 'ttc compress other.st -o none.st --dry-run -q --profile profile.json \
