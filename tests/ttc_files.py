@@ -19,7 +19,8 @@ def save(path, tensors, metadata=None):
         header["__metadata__"] = metadata
     for name, (dtype, shape, numbers) in tensors.items():
         piece = struct.pack("<%d%s" % (len(numbers), FORMATS[dtype]), *numbers)
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(piece)]}
+        offsets = [len(data), len(data) + len(piece)]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
         data += piece
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -39,7 +40,10 @@ class Noise:
 
 def weights(rows, cols, seed, noise=0.02):
     random = Noise(seed)
-    return [1 / (1 + abs(i / rows - j / cols) * 8) + noise * random() for i in range(rows) for j in range(cols)]
+    return [
+        1 / (1 + abs(i / rows - j / cols) * 8) + noise * random()
+        for i in range(rows) for j in range(cols)
+    ]
 
 
 def vector(count, seed):
@@ -84,7 +88,8 @@ def sharded(folder, tensors):
     parts = {"part-1.safetensors": names[::2], "part-2.safetensors": names[1::2]}
     for part, inside in parts.items():
         save(os.path.join(folder, part), {name: tensors[name] for name in inside})
-    index = {"metadata": {"total_size": 0}, "weight_map": {n: p for p, inside in parts.items() for n in inside}}
+    places = {name: part for part, inside in parts.items() for name in inside}
+    index = {"metadata": {"total_size": 0}, "weight_map": places}
     with open(os.path.join(folder, "model.safetensors.index.json"), "w") as file:
         json.dump(index, file, sort_keys=True)
 
@@ -130,7 +135,8 @@ def small(folder):
 def large(path, layers, rows, cols):
     size, header, at = 4 * rows * cols, {}, 0
     for i in range(layers):
-        header["layer.%d.weight" % i] = {"dtype": "F32", "shape": [rows, cols], "data_offsets": [at, at + size]}
+        name = "layer.%d.weight" % i
+        header[name] = {"dtype": "F32", "shape": [rows, cols], "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

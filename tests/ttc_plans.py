@@ -22,14 +22,17 @@ def total(result):
 
 def check(options):
     failed = 0
-    sizes = {c: total(ttc("--dry-run", "--layer", ".=" + c, "--json", "-", *options)) for c in LIST}
+    sizes = {}
+    for spec in LIST:
+        sizes[spec] = total(ttc("--dry-run", "--layer", ".=" + spec, "--json", "-", *options))
     for target in sorted({size - less for size in sizes.values() for less in (0, 1)}):
         wanted = {c for c, size in sizes.items() if size <= target}
         ratio = repr(os.path.getsize(MODEL) / (target + 0.5))
-        result = ttc("-o", "plans.out", "-f", "--target-ratio", ratio, "--candidates", ",".join(LIST),
-                     "--eval", "echo 1 #", "--json", "-", *options)
+        result = ttc("-o", "plans.out", "-f", "--target-ratio", ratio, "--eval", "echo 1 #",
+                     "--candidates", ",".join(LIST), "--json", "-", *options)
         lines = [line.split() for line in result.stderr.splitlines()]
-        scored = {line[2].rstrip(":") for line in lines if line[:2] == ["ttc:", "plan"]} - {"mixed"}
+        scored = {line[2].rstrip(":") for line in lines if line[:2] == ["ttc:", "plan"]}
+        scored.discard("mixed")
         good = scored == wanted and result.returncode == (0 if wanted else 4)
         good = good and (not wanted or total(result) == os.path.getsize("plans.out") <= target)
         if not good:
@@ -38,4 +41,5 @@ def check(options):
     return failed
 
 
-sys.exit(sum(check(options) for options in ([], ["--inputs", INPUTS], ["--inputs", INPUTS, "--add-bias"])) != 0)
+WITH_INPUTS = ["--inputs", INPUTS]
+sys.exit(sum(map(check, ([], WITH_INPUTS, WITH_INPUTS + ["--add-bias"]))) != 0)

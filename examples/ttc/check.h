@@ -214,7 +214,7 @@ static void expand(const struct options *options) {
   model_close(&model);
 }
 
-// ---------------------------------------------------------------------------------- verify and diff
+// --------------------------------------------------------------------------------- verify and diff
 
 // In how many bytes do two tensors of equal size differ?
 static uint64_t count_differences(const tt_file *a, int i, const tt_file *b, int j) {

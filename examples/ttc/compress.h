@@ -77,9 +77,9 @@ static void compress(const struct options *options) {
   if (options->target_ratio > 0)
     target = (uint64_t)((double)job.model.file_size / options->target_ratio);
   if (options->target_ratio > 0 && !target) target = 1; // no file is as small
-  int is_planned = target || options->target_error > 0 || options->max_drop >= 0;
+  int has_plan = target || options->target_error > 0 || options->max_drop >= 0;
   struct choice *choices = NULL;
-  if (is_planned) {
+  if (has_plan) {
     struct plan plan = plan_open(&job);
     choices = plan_choices(&plan, target);
     plan_free(&plan);

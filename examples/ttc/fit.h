@@ -11,7 +11,7 @@
 #include "spec.h"
 #include <float.h>
 
-// ------------------------------------------------------------------------------- what is known of it
+// ----------------------------------------------------------------------------- what is known of it
 
 struct layer_data {
   const struct layer *layer;
@@ -91,7 +91,7 @@ static tt_options fit_options(const struct layer_data *data) {
   return options;
 }
 
-// ------------------------------------------------------------------------------------------- errors
+// ------------------------------------------------------------------------------------------ errors
 
 // ||W - W^|| / ||W||, each row weighted by row_weights if that is not NULL. Some rows at a time, so
 // that the dense matrix is not needed twice.
@@ -132,7 +132,7 @@ static double output_error(const tt_matrix *train, const struct layer_data *data
   return error;
 }
 
-// --------------------------------------------------------------------------------------------- fits
+// -------------------------------------------------------------------------------------------- fits
 
 struct fit {
   tt_matrix train;  // what is stored; its order is 0 if the layer stays as it is
@@ -153,7 +153,8 @@ static double fit_error(const struct fit *fit) {
   return fit->functional_error >= 0 ? fit->functional_error : fit->relative_error;
 }
 
-// The float train of a shape; order 1 is a view of the weights.
+// The float train of a shape; order 1 is a view of the weights. It has a bias only if the fit may
+// change that of the layer.
 static tt_matrix fit_shape(const struct layer_data *data, const tt_shape *shape,
                            tt_report *report) {
   const struct layer *layer = data->layer;
@@ -165,12 +166,13 @@ static tt_matrix fit_shape(const struct layer_data *data, const tt_shape *shape,
   else
     must(tt_compress(data->w, layer->rows, layer->cols, shape, &options, &train, report),
          "layer %s", layer->name);
+  if (!data->fits_bias) train.bias = NULL;
   return train;
 }
 
 // The train with coded cores; takes the given one over. Integer codes are chosen for the inputs;
-// rounding to F16 loses too little to choose. A matrix whose codes do not depend on anything else is
-// coded by tt_compress, which reads it in place.
+// rounding to F16 loses too little to choose. A matrix whose codes do not depend on anything else
+// is coded by tt_compress, which reads it in place.
 static tt_matrix code_train(const struct layer_data *data, tt_matrix *train, tt_dtype dtype) {
   const struct layer *layer = data->layer;
   tt_options options = fit_options(data);
@@ -188,45 +190,42 @@ static tt_matrix code_train(const struct layer_data *data, tt_matrix *train, tt_
   }
   must(status, "layer %s", layer->name);
   tt_free(train);
+  if (!data->fits_bias) coded.bias = NULL;
   return coded;
 }
 
-// Is it the low-rank factorisation itself?
-static int is_low_rank(const tt_shape *shape) {
-  return shape->order == 2 && shape->cols[0] == 1 && shape->rows[1] == 1;
-}
-
-// Error of a float train in the measure that decides.
-static double train_error(const tt_matrix *train, const struct layer_data *data) {
-  double error = output_error(train, data);
-  return error >= 0 ? error : weight_error(train, data->w, NULL);
-}
-
-// Error of the low-rank factorisation with no more numbers than the float train, in the measure that
-// decides; NaN if there is none.
-static double svd_error_of(const struct layer_data *data, const tt_matrix *train) {
-  struct spec spec;
-  tt_report report;
-  tt_shape shape;
-  if (is_low_rank(&train->shape)) return train_error(train, data);
-  memset(&spec, 0, sizeof spec);
-  spec.kind = SPEC_SVD;
-  spec.rank = (int)(tt_shape_params(&train->shape) / (data->layer->rows + data->layer->cols));
-  if (spec.rank < 1 || spec_shape(&spec, data->layer->rows, data->layer->cols, &shape))
-    return NO_VALUE;
-  tt_matrix svd = fit_shape(data, &shape, &report);
-  double error = train_error(&svd, data);
-  tt_free(&svd);
-  return error;
-}
-
-// Measures a finished train. An unchanged bias is not the train's business.
-static void measure_fit(const struct layer_data *data, struct fit *fit) {
-  const struct layer *layer = data->layer;
-  if (!data->fits_bias) fit->train.bias = NULL;
-  fit->bytes = tt_stored_size(&fit->train) + data->bias_size;
+// Both errors of a train, measured on what is stored.
+static void measure_errors(const struct layer_data *data, struct fit *fit) {
   fit->relative_error = weight_error(&fit->train, data->w, NULL);
   fit->functional_error = output_error(&fit->train, data);
+}
+
+// Error of the low-rank factorisation with as many numbers as the float train of `fit` at most, in
+// the measure that decides; NaN if there is none. A train that is one itself is not fitted again.
+static double svd_error_of(const struct layer_data *data, const struct spec *spec,
+                           const struct fit *fit) {
+  struct spec low_rank = *spec;
+  struct fit svd = *fit;
+  tt_shape shape;
+  ptrdiff_t sides = data->layer->rows + data->layer->cols;
+  if (spec->kind == SPEC_DENSE) return NO_VALUE;
+  if (spec->kind != SPEC_SVD) {
+    low_rank.kind = SPEC_SVD;
+    low_rank.rank = (int)(tt_shape_params(&fit->train.shape) / sides);
+    if (low_rank.rank < 1 || spec_shape(&low_rank, data->layer->rows, data->layer->cols, &shape))
+      return NO_VALUE;
+    svd.train = fit_shape(data, &shape, &svd.report);
+  }
+  measure_errors(data, &svd);
+  if (spec->kind != SPEC_SVD) tt_free(&svd.train);
+  return fit_error(&svd);
+}
+
+// Measures a finished train.
+static void measure_fit(const struct layer_data *data, struct fit *fit) {
+  const struct layer *layer = data->layer;
+  fit->bytes = tt_stored_size(&fit->train) + data->bias_size;
+  measure_errors(data, fit);
   fit->report.relative_error = fit->relative_error;
   fit->report.dense_params = layer->rows * layer->cols;
 }
@@ -242,7 +241,7 @@ static struct fit fit_plain(const struct layer_data *data, const struct spec *sp
        data->layer->name, fit.decision);
   fit.train = fit_shape(data, &shape, &fit.report);
   fit.svd_error = NO_VALUE;
-  if (with_svd && shape.order > 1) fit.svd_error = svd_error_of(data, &fit.train);
+  if (with_svd) fit.svd_error = svd_error_of(data, spec, &fit);
   if (spec->dtype != TT_F32) fit.train = code_train(data, &fit.train, spec->dtype);
   measure_fit(data, &fit);
   return fit;
@@ -259,7 +258,7 @@ static struct fit fit_codes(const struct layer_data *data, const struct spec *sp
   return fit;
 }
 
-// ------------------------------------------------------------------------------- within an error
+// --------------------------------------------------------------------------------- within an error
 
 // Rank by rank upwards until the coded train is within the error too; the float train of the first
 // rank is. Returns the last fit that was tried.
@@ -340,7 +339,7 @@ static struct fit fit_error_bound(const struct layer_data *data, const struct sp
   return fit_plain(data, &best_spec, with_svd);
 }
 
-// ---------------------------------------------------------------------------------------- the one call
+// ------------------------------------------------------------------------------------ the one call
 
 // A layer that stays as it is, with the reason.
 static struct fit keep_layer(const struct layer *layer, const char *decision) {

@@ -28,7 +28,7 @@ struct model {
   char sha256[65], data_sha256[65]; // of the whole file and of the bytes behind its header
 };
 
-// --------------------------------------------------------------------------------------- one tensor
+// -------------------------------------------------------------------------------------- one tensor
 
 struct tensor {
   const char *name, *dtype;
@@ -87,7 +87,7 @@ static float *read_floats(const tt_file *file, int index) {
   return values;
 }
 
-// ------------------------------------------------------------------------------------------- hashes
+// ------------------------------------------------------------------------------------------ hashes
 
 // Path of shard `index` of a sharded checkpoint: beside its index.
 static char *shard_path(const struct model *model, int index) {
@@ -124,6 +124,16 @@ static uint64_t hash_file(const char *path, tt_sha256 *whole, tt_sha256 *data) {
   return size;
 }
 
+// Hash of a file without a header.
+static void hash_text_file(const char *path, char sha256[65]) {
+  unsigned char digest[32];
+  tt_sha256 whole;
+  tt_sha256_begin(&whole);
+  hash_file(path, &whole, NULL);
+  tt_sha256_end(&whole, digest);
+  print_hex(digest, 32, sha256);
+}
+
 // Hashes and size of the checkpoint. In several files: the hash of the index and of all shards
 // behind it, in the order of their names; the size is that of the shards.
 static void model_hash(struct model *model) {
@@ -145,7 +155,7 @@ static void model_hash(struct model *model) {
   print_hex(digest, 32, model->data_sha256);
 }
 
-// ------------------------------------------------------------------------------------------- layers
+// ------------------------------------------------------------------------------------------ layers
 
 // Is it a matrix of numbers that a train can stand for? Biases stay with their layers.
 static int is_matrix(const struct tensor *t) {
@@ -306,7 +316,7 @@ static float *read_bias(const struct model *model, const struct layer *layer) {
   return layer->bias < 0 ? NULL : read_floats(model->file, layer->bias);
 }
 
-// ------------------------------------------------------------------------------------------- shapes
+// ------------------------------------------------------------------------------------------ shapes
 
 // Legs of the cores, (16x4)(4x16), or "-" for a matrix that is not cut.
 static void shape_modes(const tt_shape *shape, struct text *out) {
@@ -329,7 +339,7 @@ static void json_shape(struct text *json, const tt_shape *shape) {
   json_close(json, "}");
 }
 
-// ------------------------------------------------------------------------------------------ records
+// ----------------------------------------------------------------------------------------- records
 // The metadata key "ttc.layers" is JSON: what each train stands for, so that `expand` can restore
 // names and formats and `verify` knows the errors that were measured.
 
@@ -504,7 +514,7 @@ static int read_report(const struct model *model, const char *layer, tt_report *
   return found;
 }
 
-// ------------------------------------------------------------------------------------------- inputs
+// ------------------------------------------------------------------------------------------ inputs
 // A calibration file (--inputs) says what flows into layers: samples or moments, and how often each
 // row of a table is asked for.
 

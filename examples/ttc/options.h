@@ -60,8 +60,10 @@ static const char help_text[] =
     "      eps:E             the fewest bytes of svd and two- or three-core trains whose error is\n"
     "                        at most E\n"
     "      SPEC+i8 +i4 +i3 +f16   the same with coded cores (keep, svd, tt, eps)\n"
-    "  A layer whose new form would not be smaller stays as it is. Errors are relative: of outputs\n"
-    "  where --inputs knows what flows in, else of weights. REGEX is matched anywhere in the name:\n"
+    "  A layer whose new form would not be smaller stays as it is. Errors are relative: of "
+    "outputs\n"
+    "  where --inputs knows what flows in, else of weights. REGEX is matched anywhere in the "
+    "name:\n"
     "  . [a-z] [^a-z] * + ? ^ $ and \\. as in POSIX; no groups, choices or counts.\n"
     "\n"
     "let ttc choose (compress); layers matched by --layer are left to their rule\n"
@@ -91,19 +93,23 @@ static const char help_text[] =
     "output\n"
     "  -o FILE               written in one step, never half; refused if it exists\n"
     "  -f                    overwrite\n"
-    "  --dry-run             do everything but write\n"
+    "  --dry-run             do everything but write (data wait in a temporary file beside -o)\n"
     "  --json FILE           results as JSON, - for stdout instead of the table\n"
     "  --svg PREFIX          profile: PREFIX-spectra.svg, -entropy.svg and -candidates.svg\n"
     "  -q                    no progress, no remarks       --no-progress   no progress\n"
     "  --shard I/N           only part I (from 0) of N, to OUT.part-I-of-N (OUT: of -o or --json)\n"
     "  --join N              OUT from N such parts, as one process would write it\n"
     "\n"
-    "verify: every train within 1.01 times its recorded error + 1e-6 of the original's weights, all\n"
+    "verify: every train within 1.01 times its recorded error + 1e-6 of the original's weights, "
+    "all\n"
     "else byte for byte, the source's hash equal.\n"
     "\n"
-    "Memory: three times the largest layer and 64 MB; fits to inputs hold six doubles for each\n"
-    "number of the layer, --eval holds all candidates; profile takes ten times the\n"
-    "largest layer. --shard shares the time and the layers over several processes.\n"
+    "Memory: three times the largest layer and 64 MB. More for an svd or tt of more than a low\n"
+    "rank where both sides exceed 1024 (three square matrices of doubles of the smaller side), "
+    "for\n"
+    "fits to inputs (six doubles for each number of the layer), for --eval (all candidates) and\n"
+    "profile (ten times the largest layer). --shard shares the time and the layers over several\n"
+    "processes.\n"
     "\n"
     "exit status: 0 good, 1 input or output failed, 2 wrong usage, 3 invalid input, 4 target not\n"
     "met (nothing written), 5 verify or diff found a difference\n";
@@ -170,8 +176,8 @@ static double read_number(const char *text) {
   return end == text || *end || !(value >= 0) || value > 1e300 ? -1 : value;
 }
 
-// A decimal integer at *text, which moves behind it; -1 if there is none. A tenth digit is not read,
-// and so is left for the caller to refuse.
+// A decimal integer at *text, which moves behind it; -1 if there is none. A tenth digit is not
+// read, and so is left for the caller to refuse.
 static int read_integer(const char **text) {
   int value = 0, digits = 0;
   for (; **text >= '0' && **text <= '9' && digits < 9; digits++, ++*text)

@@ -39,7 +39,7 @@ struct pack {
   int is_sketch;            // only the size is wanted, see below
 };
 
-// ---------------------------------------------------------------------------------------- the files
+// --------------------------------------------------------------------------------------- the files
 
 #ifndef _WIN32
 // Are they one file or folder that is there?
@@ -149,7 +149,7 @@ static void save_writer(tt_writer *writer, const char *path, int dry_run) {
   stop_if_interrupted();
 }
 
-// ---------------------------------------------------------------------------------------- sketches
+// --------------------------------------------------------------------------------------- sketches
 // A sketch is a writer that knows all about its tensors but the numbers, and so the exact size of
 // its file, without a file or a fit. A writer takes no memory for data that lie in a spill file; a
 // sketch has none.
@@ -226,7 +226,7 @@ static uint64_t sketch_size(const tt_writer *sketch) {
   return 8 + (uint64_t)sink.size + (uint64_t)data;
 }
 
-// ------------------------------------------------------------------------------------- one layer
+// --------------------------------------------------------------------------------------- one layer
 
 static void add_matrix(struct pack *pack, const char *layer, const tt_matrix *train,
                        const tt_report *report) {
@@ -377,7 +377,7 @@ static void pack_old_train(struct pack *pack, const struct model *model,
   set_string(&outcome->record.spec, "keep (a train)");
 }
 
-// ------------------------------------------------------------------------------------------- shards
+// ------------------------------------------------------------------------------------------ shards
 // Dense layers are dealt out in the order of the file. A part holds the trains of its share, and
 // records of all layers of the share, also of those that stay dense.
 
@@ -405,7 +405,11 @@ static char *options_text(const struct job *job) {
   if (o->target_error > 0) text_add(&text, "--target-error %.17g ", o->target_error);
   if (o->candidates) text_add(&text, "--candidates %s ", o->candidates);
   if (o->add_bias) text_add(&text, "--add-bias ");
-  if (o->profile) text_add(&text, "--profile ");
+  if (o->profile) {
+    char sha256[65];
+    hash_text_file(o->profile, sha256);
+    text_add(&text, "--profile %s ", sha256);
+  }
   if (job->calibration) text_add(&text, "--inputs %s ", job->calibration->sha256);
   text_bytes(&text, "", 0);
   return text.data;
@@ -419,7 +423,7 @@ static void pack_part_metadata(struct pack *pack, const struct job *job) {
   free(options);
 }
 
-// -------------------------------------------------------------------------------------- the choices
+// ------------------------------------------------------------------------------------- the choices
 
 // Rules first; what they leave is kept.
 static struct choice *choose_by_rules(const struct job *job) {
@@ -476,7 +480,7 @@ static struct pack pack_choices(const struct job *job, const struct choice *choi
   return pack;
 }
 
-// --------------------------------------------------------------------------------------------- join
+// -------------------------------------------------------------------------------------------- join
 
 // Opens part `index` and compares what it was made from with the source and with part 0.
 static struct model open_part(const struct job *job, int index, const struct model *first) {
@@ -551,7 +555,7 @@ static struct pack pack_join(const struct job *job) {
   return pack;
 }
 
-// ------------------------------------------------------------------------------------------- results
+// ----------------------------------------------------------------------------------------- results
 
 static void add_row(struct table *table, const struct layer *layer, const struct outcome *outcome) {
   struct text modes = {NULL, 0, 0}, ranks = {NULL, 0, 0};

@@ -1,11 +1,13 @@
 // Which spec for which layer, where the command line leaves it open. Every layer has points: bytes
 // and error of each candidate, measured here or taken from a profile; point 0 is the layer as it is
 // (or as its --layer rule says, which then is its only one). --target-error takes the fewest bytes
-// within the error, layer by layer; --target-ratio divides a budget. Include after profile.h, pack.h.
+// within the error, layer by layer; --target-ratio divides a budget. Include after profile.h and
+// pack.h.
 //
-// The mixed plan of a budget walks the convex hulls (tt_plan_budget) down the sum of squared errors.
-// That sum predicts little about a network, so a mixed plan is believed only if it promises clearly
-// less than the best uniform plan, one candidate for all layers; with --eval the score decides.
+// The mixed plan of a budget walks the convex hulls (tt_plan_budget) down the sum of squared
+// errors. That sum predicts little about a network, so a mixed plan is believed only if it promises
+// clearly less than the best uniform plan, one candidate for all layers; with --eval the score
+// decides.
 #ifndef TTC_PLAN_H
 #define TTC_PLAN_H
 
@@ -74,7 +76,7 @@ static uint64_t layer_bytes(const struct model *model, const struct layer *layer
   return bytes;
 }
 
-// ------------------------------------------------------------------------------------------- points
+// ------------------------------------------------------------------------------------------ points
 
 static struct point *add_point(struct plan_layer *layer, const struct spec *spec, int method) {
   layer->points =
@@ -100,7 +102,7 @@ static void usual_specs(const struct layer *layer, struct text *list) {
   text_add(list, "i8,i4,i3,i2");
   for (int share = 2; share <= 8; share *= 2) {
     int rank = (int)((double)layer->rows * (double)layer->cols / sides / share);
-    if (rank < 1) rank = 1;
+    if (rank < 1) break;
     text_add(list, ",svd:%d,svd:%d+i8,svd:%d+i4", rank, rank, rank);
   }
 }
@@ -221,13 +223,15 @@ static void check_profile_inputs(const struct job *job, const struct layer *laye
 }
 
 // Fills the points of one layer.
-static void measure_layer(struct plan *plan, struct plan_layer *layer, const struct spec *rule) {
+static void measure_layer(struct plan *plan, struct plan_layer *layer) {
   const struct job *job = plan->job;
   const struct options *options = job->options;
   const struct layer *dense = &job->model.layers[layer->index];
+  const struct spec *rule = find_rule(&job->rules, dense->name);
   const struct profile_layer *known =
       options->profile && !rule ? profile_find(&plan->profile, dense->name) : NULL;
   struct text usual = {NULL, 0, 0};
+  layer->is_ruled = rule != NULL;
   add_keep(layer, &job->model);
   if (known) {
     if (!options->force_profile) check_profile_inputs(job, dense, known);
@@ -252,6 +256,16 @@ static void measure_layer(struct plan *plan, struct plan_layer *layer, const str
   if (!options->eval) strip_fits(layer);
 }
 
+// Does the plan need the points of this layer? Rules decide alone where no sum is looked at; a
+// profile knows the layers of all processes.
+static int is_planned(const struct job *job, int index) {
+  const struct options *options = job->options;
+  const struct layer *layer = &job->model.layers[index];
+  int looks_at_sums = options->target_ratio > 0 || options->max_drop >= 0;
+  if (layer->tensor < 0 || (!in_share(job, index) && !options->profile)) return 0;
+  return looks_at_sums || !find_rule(&job->rules, layer->name);
+}
+
 static struct plan plan_open(const struct job *job) {
   const struct model *model = &job->model;
   const struct options *options = job->options;
@@ -263,20 +277,18 @@ static struct plan plan_open(const struct job *job) {
   plan.choice = (int *)get_memory((size_t)model->num_layers, sizeof *plan.choice);
   if (options->profile)
     plan.profile = profile_read(options->profile, model, options->force_profile);
-  for (int i = 0; i < model->num_layers; i++) progress.total += (double)model->layers[i].size;
   for (int i = 0; i < model->num_layers; i++) {
-    const struct layer *dense = &model->layers[i];
-    const struct spec *rule = find_rule(&job->rules, dense->name);
-    progress.done += (double)dense->size;
-    if (dense->tensor < 0 || (!in_share(job, i) && !options->profile)) continue;
-    if (rule && !(options->target_ratio > 0) && options->max_drop < 0) continue;
-    struct plan_layer *layer = &plan.layers[plan.num_layers++];
-    layer->index = i;
-    layer->is_ruled = rule != NULL;
-    layer->weight = 1;
+    if (!is_planned(job, i)) continue;
+    plan.layers[plan.num_layers].index = i;
+    plan.layers[plan.num_layers++].weight = 1;
+    progress.total += (double)model->layers[i].size;
+  }
+  for (int l = 0; l < plan.num_layers; l++) {
+    const struct layer *dense = &model->layers[plan.layers[l].index];
     stop_if_interrupted();
     progress_show(&progress, dense->name);
-    measure_layer(&plan, layer, rule);
+    measure_layer(&plan, &plan.layers[l]);
+    progress.done += (double)dense->size;
   }
   progress_clear();
   return plan;
@@ -293,7 +305,7 @@ static void plan_free(struct plan *plan) {
   memset(plan, 0, sizeof *plan);
 }
 
-// ------------------------------------------------------------------------------- targets of an error
+// ----------------------------------------------------------------------------- targets of an error
 
 // Takes away candidates of free layers above the error.
 static void drop_coarse_points(struct plan *plan, double most) {
@@ -620,7 +632,8 @@ static void choose_by_drop(struct plan *plan) {
          (unsigned long long)size);
 }
 
-// --probe: a layer weighs what its smallest candidate alone costs the score, over the squared error.
+// --probe: a layer weighs what its smallest candidate alone costs the score, over the squared
+// error.
 static void probe_weights(struct plan *plan) {
   int *choice = (int *)get_memory((size_t)plan->num_layers, sizeof *choice);
   double base = plan_score(plan, choice), all = 0;
@@ -642,7 +655,7 @@ static void probe_weights(struct plan *plan) {
   free(choice);
 }
 
-// --------------------------------------------------------------------------------- the best of plans
+// ------------------------------------------------------------------------------- the best of plans
 
 struct contest { // plan->choice holds the best so far
   const struct plan *plan;

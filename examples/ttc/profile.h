@@ -103,6 +103,11 @@ static double candidate_error(const struct candidate *candidate) {
   return candidate->functional_error >= 0 ? candidate->functional_error : candidate->weight_error;
 }
 
+// Is it the low-rank factorisation?
+static int is_low_rank(const tt_shape *shape) {
+  return shape->order == 2 && shape->cols[0] == 1 && shape->rows[1] == 1;
+}
+
 // The spec that gives this shape and format. Returns 0 for a format that no spec has.
 static int spec_of_shape(const tt_shape *shape, tt_dtype dtype, struct spec *spec) {
   memset(spec, 0, sizeof *spec);

@@ -43,7 +43,7 @@ static const struct spec_format *find_format(const char *name, tt_dtype dtype) {
   return NULL;
 }
 
-// --------------------------------------------------------------------------------------- read specs
+// -------------------------------------------------------------------------------------- read specs
 
 // Factors "4,8,8" into out[]; they end at `end`. Returns their number, 0 if they are none.
 static int read_factors(const char **at, char end, int out[TT_MAX_ORDER]) {
@@ -202,7 +202,7 @@ static void free_rules(struct rules *rules) {
   rules->list = NULL;
 }
 
-// ---------------------------------------------------------------------------------------- factors
+// ----------------------------------------------------------------------------------------- factors
 
 // The factors of a train of this spec for a matrix, its rank as a cap at every bond.
 static tt_status spec_shape(const struct spec *spec, ptrdiff_t rows, ptrdiff_t cols,
