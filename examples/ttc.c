@@ -26,9 +26,9 @@
 #include "ttc/study.h"
 
 int main(int argc, char **argv) {
+  hold_standard_streams();
   struct options options = read_command_line(argc, argv);
-  signal(SIGINT, note_signal);
-  signal(SIGTERM, note_signal);
+  catch_signals();
   protect_inputs(&options);
   int code = EXIT_GOOD;
   switch (options.command) {
@@ -40,6 +40,6 @@ int main(int argc, char **argv) {
     case DO_DIFF: code = diff(&options); break;
     case DO_EXPORT: export_c(&options); break;
   }
-  if (fflush(stdout)) fail(EXIT_SYSTEM, "stdout: cannot write");
+  finish_output();
   return code;
 }

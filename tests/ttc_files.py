@@ -114,6 +114,13 @@ def small(folder):
         "enc.1.fc.inputs.covariance": ("F64", [24, 24], covariance),
         "table.row_weights": ("F32", [40], [1 + 4 * (i < 4) for i in range(40)]),
     })
+    broken = checkpoint(1)
+    broken["half.bias"][2][7] = float("inf")
+    save(path("infinite.st"), broken)
+    save(path("odd.st"), {
+        "n" * 1018 + ".w": ("F32", [12, 12], vector(144, 1)),
+        "largest": ("F32", [8, 64], [3.4e38] * 512),
+    })
     save(path("wide.st"), {"enc.0.fc.inputs": ("F32", [60, 31], samples(60, 31, 9))})
     save(path("weights.st"), {"table.row_weights": ("F32", [39], [1] * 39)})
     save(path("strangers.st"), {"decoder.inputs": ("F32", [60, 31], samples(60, 31, 9))})

@@ -83,7 +83,7 @@ static void info_layer(const struct model *model, const struct layer *layer, str
 static void info(const struct options *options) {
   static const char *const titles[] = {"name",  "what",  "shape", "dtype",
                                        "modes", "ranks", "S_max", "bytes"};
-  struct model model = model_open(options->files[0]);
+  struct model model = open_input(options, options->files[0]);
   struct table table = table_begin("lllllrrr", titles);
   struct text json = {NULL, 0, 0}, others = {NULL, 0, 0};
   int trains = 0, num_others = 0;
@@ -349,8 +349,8 @@ static int verify(const struct options *options) {
   static const char *const titles[] = {"what", "recorded", "measured", "verdict"};
   struct verification v;
   memset(&v, 0, sizeof v);
-  v.dense = model_open(options->files[0]);
-  v.compressed = model_open(options->files[1]);
+  v.dense = open_input(options, options->files[0]);
+  v.compressed = open_input(options, options->files[1]);
   v.records = read_records(&v.compressed);
   v.table = table_begin("lrrl", titles);
   const char *source = find_metadata(v.compressed.file, "tt.source.sha256");
@@ -445,7 +445,8 @@ static void diff_metadata(struct comparison *c, const tt_file *from, const tt_fi
 static int diff(const struct options *options) {
   static const char *const titles[] = {"tensor", "distance", "difference"};
   struct comparison c;
-  struct model a = model_open(options->files[0]), b = model_open(options->files[1]);
+  struct model a = open_input(options, options->files[0]);
+  struct model b = open_input(options, options->files[1]);
   int other;
   memset(&c, 0, sizeof c);
   c.a = a.file;

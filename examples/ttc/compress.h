@@ -29,10 +29,9 @@ static void check_options(const struct options *o) {
 // Inputs that belong to no layer at all are those of another model.
 static void check_inputs(const struct model *model, const struct model *calibration) {
   for (int i = 0; i < model->num_layers; i++) {
-    const char *name = model->layers[i].name;
-    if (find_part(calibration->file, name, ".inputs") >= 0 ||
-        find_part(calibration->file, name, ".inputs.mean") >= 0 ||
-        find_part(calibration->file, name, ".row_weights") >= 0)
+    const struct layer *layer = &model->layers[i];
+    if (has_inputs(calibration, layer) ||
+        find_part(calibration->file, layer->name, ".row_weights") >= 0)
       return;
   }
   fail(EXIT_INPUT, "%s: has inputs of no layer of %s", calibration->path, model->path);
@@ -47,7 +46,9 @@ static struct job open_job(const struct options *options) {
     job.output = options->num_shards
                      ? part_name(options->output, options->shard, options->num_shards)
                      : copy_string(options->output);
-  job.model = model_open(options->files[0]);
+  if (options->json && job.output && same_file(options->json, job.output))
+    fail(EXIT_USAGE, "--json and the output are both %s", options->json);
+  job.model = open_input(options, options->files[0]);
   check_rules(&job.rules, &job.model);
   if (job.output && !options->dry_run) check_output(job.output, &job.model, options->force);
   if (options->inputs) {
@@ -72,9 +73,10 @@ static void close_job(struct job *job) {
 static void compress(const struct options *options) {
   check_options(options);
   struct job job = open_job(options);
-  uint64_t target = options->target_ratio > 0
-                        ? (uint64_t)((double)job.model.file_size / options->target_ratio)
-                        : 0;
+  uint64_t target = 0;
+  if (options->target_ratio > 0)
+    target = (uint64_t)((double)job.model.file_size / options->target_ratio);
+  if (options->target_ratio > 0 && !target) target = 1; // no file is as small
   int has_plan = target || options->target_error > 0 || options->max_drop >= 0;
   struct choice *choices = NULL;
   if (has_plan) {
@@ -84,7 +86,7 @@ static void compress(const struct options *options) {
   } else if (!options->join) {
     choices = choose_by_rules(&job);
   }
-  struct pack pack = options->join ? pack_join(&job) : pack_choices(&job, choices);
+  struct pack pack = options->join ? pack_join(&job) : pack_choices(&job, choices, 0);
   if (target && !options->num_shards && pack.size > target)
     fail(EXIT_TARGET, "target not met: the file has %llu bytes, the target is %llu",
          (unsigned long long)pack.size, (unsigned long long)target);

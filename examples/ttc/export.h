@@ -360,6 +360,7 @@ static void export_c(const struct options *options) {
   tt_matrix train = read_train(&model, model_find(&model, options->files[1]));
   model_hash(&model);
   export_header(&out, options, &model, &train);
+  stop_if_interrupted();
   text_save(&out, options->output);
   text_free(&out);
   tt_free(&train);

@@ -9,6 +9,7 @@
 #define TTC_FIT_H
 
 #include "spec.h"
+#include <float.h>
 
 // ----------------------------------------------------------------------------- what is known of it
 
@@ -61,6 +62,9 @@ static struct layer_data read_layer(const struct model *model, const struct mode
   data.layer = layer;
   data.w = read_floats(model->file, layer->tensor);
   data.bias = read_bias(model, layer);
+  for (ptrdiff_t i = 0; i < layer->rows && data.bias; i++)
+    if (data.bias[i] - data.bias[i] != 0)
+      fail(EXIT_INPUT, "layer %s: NaN or Inf in the bias", layer->name);
   data.row_weights = read_row_weights(calibration, layer);
   data.inputs = read_inputs(calibration, layer);
   data.fits_bias = data.inputs && (data.bias || add_bias);
@@ -227,7 +231,7 @@ static void measure_fit(const struct layer_data *data, struct fit *fit) {
 }
 
 // Builds the matrix of a spec that names its shape. The error of an SVD is only measured if asked
-// for: it costs another fit.
+// for: it may cost another fit.
 static struct fit fit_plain(const struct layer_data *data, const struct spec *spec, int with_svd) {
   struct fit fit;
   tt_shape shape;
@@ -347,7 +351,8 @@ static struct fit keep_layer(const struct layer *layer, const char *decision) {
   return fit;
 }
 
-// What is stored for a layer under a spec. Never more bytes than the layer has now.
+// What is stored for a layer under a spec. Never more bytes than the layer has now, and no numbers
+// that leave the range of float, which coded factors of the largest may.
 static struct fit fit_layer(const struct layer_data *data, const struct spec *spec, int with_svd) {
   const struct layer *layer = data->layer;
   struct fit fit;
@@ -358,9 +363,10 @@ static struct fit fit_layer(const struct layer_data *data, const struct spec *sp
   } else {
     fit = fit_plain(data, spec, with_svd);
   }
-  if (fit.bytes < layer->size) return fit;
+  int is_smaller = fit.bytes < layer->size, is_finite = fit.relative_error <= DBL_MAX;
+  if (is_smaller && is_finite) return fit;
   free_fit(&fit);
-  return keep_layer(layer, "keep (not smaller)");
+  return keep_layer(layer, is_smaller ? "keep (beyond float)" : "keep (not smaller)");
 }
 
 #endif

@@ -13,8 +13,9 @@ struct layer {
   int bias;          // its bias; -1 = none
   const char *dtype; // of the tensor, or of the first core
   ptrdiff_t rows, cols;
-  uint64_t size;  // bytes of everything stored, bias included
-  tt_shape shape; // of a train; order 1 for a tensor
+  uint64_t size;    // bytes of everything stored, bias included
+  tt_shape shape;   // of a train; order 1 for a tensor
+  tt_matrix header; // of a train: all but its numbers
 };
 
 struct model {
@@ -181,6 +182,18 @@ static int find_core(const tt_file *file, const char *name, size_t *length) {
   return found;
 }
 
+// Releases the numbers of a train. What is left says which tensors it takes in a file: the bias, if
+// there is one, is only remembered.
+static void strip_train(tt_matrix *train) {
+  static const float somewhere = 0;
+  tt_matrix header = *train;
+  header.block = NULL;
+  if (header.bias) header.bias = &somewhere;
+  for (int k = 0; k < header.shape.order; k++) header.cores[k].data = header.cores[k].scales = NULL;
+  tt_free(train);
+  *train = header;
+}
+
 // The train of a layer, or a dense layer as a train of order 1.
 static tt_matrix read_train(const struct model *model, const struct layer *layer) {
   tt_options options = patience();
@@ -212,15 +225,18 @@ static void add_train(struct model *model, size_t *room, int index, size_t lengt
   layer->rows = train.rows;
   layer->cols = train.cols;
   layer->shape = train.shape;
-  tt_free(&train);
+  strip_train(&train);
+  layer->header = train;
 }
 
 // May a matrix be called `name`? Not if that is another tensor or a train, nor if "<name>.bias" is
-// there without being its bias: a train of that name could not be read back.
+// there without being its bias, nor if it is too long for "<name>.scales.0": a train of that name
+// could not be read back.
 static int name_fits(const tt_file *file, const char *name, int index) {
   struct tensor matrix = get_tensor(file, index);
   int same, bias = find_part(file, name, ".bias");
-  if (!*name || find_part(file, name, ".cores.0") >= 0) return 0;
+  if (!*name || strlen(name) + sizeof ".scales.00" > TT__NAME_CAP) return 0;
+  if (find_part(file, name, ".cores.0") >= 0) return 0;
   if (tt_file_find(file, name, &same) == TT_OK && same != index) return 0;
   if (bias < 0) return 1;
   struct tensor vector = get_tensor(file, bias);
@@ -502,13 +518,17 @@ static int read_report(const struct model *model, const char *layer, tt_report *
 // A calibration file (--inputs) says what flows into layers: samples or moments, and how often each
 // row of a table is asked for.
 
-// Statistics of a layer's inputs, or NULL if the file (which may be NULL) does not know them.
+// Does the calibration file (which may be NULL) know the inputs of a layer?
+static int has_inputs(const struct model *calibration, const struct layer *layer) {
+  return calibration && (find_part(calibration->file, layer->name, ".inputs") >= 0 ||
+                         find_part(calibration->file, layer->name, ".inputs.mean") >= 0);
+}
+
+// Statistics of a layer's inputs, or NULL if they are not known.
 static tt_inputs *read_inputs(const struct model *calibration, const struct layer *layer) {
   tt_options options = patience();
   tt_inputs *inputs = NULL;
-  if (!calibration || (find_part(calibration->file, layer->name, ".inputs") < 0 &&
-                       find_part(calibration->file, layer->name, ".inputs.mean") < 0))
-    return NULL;
+  if (!has_inputs(calibration, layer)) return NULL;
   must(tt_file_inputs(calibration->file, layer->name, &options, &inputs), "%s: %s.inputs",
        calibration->path, layer->name);
   if (tt_inputs_cols(inputs) != layer->cols)

@@ -16,7 +16,7 @@ enum command { // bits, so that an option can belong to several
   DO_EXPORT = 64
 };
 
-enum { MAX_RULES = 256 };
+enum { MAX_RULES = 256, MAX_PARTS = 10000 };
 
 struct options {
   int command;          // one of enum command
@@ -60,11 +60,15 @@ static const char help_text[] =
     "      eps:E             the fewest bytes of svd and two- or three-core trains whose error is\n"
     "                        at most E\n"
     "      SPEC+i8 +i4 +i3 +f16   the same with coded cores (keep, svd, tt, eps)\n"
-    "  A layer whose new form would not be smaller stays as it is.\n"
+    "  A layer whose new form would not be smaller stays as it is. Errors are relative: of "
+    "outputs\n"
+    "  where --inputs knows what flows in, else of weights. REGEX is matched anywhere in the "
+    "name:\n"
+    "  . [a-z] [^a-z] * + ? ^ $ and \\. as in POSIX; no groups, choices or counts.\n"
     "\n"
     "let ttc choose (compress); layers matched by --layer are left to their rule\n"
     "  --target-ratio X      the file becomes at least X times smaller, with the least error\n"
-    "  --target-error E      no layer has an error above E; with the fewest bytes\n"
+    "  --target-error E      each layer the fewest bytes with an error of at most E\n"
     "  --candidates LIST     the specs to choose from, e.g. i8,i4,svd:64,svd:64+i8\n"
     "  --profile FILE        measurements of `ttc profile --json FILE`, instead of new ones\n"
     "  --force-profile       although they were made from another checkpoint\n"
@@ -76,7 +80,8 @@ static const char help_text[] =
     "                        run for each layer (with --max-drop: for each of its candidates)\n"
     "\n"
     "what to measure (profile): all dense layers, or\n"
-    "  --layer REGEX         those whose name matches; repeat at will. Half a minute for a matrix of\n"
+    "  --layer REGEX         those whose name matches; repeat at will. Half a minute for a matrix "
+    "of\n"
     "                        1024 x 1024, eight times that for twice the sides\n"
     "\n"
     "data\n"
@@ -95,6 +100,9 @@ static const char help_text[] =
     "  --shard I/N           only part I (from 0) of N, to OUT.part-I-of-N (OUT: of -o or --json)\n"
     "  --join N              OUT from N such parts, as one process would write it\n"
     "\n"
+    "verify: every train within 1.01 times its recorded error + 1e-6 of the original's weights,\n"
+    "all else byte for byte, the source's hash equal.\n"
+    "\n"
     "Memory: three times the largest layer and 64 MB. More for an svd or tt of more than a low\n"
     "rank where both sides exceed 1024 (three square matrices of doubles of the smaller side),\n"
     "for fits to inputs (six doubles for each number of the layer), for --eval (all candidates)\n"
@@ -106,7 +114,8 @@ static const char help_text[] =
 enum option_kind {
   OPTION_FLAG,
   OPTION_TEXT,
-  OPTION_NUMBER,
+  OPTION_NUMBER,   // >= 0
+  OPTION_POSITIVE, // > 0
   OPTION_COUNT,
   OPTION_SHARD,
   OPTION_RULE
@@ -124,8 +133,8 @@ static const struct option_row option_rows[] = {
     {"-o", OPTION_TEXT, FIELD(output), DO_COMPRESS | DO_EXPAND | DO_EXPORT},
     {"-f", OPTION_FLAG, FIELD(force), DO_COMPRESS | DO_EXPAND | DO_EXPORT},
     {"--layer", OPTION_RULE, 0, DO_COMPRESS | DO_PROFILE},
-    {"--target-ratio", OPTION_NUMBER, FIELD(target_ratio), DO_COMPRESS},
-    {"--target-error", OPTION_NUMBER, FIELD(target_error), DO_COMPRESS},
+    {"--target-ratio", OPTION_POSITIVE, FIELD(target_ratio), DO_COMPRESS},
+    {"--target-error", OPTION_POSITIVE, FIELD(target_error), DO_COMPRESS},
     {"--max-drop", OPTION_NUMBER, FIELD(max_drop), DO_COMPRESS},
     {"--inputs", OPTION_TEXT, FIELD(inputs), DO_COMPRESS | DO_PROFILE},
     {"--eval", OPTION_TEXT, FIELD(eval), DO_COMPRESS},
@@ -180,8 +189,9 @@ static void read_shard(const char *value, struct options *options) {
     at++;
     options->num_shards = read_integer(&at);
   }
-  if (*at || options->num_shards < 1 || options->shard >= options->num_shards)
-    fail(EXIT_USAGE, "--shard %s: wanted I/N with 0 <= I < N", value);
+  if (*at || options->num_shards < 1 || options->num_shards > MAX_PARTS ||
+      options->shard >= options->num_shards)
+    fail(EXIT_USAGE, "--shard %s: wanted I/N with 0 <= I < N <= %d", value, MAX_PARTS);
 }
 
 static void read_option(const struct option_row *row, const char *value, struct options *options) {
@@ -195,9 +205,14 @@ static void read_option(const struct option_row *row, const char *value, struct 
       *(double *)field = read_number(value);
       if (*(double *)field < 0) fail(EXIT_USAGE, "%s %s: not a number >= 0", row->name, value);
       break;
+    case OPTION_POSITIVE:
+      *(double *)field = read_number(value);
+      if (!(*(double *)field > 0)) fail(EXIT_USAGE, "%s %s: not a number > 0", row->name, value);
+      break;
     case OPTION_COUNT:
       *(int *)field = read_integer(&at);
-      if (*(int *)field < 1 || *at) fail(EXIT_USAGE, "%s %s: not a count", row->name, value);
+      if (*(int *)field < 1 || *(int *)field > MAX_PARTS || *at)
+        fail(EXIT_USAGE, "%s %s: not a count from 1 to %d", row->name, value, MAX_PARTS);
       break;
     case OPTION_RULE:
       if (options->num_rules == MAX_RULES) fail(EXIT_USAGE, "more than %d --layer", MAX_RULES);
@@ -251,7 +266,10 @@ static struct options read_command_line(int argc, char **argv) {
     int help = !strcmp(argv[i], "--help"), version = !strcmp(argv[i], "--version");
     if (help) printf("%s%s", usage_text, help_text);
     if (version) puts("ttc " TT_VERSION);
-    if (help || version) exit(EXIT_GOOD);
+    if (help || version) {
+      finish_output();
+      exit(EXIT_GOOD);
+    }
   }
   const struct command_row *command = find_command(argv[1]);
   options.command = command->command;

@@ -5,9 +5,6 @@
 #define TTC_PACK_H
 
 #include "fit.h"
-#ifndef _WIN32
-#include <sys/stat.h>
-#endif
 
 struct job { // one run of compress
   const struct options *options;
@@ -39,43 +36,84 @@ struct pack {
   struct outcome *outcomes; // one a layer
   struct text records;      // "ttc.layers", its opening brace included
   uint64_t size;            // bytes of the file
+  int is_sketch;            // only the size is wanted, see below
 };
 
 // --------------------------------------------------------------------------------------- the files
 
-// Are they one file? Then writing one would destroy the other while it is read.
+#ifndef _WIN32
+// Are they one file or folder that is there?
+static int same_place(const char *a, const char *b) {
+  struct stat first, second;
+  return !stat(a, &first) && !stat(b, &second) && first.st_dev == second.st_dev &&
+         first.st_ino == second.st_ino;
+}
+
+// The folder of a path, to be freed.
+static char *folder_of(const char *path) {
+  const char *slash = strrchr(path, '/');
+  char *folder = copy_string(slash ? path : "./");
+  if (slash) folder[slash - path + 1] = 0;
+  return folder;
+}
+#endif
+
+// Are they one file, there or not yet? Then writing one would destroy the other.
 static int same_file(const char *a, const char *b) {
 #ifdef _WIN32
   char whole_a[_MAX_PATH], whole_b[_MAX_PATH];
   return _fullpath(whole_a, a, _MAX_PATH) && _fullpath(whole_b, b, _MAX_PATH) &&
          !_stricmp(whole_a, whole_b);
 #else
-  struct stat first, second;
-  return !stat(a, &first) && !stat(b, &second) && first.st_dev == second.st_dev &&
-         first.st_ino == second.st_ino;
+  const char *slash_a = strrchr(a, '/'), *slash_b = strrchr(b, '/');
+  if (same_place(a, b)) return 1;
+  if (strcmp(slash_a ? slash_a + 1 : a, slash_b ? slash_b + 1 : b) != 0) return 0;
+  char *folder_a = folder_of(a), *folder_b = folder_of(b);
+  int same = same_place(folder_a, folder_b);
+  free(folder_a);
+  free(folder_b);
+  return same;
 #endif
 }
 
-// Refuses an output that is the input, or that exists without -f.
-static void check_output(const char *output, const struct model *input, int force) {
-  int is_input = same_file(output, input->path);
-  for (int i = 0; i < tt_file_shard_count(input->file) && !is_input; i++) {
-    char *path = shard_path(input, i);
-    is_input = same_file(output, path);
-    free(path);
+// Is it the file of a model, or one of its shards?
+static int is_file_of(const char *path, const struct model *model) {
+  int found = same_file(path, model->path);
+  for (int i = 0; i < tt_file_shard_count(model->file) && !found; i++) {
+    char *shard = shard_path(model, i);
+    found = same_file(path, shard);
+    free(shard);
   }
-  if (is_input) fail(EXIT_USAGE, "%s: output and input are the same file", output);
+  return found;
+}
+
+// Refuses an output that is the input, no plain file, or that exists without -f.
+static void check_output(const char *output, const struct model *input, int force) {
+  if (is_file_of(output, input)) fail(EXIT_USAGE, "%s: output and input are the same file", output);
+  if (is_special(output)) fail(EXIT_USAGE, "%s: not a plain file", output);
   FILE *there = fopen(output, "rb");
   if (there) fclose(there);
   if (there && !force) fail(EXIT_USAGE, "%s exists; -f overwrites it", output);
 }
 
-// Results must not be written over what is read.
+// Outputs must not be written over what is read.
 static void protect_inputs(const struct options *o) {
-  const char *read[] = {o->files[0], o->files[1], o->inputs, o->profile};
-  for (size_t i = 0; o->json && i < sizeof read / sizeof *read; i++)
-    if (read[i] && same_file(o->json, read[i]))
+  const char *read[] = {o->files[0], o->command == DO_EXPORT ? NULL : o->files[1], o->inputs,
+                        o->profile};
+  for (size_t i = 0; i < sizeof read / sizeof *read; i++) {
+    if (o->json && read[i] && same_file(o->json, read[i]))
       fail(EXIT_USAGE, "--json %s would write over what is read", o->json);
+    if (o->output && read[i] && same_file(o->output, read[i]))
+      fail(EXIT_USAGE, "%s: output and input are the same file", o->output);
+  }
+}
+
+// Opens a file of the command line, whose shards results must not be written over either.
+static struct model open_input(const struct options *o, const char *path) {
+  struct model model = model_open(path);
+  if (o->json && is_file_of(o->json, &model))
+    fail(EXIT_USAGE, "--json %s would write over what is read", o->json);
+  return model;
 }
 
 static tt_writer *open_writer; // has a temporary file that must not stay behind
@@ -111,7 +149,92 @@ static void save_writer(tt_writer *writer, const char *path, int dry_run) {
   stop_if_interrupted();
 }
 
+// --------------------------------------------------------------------------------------- sketches
+// A sketch is a writer that knows all about its tensors but the numbers, and so the exact size of
+// its file, without a file or a fit. A writer takes no memory for data that lie in a spill file; a
+// sketch has none.
+
+static tt_writer *create_sketch(void) {
+  static char no_file[] = "";
+  tt_writer *sketch = create_writer(NULL);
+  sketch->spill_name = no_file;
+  return sketch;
+}
+
+static void sketch_tensor(tt_writer *sketch, const char *name, int type, int order,
+                          const ptrdiff_t *dims) {
+  uint64_t wide[TT__MAX_DIMS], size;
+  tt__item *item;
+  for (int i = 0; i < order; i++) wide[i] = (uint64_t)dims[i];
+  must(tt__tensor_size(type, order, wide, &size), "tensor %s", name);
+  must(tt__writer_tensor(sketch, name, type, order, dims, (ptrdiff_t)size, &item), "tensor %s",
+       name);
+}
+
+static void sketch_copy(tt_writer *sketch, const tt_file *file, int index) {
+  struct tensor tensor = get_tensor(file, index);
+  sketch_tensor(sketch, tensor.name, tt__file_type_find(tensor.dtype), tensor.order, tensor.dims);
+}
+
+static void sketch_part(tt_writer *sketch, const char *layer, const char *part, int k, int type,
+                        int order, const ptrdiff_t *dims) {
+  char name[TT__NAME_CAP + 1];
+  tt__part_name(name, layer, part, k);
+  if (!*name) fail(EXIT_INPUT, "layer %s: the name is too long", layer);
+  sketch_tensor(sketch, name, type, order, dims);
+}
+
+// The tensors that tt_writer_add_matrix writes, and its words in "tt.layers".
+static void sketch_train(tt_writer *sketch, const char *layer, const tt_matrix *train,
+                         const tt_report *report) {
+  tt__sink sink = {NULL, 0, 0};
+  for (int k = 0; k < train->shape.order; k++) {
+    const tt_core *core = &train->cores[k];
+    ptrdiff_t dims[4], one = 1;
+    tt__core_dims(train, k, dims);
+    ptrdiff_t length = dims[2] * dims[3], packed[2] = {dims[0] * dims[1], 0},
+              scales[2] = {dims[0] * dims[1], tt__row_scales(core->group, length)};
+    packed[1] = tt__row_size(core->dtype, length);
+    if (core->dtype >= TT_I4)
+      sketch_part(sketch, layer, ".cores.", k, TT__TYPE_U8, 2, packed);
+    else
+      sketch_part(sketch, layer, ".cores.", k, (int)core->dtype, 4, dims);
+    if (core->scale != 0 && core->scale != 1)
+      sketch_part(sketch, layer, ".scale.", k, TT_F32, 1, &one);
+    if (core->group > 0) sketch_part(sketch, layer, ".scales.", k, TT_F16, 2, scales);
+    if (core->group < 0) sketch_part(sketch, layer, ".scales.", k, TT_F32, 1, scales);
+  }
+  if (train->bias) sketch_part(sketch, layer, ".bias", -1, TT_F32, 1, &train->rows);
+  tt__sink_layer(&sink, layer, train, report);
+  tt__item *item = tt__list_add(&sketch->layers, &sketch->pool, layer, sink.size);
+  if (!item) fail(EXIT_SYSTEM, "out of memory");
+  sink.out = item->data;
+  sink.room = sink.size;
+  sink.size = 0;
+  tt__sink_layer(&sink, layer, train, report);
+}
+
+// Bytes of header and data, without the padding between them.
+static uint64_t sketch_size(const tt_writer *sketch) {
+  tt_options options = patience();
+  tt__pool pool = tt__pool_open(&options.allocator);
+  tt__sink sink = {NULL, 0, 0};
+  tt__plan plan;
+  must(tt__plan_make(sketch, &pool, &plan), "header");
+  ptrdiff_t data = tt__sink_header(&sink, &plan);
+  tt__pool_close(&pool);
+  return 8 + (uint64_t)sink.size + (uint64_t)data;
+}
+
 // --------------------------------------------------------------------------------------- one layer
+
+static void add_matrix(struct pack *pack, const char *layer, const tt_matrix *train,
+                       const tt_report *report) {
+  if (pack->is_sketch)
+    sketch_train(pack->writer, layer, train, report);
+  else
+    must(tt_writer_add_matrix(pack->writer, layer, train, report), "layer %s", layer);
+}
 
 static void describe_train(const tt_matrix *train, const tt_report *report,
                            struct outcome *outcome) {
@@ -147,6 +270,16 @@ static void add_record(struct pack *pack, const struct record *record) {
   write_record(&pack->records, record);
 }
 
+// What is recorded of a fitted layer.
+static void describe_fit(const struct model *model, const struct layer *layer,
+                         const struct fit *fit, struct record *record) {
+  record->relative_error = fit->relative_error;
+  record->functional_error = fit->functional_error;
+  record->svd_error = fit->svd_error;
+  if (fit->train.bias)
+    set_string(&record->bias, layer->bias < 0 ? "F32" : get_tensor(model->file, layer->bias).dtype);
+}
+
 // A fitted layer goes to the writer, or stays dense if the fit says so.
 static void pack_fit(struct pack *pack, const struct job *job, int index, const struct fit *fit) {
   const struct layer *layer = &job->model.layers[index];
@@ -155,15 +288,9 @@ static void pack_fit(struct pack *pack, const struct job *job, int index, const 
   set_string(&record->spec, fit->decision);
   outcome->bytes = fit->bytes;
   if (fit->train.shape.order == 0) return;
-  must(tt_writer_add_matrix(pack->writer, layer->name, &fit->train, &fit->report), "layer %s",
-       layer->name);
+  add_matrix(pack, layer->name, &fit->train, &fit->report);
   describe_train(&fit->train, &fit->report, outcome);
-  record->relative_error = fit->relative_error;
-  record->functional_error = fit->functional_error;
-  record->svd_error = fit->svd_error;
-  if (fit->train.bias)
-    set_string(&record->bias,
-               layer->bias < 0 ? "F32" : get_tensor(job->model.file, layer->bias).dtype);
+  describe_fit(&job->model, layer, fit, record);
 }
 
 // A train of a file, as it is, with what the file says about it. Its bias goes along only if it is
@@ -171,11 +298,10 @@ static void pack_fit(struct pack *pack, const struct job *job, int index, const 
 static void pack_train(struct pack *pack, const struct model *from, const struct layer *layer,
                        int with_bias, struct outcome *outcome) {
   tt_report report;
-  tt_matrix train = read_train(from, layer);
+  tt_matrix train = pack->is_sketch ? layer->header : read_train(from, layer);
   int known = read_report(from, layer->name, &report);
   if (!with_bias) train.bias = NULL;
-  must(tt_writer_add_matrix(pack->writer, layer->name, &train, known ? &report : NULL), "layer %s",
-       layer->name);
+  add_matrix(pack, layer->name, &train, known ? &report : NULL);
   describe_train(&train, known ? &report : NULL, outcome);
   tt_free(&train);
 }
@@ -189,8 +315,11 @@ static void copy_tensors(struct pack *pack, const struct model *model) {
     int is_bias = owner && model->layers[model->owner[i]].bias == i;
     if (owner && owner->is_train && (!is_bias || owner->record.bias)) continue;
     stop_if_interrupted();
-    must(tt_writer_copy(pack->writer, model->file, i), "%s: tensor %s", model->path,
-         get_tensor(model->file, i).name);
+    if (pack->is_sketch)
+      sketch_copy(pack->writer, model->file, i);
+    else
+      must(tt_writer_copy(pack->writer, model->file, i), "%s: tensor %s", model->path,
+           get_tensor(model->file, i).name);
   }
 }
 
@@ -218,10 +347,11 @@ static void pack_metadata(struct pack *pack, const struct model *model) {
   }
 }
 
-static struct pack pack_begin(const struct model *model, const char *output) {
+static struct pack pack_begin(const struct model *model, const char *output, int is_sketch) {
   struct pack pack;
   memset(&pack, 0, sizeof pack);
-  pack.writer = create_writer(output);
+  pack.is_sketch = is_sketch;
+  pack.writer = is_sketch ? create_sketch() : create_writer(output);
   pack.outcomes = (struct outcome *)get_memory((size_t)model->num_layers, sizeof *pack.outcomes);
   for (int i = 0; i < model->num_layers; i++)
     describe_dense(model, &model->layers[i], &pack.outcomes[i]);
@@ -306,20 +436,22 @@ static struct choice *choose_by_rules(const struct job *job) {
   return choices;
 }
 
-// Builds the file of these choices, one a layer, in the writer.
-static struct pack pack_choices(const struct job *job, const struct choice *choices) {
+// Builds the file of these choices, one a layer, in the writer. A sketch is that of the whole file,
+// also where this process makes a part; the choices bring their fits.
+static struct pack pack_choices(const struct job *job, const struct choice *choices,
+                                int is_sketch) {
   const struct model *model = &job->model;
-  struct pack pack = pack_begin(model, job->output);
+  struct pack pack = pack_begin(model, job->output, is_sketch);
   struct records known = read_records(model);
   struct progress progress = progress_begin(0);
-  int is_part = job->options->num_shards > 0;
+  int is_part = job->options->num_shards > 0 && !is_sketch;
   for (int i = 0; i < model->num_layers; i++)
-    if (in_share(job, i)) progress.total += (double)model->layers[i].size;
+    if (!is_part || in_share(job, i)) progress.total += (double)model->layers[i].size;
   for (int i = 0; i < model->num_layers; i++) {
     const struct layer *layer = &model->layers[i];
-    if (!in_share(job, i)) continue;
+    if (is_part && !in_share(job, i)) continue;
     stop_if_interrupted();
-    progress_show(&progress, layer->name);
+    if (!is_sketch) progress_show(&progress, layer->name);
     if (layer->tensor < 0) {
       pack_old_train(&pack, model, &known, i);
     } else if (choices[i].ready) {
@@ -339,7 +471,7 @@ static struct pack pack_choices(const struct job *job, const struct choice *choi
       add_record(&pack, &pack.outcomes[i].record);
     progress.done += (double)layer->size;
   }
-  progress_clear();
+  if (!is_sketch) progress_clear();
   if (!is_part) copy_tensors(&pack, model);
   pack_metadata(&pack, model);
   if (is_part) pack_part_metadata(&pack, job);
@@ -373,10 +505,14 @@ static void join_layer(struct pack *pack, const struct job *job, const struct mo
   struct outcome *outcome = &pack->outcomes[index];
   const struct record *record = find_record(records, layer->name);
   if (!record) fail(EXIT_INPUT, "%s: layer %s is missing", part->path, layer->name);
+  if (strcmp(record->tensor, outcome->record.tensor) != 0)
+    fail(EXIT_INPUT, "%s: layer %s replaces another tensor", part->path, layer->name);
   free_record(&outcome->record);
   outcome->record = copy_record(record);
   if (find_part(part->file, layer->name, ".cores.0") < 0) return;
   const struct layer *train = model_find(part, layer->name);
+  if (train->rows != layer->rows || train->cols != layer->cols)
+    fail(EXIT_INPUT, "%s: layer %s has another size", part->path, layer->name);
   pack_train(pack, part, train, record->bias != NULL, outcome);
   outcome->bytes = train->size;
   if (!record->bias && layer->bias >= 0)
@@ -394,7 +530,7 @@ static struct pack pack_join(const struct job *job) {
     parts[i] = open_part(job, i, i ? &parts[0] : NULL);
     records[i] = read_records(&parts[i]);
   }
-  struct pack pack = pack_begin(model, job->output);
+  struct pack pack = pack_begin(model, job->output, 0);
   struct records known = read_records(model);
   for (int i = 0; i < model->num_layers; i++) {
     stop_if_interrupted();

@@ -155,7 +155,7 @@ static void draw_bond(const svg_panel *panel, const struct profile_bond *bond) {
 }
 
 static void spectra_axes(svg_panel *panel) {
-  char label[16];
+  char label[24];
   panel->x1 = panel->y1 = 1;
   panel->y0 = 0.001;
   panel->log_y = 1;
@@ -250,7 +250,7 @@ static void heat_titles(FILE *file, double left) {
     svg_text(file, x + heat_bonds[f] * CELL_WIDTH / 2.0, CELLS_TOP - 26, "middle", 13, SVG_BLACK, 0,
              f == FAMILY_TWO ? "2 cores" : family_names[f]);
     for (int k = 0; k < heat_bonds[f]; k++) {
-      char label[16];
+      char label[24];
       sprintf(label, "bond %d", k);
       svg_text(file, x + (k + 0.5) * CELL_WIDTH, CELLS_TOP - 9, "middle", 11, SVG_GREY, 0, label);
     }

@@ -14,12 +14,15 @@
 #include "pack.h"
 #include "profile.h"
 
+// The longest that a number of a report or a record becomes.
+#define LONG_NUMBER 1.23456789e-10
+
 struct point { // one candidate of a layer
   struct spec spec;
   int method;     // equal for the "same" candidate of different layers
-  uint64_t bytes; // in the file, with a bound of what the header says about it
+  uint64_t bytes; // in the file
   double error;
-  struct fit fit; // kept for --eval, else empty
+  struct fit fit; // without the numbers, but for --eval; empty = the layer as it is
 };
 
 struct plan_layer {
@@ -35,103 +38,41 @@ struct plan {
   struct plan_layer *layers; // the dense layers of this process
   int num_layers;
   struct profile profile; // of --profile, else empty
-  uint64_t fixed;         // bytes of everything else in the file
-  uint64_t budget;        // bytes for the layers; 0 = no target
+  uint64_t target;        // bytes of the file; 0 = no target
+  uint64_t budget;        // of them for the layers, as nearly as their sum can tell
   int *choice;            // a point for every layer
 };
 
 // ------------------------------------------------------------------------------------------- bytes
+// The size of a file is exact (file_bytes): a plan is believed to fit only if its sketch does. The
+// planner of tt.h adds up bytes of layers; what the header says about each is nearly independent of
+// the others.
 
-// What the header takes for one tensor in a file of about `size` bytes, whose length bounds the
-// offsets.
-static uint64_t tensor_header(const char *layer, const char *part, const char *dtype, int order,
-                              const ptrdiff_t *dims, uint64_t size) {
-  struct text text = {NULL, 0, 0};
-  text_add(&text, ",\"%s%s\":{\"dtype\":\"%s\",\"shape\":[", layer, part, dtype);
-  for (int i = 0; i < order; i++) text_add(&text, "%ld,", (long)dims[i]);
-  text_add(&text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)size,
-           (unsigned long long)size);
-  uint64_t bytes = text.size;
-  text_free(&text);
-  return bytes;
-}
-
-// Length of a text as a JSON string inside of the header.
-static uint64_t escaped_size(const char *text, size_t size) {
-  uint64_t bytes = size;
-  for (size_t i = 0; i < size; i++) bytes += text[i] == '"' || text[i] == '\\';
-  return bytes;
-}
-
-// What "tt.layers" and "ttc.layers" say about a train.
-static uint64_t train_record(const struct model *model, const struct layer *layer,
-                             const tt_matrix *train, const struct spec *spec) {
-  struct text text = {NULL, 0, 0};
-  struct record record;
-  char number[] = "1.23456789e-10";
-  tt__sink sink = {NULL, 0, 0};
-  tt__sink_layer(&sink, layer->name, train, NULL);
-  uint64_t bytes = 2 * (uint64_t)sink.size; // nearly half of it are quotes
-  bytes += (uint64_t)(train->shape.order + 1) * sizeof number + sizeof "dense_params" + 60;
-  memset(&record, 0, sizeof record);
-  record.layer = (char *)layer->name;
-  record.tensor = (char *)get_tensor(model->file, layer->tensor).name;
-  record.dtype = record.bias = (char *)layer->dtype;
-  record.spec = spec_text(spec);
-  record.relative_error = record.functional_error = record.svd_error = 0.000123456;
-  write_record(&text, &record);
-  bytes += escaped_size(text.data, text.size);
-  free(record.spec);
-  text_free(&text);
-  return bytes;
-}
-
-// All that the header says about a train of this shape and format.
-static uint64_t train_header(const struct job *job, const struct layer *layer,
-                             const tt_shape *shape, const struct spec *spec) {
-  const struct spec_format *format = find_format(NULL, spec->dtype);
-  int group = format ? format->group : 0;
-  tt_matrix train = tt__header(shape, layer->rows, layer->cols, spec->dtype, group);
-  uint64_t bytes = train_record(&job->model, layer, &train, spec), size = job->model.file_size;
-  for (int k = 0; k < shape->order; k++) {
-    ptrdiff_t dims[4];
-    tt__core_dims(&train, k, dims);
-    bytes += tensor_header(layer->name, ".cores.0", "F32", 4, dims, size);
-    if (group) bytes += tensor_header(layer->name, ".scales.0", "F32", 2, dims, size);
-    if (format && group != TT_GROUP_ROW)
-      bytes += tensor_header(layer->name, ".scale.0", "F32", 1, dims, size);
+// What a layer adds to a file: all by itself, without the keys that a file has once. `fit` is NULL
+// for the layer as it is.
+static uint64_t layer_bytes(const struct model *model, const struct layer *layer,
+                            const struct fit *fit) {
+  static const char keys[] = ",'tt.version':'1','tt.layers':'{}','ttc.layers':'{}'"; // as long
+  tt_writer *sketch = create_sketch();
+  uint64_t empty = sketch_size(sketch), bytes;
+  if (fit) {
+    struct text record = {NULL, 0, 0};
+    struct outcome outcome;
+    describe_dense(model, layer, &outcome);
+    set_string(&outcome.record.spec, fit->decision);
+    describe_fit(model, layer, fit, &outcome.record);
+    sketch_train(sketch, layer->name, &fit->train, &fit->report);
+    write_record(&record, &outcome.record);
+    must(tt_writer_metadata(sketch, "ttc.layers", record.data), "layer %s", layer->name);
+    free_record(&outcome.record);
+    text_free(&record);
+    empty += sizeof keys - 1;
+  } else {
+    sketch_copy(sketch, model->file, layer->tensor);
   }
-  if (layer->bias >= 0) bytes += tensor_header(layer->name, ".bias", "F32", 1, &train.rows, size);
-  return bytes;
-}
-
-// A tensor that is copied, its entry in the header included.
-static uint64_t copied_bytes(const struct model *model, int index) {
-  struct tensor tensor = get_tensor(model->file, index);
-  return tensor.size +
-         tensor_header(tensor.name, "", tensor.dtype, tensor.order, tensor.dims, model->file_size);
-}
-
-static uint64_t dense_bytes(const struct model *model, const struct layer *layer) {
-  return copied_bytes(model, layer->tensor) +
-         (layer->bias < 0 ? 0 : copied_bytes(model, layer->bias));
-}
-
-// Bytes of the file besides the layers that are planned: other tensors, pairs of the metadata, and
-// what every file of ttc says (two hashes, the names of its own keys, the padding).
-static uint64_t fixed_bytes(const struct job *job) {
-  enum { ALWAYS = 480 };
-  const struct model *model = &job->model;
-  const char *key, *value;
-  uint64_t bytes = ALWAYS;
-  for (int i = 0; i < tt_file_count(model->file); i++) {
-    int owner = model->owner[i];
-    if (owner < 0 || model->layers[owner].tensor < 0) bytes += copied_bytes(model, i);
-  }
-  for (int i = 0; i < tt_file_metadata_count(model->file); i++) {
-    must(tt_file_metadata(model->file, i, &key, &value), "metadata");
-    bytes += escaped_size(key, strlen(key)) + escaped_size(value, strlen(value)) + 6;
-  }
+  if (layer->bias >= 0 && (!fit || !fit->train.bias)) sketch_copy(sketch, model->file, layer->bias);
+  bytes = sketch_size(sketch) - empty;
+  discard_writer();
   return bytes;
 }
 
@@ -151,7 +92,7 @@ static struct point *add_point(struct plan_layer *layer, const struct spec *spec
 static void add_keep(struct plan_layer *layer, const struct model *model) {
   struct spec keep;
   memset(&keep, 0, sizeof keep);
-  add_point(layer, &keep, 0)->bytes = dense_bytes(model, &model->layers[layer->index]);
+  add_point(layer, &keep, 0)->bytes = layer_bytes(model, &model->layers[layer->index], NULL);
 }
 
 // The candidates that nobody listed: codes, and low rank at three shares of the numbers, each also
@@ -187,13 +128,13 @@ static void measure_point(const struct job *job, struct plan_layer *layer,
   if (spec->kind == SPEC_KEEP) return;
   if (spec->kind != SPEC_ERROR && spec_shape(spec, dense->rows, dense->cols, &shape)) return;
   struct fit fit =
-      base && spec->dtype != TT_F32 ? fit_codes(data, spec, base) : fit_layer(data, spec, 0);
-  if (fit.train.shape.order == 0 || fit.bytes >= dense->size) {
+      base && spec->dtype != TT_F32 ? fit_codes(data, spec, base) : fit_layer(data, spec, 1);
+  if (fit.train.shape.order == 0 || fit.bytes >= dense->size || !(fit_error(&fit) <= DBL_MAX)) {
     free_fit(&fit);
     return;
   }
   struct point *point = add_point(layer, spec, method);
-  point->bytes = fit.bytes + train_header(job, dense, &fit.train.shape, spec);
+  point->bytes = layer_bytes(&job->model, dense, &fit);
   point->error = fit_error(&fit);
   point->fit = fit;
 }
@@ -212,6 +153,30 @@ static void measure_list(const struct job *job, struct plan_layer *layer,
   }
 }
 
+// What is known of a fit that only a profile knows: which tensors there will be, and where digits
+// are not known, as many as there can be.
+static struct fit foresee_fit(const struct job *job, const struct layer *layer,
+                              const struct candidate *candidate) {
+  static const float somewhere = 0;
+  const struct spec_format *format = find_format(NULL, candidate->spec.dtype);
+  struct fit fit;
+  memset(&fit, 0, sizeof fit);
+  fit.train = tt__header(&candidate->shape, layer->rows, layer->cols, candidate->spec.dtype,
+                         format ? format->group : 0);
+  for (int k = 0; k < candidate->shape.order; k++) {
+    fit.train.cores[k].scale = format && format->group != TT_GROUP_ROW ? 2.0f : 0;
+    fit.report.entropy[k] = LONG_NUMBER;
+  }
+  if (has_inputs(job->calibration, layer) && (layer->bias >= 0 || job->options->add_bias))
+    fit.train.bias = &somewhere;
+  fit.decision = spec_text(&candidate->spec);
+  fit.bytes = candidate->bytes;
+  fit.relative_error = fit.svd_error = fit.report.relative_error = LONG_NUMBER;
+  fit.functional_error = candidate->functional_error >= 0 ? LONG_NUMBER : NO_VALUE;
+  fit.report.dense_params = layer->rows * layer->cols;
+  return fit;
+}
+
 // The candidates of a profile. Those of different layers are the same method if kind, format and
 // the share of the numbers, to the nearest 1/n, agree.
 static void take_profile(const struct job *job, struct plan_layer *layer,
@@ -225,13 +190,36 @@ static void take_profile(const struct job *job, struct plan_layer *layer,
                  8 * (from->shape.order + 16 * ((int)from->spec.dtype +
                                                 16 * (share < 1000 ? (int)(share + 0.5) : 1000)));
     struct point *point = add_point(layer, &from->spec, method);
-    point->bytes = from->bytes + train_header(job, dense, &from->shape, &from->spec);
+    point->fit = foresee_fit(job, dense, from);
+    point->bytes = layer_bytes(&job->model, dense, &point->fit);
     point->error = candidate_error(from);
   }
 }
 
 static void free_fits(struct plan_layer *layer) {
   for (size_t i = 0; i < layer->count; i++) free_fit(&layer->points[i].fit);
+}
+
+static void strip_fits(struct plan_layer *layer) {
+  for (size_t i = 0; i < layer->count; i++) strip_train(&layer->points[i].fit.train);
+}
+
+// Errors of a profile are those of other fits, if it was made with other inputs.
+static void check_profile_inputs(const struct job *job, const struct layer *layer,
+                                 const struct profile_layer *known) {
+  unsigned char digest[32];
+  char sha256[65] = "";
+  tt_inputs *inputs = read_inputs(job->calibration, layer);
+  if (inputs) {
+    must(tt_inputs_digest(inputs, digest), "inputs of %s", layer->name);
+    print_hex(digest, 32, sha256);
+  }
+  tt_inputs_free(inputs);
+  if (strcmp(sha256, known->inputs_sha256) != 0)
+    fail(EXIT_INPUT,
+         "%s: layer %s was measured with other --inputs than given here, or none "
+         "(--force-profile uses it all the same)",
+         job->options->profile, layer->name);
 }
 
 // Fills the points of one layer.
@@ -246,6 +234,7 @@ static void measure_layer(struct plan *plan, struct plan_layer *layer) {
   layer->is_ruled = rule != NULL;
   add_keep(layer, &job->model);
   if (known) {
+    if (!options->force_profile) check_profile_inputs(job, dense, known);
     take_profile(job, layer, known);
     return;
   }
@@ -264,7 +253,7 @@ static void measure_layer(struct plan *plan, struct plan_layer *layer) {
   }
   text_free(&usual);
   free_layer(&data);
-  if (!options->eval) free_fits(layer);
+  if (!options->eval) strip_fits(layer);
 }
 
 // Does the plan need the points of this layer? Rules decide alone where no sum is looked at; a
@@ -286,7 +275,6 @@ static struct plan plan_open(const struct job *job) {
   plan.job = job;
   plan.layers = (struct plan_layer *)get_memory((size_t)model->num_layers, sizeof *plan.layers);
   plan.choice = (int *)get_memory((size_t)model->num_layers, sizeof *plan.choice);
-  plan.fixed = fixed_bytes(job);
   if (options->profile)
     plan.profile = profile_read(options->profile, model, options->force_profile);
   for (int i = 0; i < model->num_layers; i++) {
@@ -385,27 +373,14 @@ static void free_plan_points(tt_plan_layer *layers, int count) {
   free(layers);
 }
 
-// Ends the program if not even the fewest bytes of all layers are within the budget.
-static void check_budget(const struct plan *plan, uint64_t target) {
-  uint64_t fewest = plan->fixed;
-  for (int l = 0; l < plan->num_layers; l++) {
-    const struct plan_layer *layer = &plan->layers[l];
-    fewest += layer->points[fewest_bytes(layer)].bytes;
-  }
-  if (fewest > target)
-    fail(EXIT_TARGET, "target not met: the candidates need %llu bytes, the target is %llu",
-         (unsigned long long)fewest, (unsigned long long)target);
-}
-
-// One method for all free layers that know it; the others stay. Returns its bytes.
-static uint64_t uniform_choice(const struct plan *plan, int method, int *choice) {
+// One method for all free layers that know it; the others stay.
+static void uniform_choice(const struct plan *plan, int method, int *choice) {
   for (int l = 0; l < plan->num_layers; l++) {
     const struct plan_layer *layer = &plan->layers[l];
     choice[l] = 0;
     for (size_t i = 1; i < layer->count; i++)
       if (layer->points[i].method == method) choice[l] = (int)i;
   }
-  return plan_bytes(plan, choice);
 }
 
 struct methods {
@@ -436,11 +411,83 @@ static char *method_name(const struct plan *plan, int method) {
   return copy_string("keep");
 }
 
-static void choose_mixed(const struct plan *plan, int *choice) {
+// The mixed plan of a budget; where that is not even enough for the fewest bytes, those.
+static void choose_mixed(const struct plan *plan, uint64_t budget, int *choice) {
   tt_plan_layer *layers = plan_points(plan);
-  int worst;
-  must(tt_plan_budget(layers, plan->num_layers, plan->budget, choice, &worst), "plan");
+  tt_status status = tt_plan_budget(layers, plan->num_layers, budget, choice, NULL);
+  if (status != TT_ERROR_UNSUPPORTED) must(status, "plan");
   free_plan_points(layers, plan->num_layers);
+}
+
+// ---------------------------------------------------------------------------------------- the file
+
+enum with_fits { NO_FITS, FULL_FITS, ALL_FITS }; // full: those that have their numbers
+
+// What every layer becomes: rules, then the plan where it has something to say; and its fit.
+static struct choice *plan_result(const struct plan *plan, const int *choice, enum with_fits with) {
+  struct choice *choices = choose_by_rules(plan->job);
+  for (int l = 0; l < plan->num_layers; l++) {
+    const struct plan_layer *layer = &plan->layers[l];
+    const struct point *point = &layer->points[choice[l]];
+    const tt_matrix *train = &point->fit.train;
+    if (!layer->is_ruled) choices[layer->index].spec = point->spec;
+    if (with == ALL_FITS ? train->shape.order > 0 : with == FULL_FITS && train->block)
+      choices[layer->index].ready = &point->fit;
+  }
+  return choices;
+}
+
+// Bytes of the file that these choices give, all layers of it. Exact; with a profile, a few bytes
+// too many.
+static uint64_t file_bytes(const struct plan *plan, const int *choice) {
+  struct choice *choices = plan_result(plan, choice, ALL_FITS);
+  struct pack pack = pack_choices(plan->job, choices, 1);
+  uint64_t size = pack.size;
+  pack_free(&pack, plan->job->model.num_layers);
+  free(choices);
+  return size;
+}
+
+static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static uint64_t less(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
+
+// Divides the target into the bytes of layers and of all the rest; what the sums of layers do not
+// know is small, and the same for the largest file as for the smallest but for some digits. Ends
+// the program if not even the fewest bytes of all layers are within the target.
+static void set_budget(struct plan *plan, uint64_t target) {
+  enum { PADDING = 64 };
+  int *choice = (int *)get_memory((size_t)plan->num_layers, sizeof *choice);
+  uint64_t rest = less(file_bytes(plan, choice), plan_bytes(plan, choice));
+  choose_fewest_bytes(plan, choice);
+  uint64_t fewest = plan_bytes(plan, choice), size = file_bytes(plan, choice);
+  if (size > target)
+    fail(EXIT_TARGET, "target not met: the candidates need %llu bytes, the target is %llu",
+         (unsigned long long)size, (unsigned long long)target);
+  rest = larger(rest, less(size, fewest)) + PADDING;
+  plan->target = target;
+  plan->budget = larger(less(target, rest), fewest);
+  free(choice);
+}
+
+// The mixed plan that makes most of the target: moves the budget until it does.
+static void fill_target(const struct plan *plan, int *choice) {
+  enum { STEPS = 8 };
+  int *next = (int *)get_memory((size_t)plan->num_layers, sizeof *next);
+  uint64_t budget = plan->budget, best = 0;
+  choose_fewest_bytes(plan, choice); // these fit
+  for (int step = 0; step < STEPS; step++) {
+    choose_mixed(plan, budget, next);
+    uint64_t size = file_bytes(plan, next);
+    if (size > plan->target && best) break;
+    if (size <= plan->target) {
+      if (size <= best) break;
+      best = size;
+      memcpy(choice, next, (size_t)plan->num_layers * sizeof *choice);
+    }
+    budget =
+        size > plan->target ? less(budget, size - plan->target) : budget + (plan->target - size);
+  }
+  free(next);
 }
 
 // --------------------------------------------------------------------------------------- the score
@@ -451,6 +498,24 @@ static void remove_candidate(void) {
   if (eval_path) remove(eval_path);
   free(eval_path);
   eval_path = NULL;
+}
+
+// A new file beside the output, for nobody else.
+static void create_candidate(const char *output) {
+  static int registered;
+  FILE *file = NULL;
+  if (!registered++) atexit(remove_candidate);
+  for (int i = 0; i < 100 && !file; i++) {
+    struct text path = {NULL, 0, 0};
+    text_add(&path, "%s.eval", output);
+    if (i) text_add(&path, "-%d", i);
+    text_add(&path, ".safetensors");
+    file = tt__create_file(path.data);
+    if (!file) text_free(&path);
+    if (file) eval_path = path.data;
+  }
+  if (!file) fail(EXIT_SYSTEM, "%s.eval.safetensors: cannot create", output);
+  fclose(file);
 }
 
 // The command with the name of the candidate as one word of the shell.
@@ -486,26 +551,12 @@ static double run_eval(const char *command, const char *path) {
   return score + 0; // no -0
 }
 
-// What every layer becomes: rules, then the plan where it has something to say.
-static struct choice *plan_result(const struct plan *plan, const int *choice, int with_fits) {
-  struct choice *choices = choose_by_rules(plan->job);
-  for (int l = 0; l < plan->num_layers; l++) {
-    const struct plan_layer *layer = &plan->layers[l];
-    const struct point *point = &layer->points[choice[l]];
-    if (!layer->is_ruled) choices[layer->index].spec = point->spec;
-    if (with_fits && point->fit.train.shape.order) choices[layer->index].ready = &point->fit;
-  }
-  return choices;
-}
-
 // Score of the file that these choices give.
 static double plan_score(const struct plan *plan, const int *choice) {
   const struct job *job = plan->job;
-  static int registered;
-  struct choice *choices = plan_result(plan, choice, 1);
-  struct pack pack = pack_choices(job, choices);
-  if (!registered++) atexit(remove_candidate);
-  eval_path = join_strings(job->output, ".eval.safetensors");
+  struct choice *choices = plan_result(plan, choice, FULL_FITS);
+  struct pack pack = pack_choices(job, choices, 0);
+  create_candidate(job->output);
   must(tt_writer_save(pack.writer, eval_path), "%s", eval_path);
   double score = run_eval(job->options->eval, eval_path);
   remove_candidate();
@@ -532,7 +583,7 @@ static int bisect_budget(struct plan *plan, double floor) {
   plan->budget = bad = plan_bytes(plan, choice);
   while (scores < STEPS && good > bad) {
     if (scores) plan->budget = (uint64_t)sqrt((double)good * (double)bad);
-    choose_mixed(plan, choice);
+    choose_mixed(plan, plan->budget, choice);
     uint64_t bytes = plan_bytes(plan, choice);
     int is_good = plan_score(plan, choice) >= floor;
     if (is_good) memcpy(plan->choice, choice, size);
@@ -555,9 +606,8 @@ static void choose_by_drop(struct plan *plan) {
   tt_options patient = patience();
   int *choice = (int *)get_memory((size_t)plan->num_layers, sizeof *choice), scores = 1;
   double floor = run_eval(options->eval, plan->job->model.path) - options->max_drop;
-  uint64_t target = plan->budget;
   memset(&selection, 0, sizeof selection);
-  if (!target && !options->probe) scores += bisect_budget(plan, floor);
+  if (!plan->target && !options->probe) scores += bisect_budget(plan, floor);
   selection.eval = select_score;
   selection.user = plan;
   selection.budget = plan->budget;
@@ -576,9 +626,10 @@ static void choose_by_drop(struct plan *plan) {
   free(choice);
   remark("score %.6g at least, it was %.6g; %d evaluations", floor, floor + options->max_drop,
          scores + selection.num_evals);
-  if (target && selection.bytes > target)
+  uint64_t size = file_bytes(plan, plan->choice);
+  if (plan->target && size > plan->target)
     fail(EXIT_TARGET, "target not met: fewer than %llu bytes cost too much of the score",
-         (unsigned long long)(selection.bytes + plan->fixed));
+         (unsigned long long)size);
 }
 
 // --probe: a layer weighs what its smallest candidate alone costs the score, over the squared
@@ -636,12 +687,13 @@ static void choose_within_budget(struct plan *plan) {
   contest.plan = plan;
   if (plan->job->options->probe) probe_weights(plan);
   for (size_t i = 0; i < methods.count; i++) {
-    if (uniform_choice(plan, methods.list[i], choice) > plan->budget) continue;
+    uniform_choice(plan, methods.list[i], choice);
+    if (file_bytes(plan, choice) > plan->target) continue;
     char *name = method_name(plan, methods.list[i]);
     compete(&contest, choice, 1, name);
     free(name);
   }
-  choose_mixed(plan, choice);
+  fill_target(plan, choice);
   compete(&contest, choice, 1 / 0.9, "mixed");
   free(methods.list);
   free(choice);
@@ -653,17 +705,14 @@ static void choose_within_budget(struct plan *plan) {
 static struct choice *plan_choices(struct plan *plan, uint64_t target) {
   const struct options *options = plan->job->options;
   if (options->target_error > 0) drop_coarse_points(plan, options->target_error);
-  if (target) {
-    check_budget(plan, target);
-    plan->budget = target - plan->fixed;
-  }
+  if (target) set_budget(plan, target);
   if (options->max_drop >= 0)
     choose_by_drop(plan);
   else if (target)
     choose_within_budget(plan);
   else
     choose_fewest_bytes(plan, plan->choice);
-  return plan_result(plan, plan->choice, 0);
+  return plan_result(plan, plan->choice, NO_FITS);
 }
 
 #endif

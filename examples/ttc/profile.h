@@ -103,9 +103,13 @@ static double candidate_error(const struct candidate *candidate) {
   return candidate->functional_error >= 0 ? candidate->functional_error : candidate->weight_error;
 }
 
+// Is it the low-rank factorisation?
+static int is_low_rank(const tt_shape *shape) {
+  return shape->order == 2 && shape->cols[0] == 1 && shape->rows[1] == 1;
+}
+
 // The spec that gives this shape and format. Returns 0 for a format that no spec has.
 static int spec_of_shape(const tt_shape *shape, tt_dtype dtype, struct spec *spec) {
-  int low_rank = shape->order == 2 && shape->cols[0] == 1 && shape->rows[1] == 1;
   memset(spec, 0, sizeof *spec);
   spec->dtype = dtype;
   if (dtype != TT_F32 && !find_format(NULL, dtype)) return 0;
@@ -113,10 +117,10 @@ static int spec_of_shape(const tt_shape *shape, tt_dtype dtype, struct spec *spe
     spec->kind = dtype == TT_F32 ? SPEC_KEEP : SPEC_DENSE;
     return 1;
   }
-  spec->kind = low_rank ? SPEC_SVD : SPEC_TRAIN;
+  spec->kind = is_low_rank(shape) ? SPEC_SVD : SPEC_TRAIN;
   for (int k = 1; k < shape->order; k++)
     if (shape->ranks[k] > spec->rank) spec->rank = shape->ranks[k];
-  if (low_rank) return 1;
+  if (is_low_rank(shape)) return 1;
   spec->factors = *shape;
   for (int k = 1; k < shape->order; k++) spec->factors.ranks[k] = 0;
   return 1;

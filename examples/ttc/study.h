@@ -46,7 +46,7 @@ static void print_candidates(const struct profile_layer *layer) {
 // Name of a factorisation in tables and pictures: "svd", or the modes of its cores.
 static void bond_name(const struct profile_bond *bond, struct text *out) {
   const tt_shape *factors = &bond->factors;
-  if (factors->order == 2 && factors->cols[0] == 1 && factors->rows[1] == 1)
+  if (is_low_rank(factors))
     text_add(out, "svd");
   else
     shape_modes(factors, out);
@@ -180,7 +180,7 @@ static void check_study(const struct options *o) {
 // ttc profile FILE
 static void study(const struct options *options) {
   check_study(options);
-  struct model model = model_open(options->files[0]);
+  struct model model = open_input(options, options->files[0]);
   struct profile profile;
   struct text json = {NULL, 0, 0};
   memset(&profile, 0, sizeof profile);

@@ -19,6 +19,8 @@
 #define popen _popen
 #define pclose _pclose
 #else
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
@@ -52,12 +54,23 @@ static void progress_clear(void) {
   progress_width = 0;
 }
 
+// Control characters, which a terminal would obey, become question marks, those of UTF-8 (C2 80 ..
+// C2 9F) too. `kept` is one that stays.
+static void hide_controls(char *text, char kept) {
+  for (unsigned char *at = (unsigned char *)text; *at; at++) {
+    int wide = at[0] == 0xC2 && at[1] >= 0x80 && at[1] < 0xA0;
+    if (wide) at[1] = '?';
+    if (wide || *at == 127 || (*at < 32 && *at != (unsigned char)kept)) *at = '?';
+  }
+}
+
 PRINTF_LIKE(1, 0)
 static void say(const char *format, va_list arguments) {
+  char message[8192];
+  vsnprintf(message, sizeof message, format, arguments);
+  hide_controls(message, '\n');
   progress_clear();
-  fputs("ttc: ", stderr);
-  vfprintf(stderr, format, arguments);
-  fputc('\n', stderr);
+  fprintf(stderr, "ttc: %s\n", message);
 }
 
 // Prints a message and ends the program. Whatever must be tidied up is registered with atexit.
@@ -84,19 +97,54 @@ static int exit_code_of(tt_status status) {
   return status == TT_ERROR_IO || status == TT_ERROR_MEMORY ? EXIT_SYSTEM : EXIT_INPUT;
 }
 
+static int is_pipe_signal(int number) {
+#ifdef SIGPIPE
+  return number == SIGPIPE;
+#else
+  return number < 0;
+#endif
+}
+
 // The first signal is only noted (the allocator of the library then refuses, see patience below);
-// a second one ends the program at once.
+// a second one ends the program at once. Not SIGPIPE: messages on the way out may meet it again.
 static void note_signal(int number) {
   interrupted = number;
-  signal(number, SIG_DFL);
+  signal(number, is_pipe_signal(number) ? note_signal : SIG_DFL);
+}
+
+static void catch_signals(void) {
+  signal(SIGINT, note_signal);
+  signal(SIGTERM, note_signal);
+#ifdef SIGHUP
+  if (signal(SIGHUP, note_signal) == SIG_IGN) signal(SIGHUP, SIG_IGN); // nohup
+#endif
+#ifdef SIGPIPE
+  signal(SIGPIPE, note_signal);
+#endif
+}
+
+// Standard streams that are closed must not become the number of a file of ours, which messages
+// would then be written into. Where they are, nothing can be written.
+static void hold_standard_streams(void) {
+#ifndef _WIN32
+  for (int i = 0; i < 3; i++)
+    if (fcntl(i, F_GETFD) < 0 && open("/dev/null", O_RDONLY) < 0) exit(EXIT_SYSTEM);
+#endif
 }
 
 // Ends the program as the signal would have done, after tidying up.
 static void stop_if_interrupted(void) {
   if (!interrupted) return;
   progress_clear();
-  fputs("ttc: interrupted\n", stderr);
+  if (!is_pipe_signal((int)interrupted)) fputs("ttc: interrupted\n", stderr);
   exit(128 + (int)interrupted);
+}
+
+// What was printed has arrived, or else the program ends.
+static void finish_output(void) {
+  if (!fflush(stdout) && !ferror(stdout)) return;
+  stop_if_interrupted(); // whoever read it went away: the usual, quiet end
+  fail(EXIT_SYSTEM, "stdout: cannot write");
 }
 
 // Goes on only if a call of the library succeeded.
@@ -210,6 +258,7 @@ static void table_cell(struct table *table, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(cell, sizeof cell, format, arguments);
+  hide_controls(cell, 0);
   va_end(arguments);
   table->cells = (char **)grow(table->cells, table->count, &table->room, sizeof *table->cells);
   table->cells[table->count++] = copy_string(cell);
@@ -233,11 +282,18 @@ static void table_real(struct table *table, int decimals, double value) {
     table_cell(table, "%.*f", decimals, value);
 }
 
+// Characters of a cell in UTF-8.
+static size_t count_characters(const char *text) {
+  size_t count = 0;
+  for (; *text; text++) count += (*text & 0xC0) != 0x80;
+  return count;
+}
+
 // Characters of the widest cell of column j.
 static size_t table_width(const struct table *table, size_t j) {
   size_t width = 0;
   for (; j < table->count; j += table->columns) {
-    size_t length = strlen(table->cells[j]);
+    size_t length = count_characters(table->cells[j]);
     if (length > width) width = length;
   }
   return width;
@@ -248,7 +304,8 @@ static void table_print(const struct table *table, FILE *out) {
   size_t *width = (size_t *)get_memory(table->columns, sizeof *width), blanks = 0;
   for (size_t j = 0; j < table->columns; j++) width[j] = table_width(table, j);
   for (size_t i = 0; i < table->count; i++) {
-    size_t j = i % table->columns, length = strlen(table->cells[i]), pad = width[j] - length;
+    size_t j = i % table->columns, length = count_characters(table->cells[i]);
+    size_t pad = width[j] - length;
     int left = table->align[j] == 'l';
     if (j == 0) blanks = 0;
     if (length) fprintf(out, "%*s%s", (int)(blanks + (left ? 0 : pad)), "", table->cells[i]);
@@ -329,15 +386,33 @@ static void json_integers(struct text *json, const char *key, const int *values,
   json_close(json, "]");
 }
 
-// Writes a finished text to a file, or to stdout for "-".
+// Is there something of this name that is no plain file, a device say? It is written to, and never
+// replaced.
+static int is_special(const char *path) {
+#ifdef _WIN32
+  (void)path;
+  return 0;
+#else
+  struct stat status;
+  return !stat(path, &status) && !S_ISREG(status.st_mode);
+#endif
+}
+
+// Writes a finished text to a file, in one step, or to stdout for "-".
 static void text_save(const struct text *text, const char *path) {
-  int to_stdout = !strcmp(path, "-");
-  FILE *file = to_stdout ? stdout : fopen(path, "wb");
+  int to_stdout = !strcmp(path, "-"), in_place = to_stdout || is_special(path);
+  char *name = (char *)get_memory(strlen(path) + 16, 1);
+  FILE *file = to_stdout ? stdout : in_place ? fopen(path, "wb") : tt__create_sibling(path, name);
   if (!file) fail(EXIT_SYSTEM, "%s: %s", path, strerror(errno));
   size_t written = fwrite(text->data, 1, text->size, file);
   int good = written == text->size && fflush(file) == 0;
   if (!to_stdout) good = fclose(file) == 0 && good;
-  if (!good) fail(EXIT_SYSTEM, "%s: cannot write", path);
+  if (!in_place && good) good = tt__replace_file(name, path);
+  if (!in_place && !good) remove(name);
+  free(name);
+  if (good) return;
+  stop_if_interrupted();
+  fail(EXIT_SYSTEM, "%s: cannot write", path);
 }
 
 // The whole of a small text file, terminated.

@@ -65,6 +65,8 @@ golden too_many 'ttc info model.st other.st'
 golden too_few 'ttc verify model.st'
 golden nothing_to_do 'ttc compress model.st -o out.st'
 golden bad_number 'ttc compress model.st -o out.st --target-ratio 2x'
+golden bad_ratio 'ttc compress model.st -o out.st --target-ratio 0'
+golden bad_parts 'ttc compress model.st -o out.st --join 100000'
 golden bad_shard 'ttc compress model.st -o out.st --layer fc=i8 --shard 2/2'
 golden bad_mix 'ttc compress model.st -o out.st --target-ratio 2 --max-drop 1'
 golden probe_alone 'ttc compress model.st -o out.st --target-ratio 2 --probe'
@@ -98,6 +100,10 @@ golden overwrite 'ttc compress model.st -o a.st --layer "fc=i8"'
 golden same_file 'ttc compress model.st -o ./model.st -f --layer "fc=i8"'
 golden same_shard 'ttc compress model.safetensors.index.json -o part-1.safetensors -f \
   --layer "fc=i8"'
+golden same_inputs 'ttc compress model.st -o inputs.st -f --inputs inputs.st --layer "fc=i8"'
+golden same_json 'ttc compress model.st -o new.st --json ./new.st --layer "fc=i8"; ls | grep "^new"'
+golden shard_json 'ttc info model.safetensors.index.json --json part-1.safetensors'
+golden device 'ttc compress model.st -o /dev/null -f --layer "fc=i8"; [ -c /dev/null ] || echo gone'
 golden json 'ttc compress model.st -o b.st --layer "fc=svd:4+f16" --layer "table=tt:3" --json -'
 golden json_file 'ttc compress model.st -o b.st -f --layer "fc=i4" --json b.json && wc -l <b.json'
 golden dry_run 'ttc compress model.st -o none.st --dry-run --layer "fc=i3"; left'
@@ -107,6 +113,10 @@ golden wrong_factors 'ttc compress model.st -o none.st --layer "fc=tt:4@4,4x4,8"
 golden nan 'ttc compress nan.st -o none.st --layer ".=i8"; left'
 golden bounds 'ttc compress model.st -o c.st --layer "enc=eps:0.02+i8" \
   --layer "noise=eps:0.01" --layer "half=eps:0.3"'
+golden nan_bias 'ttc compress infinite.st -o none.st --layer "half=i8"; left'
+golden beyond_float 'ttc compress odd.st -o none.st --dry-run --layer "largest=svd:6+i8"'
+golden long_name 'ttc compress odd.st -o none.st --dry-run --target-ratio 1.2;
+  ttc compress odd.st -o none.st --layer nnn=i8'
 golden again 'ttc compress a.st -o again.st --layer "noise=i4"; ttc diff a.st again.st'
 golden sharded 'ttc compress model.safetensors.index.json -o s.st --layer "enc.0=svd:6+i8" &&
   ttc verify \
@@ -133,6 +143,7 @@ golden ratio 'ttc compress model.st -o r.st --target-ratio 1.5'
 golden ratio_rules 'ttc compress model.st -o r.st -f --target-ratio 1.3 --layer "table=keep" \
   --candidates i8,svd:4+i8,tt:4@4,6x4,8'
 golden ratio_unmet 'ttc compress model.st -o none.st --target-ratio 50; left'
+golden ratio_huge 'ttc compress model.st -o none.st --target-ratio 1e300; left'
 golden error 'ttc compress model.st -o r.st -f --target-error 0.02'
 golden error_inputs 'ttc compress model.st -o r.st -f --target-error 0.02 --inputs inputs.st'
 golden both_unmet 'ttc compress model.st -o none.st --target-ratio 2.5 --target-error 0.001; left'
@@ -150,6 +161,12 @@ golden drop 'ttc compress model.st -o e.st -f --max-drop 0.1 --eval "sh score.sh
 golden drop_unmet 'ttc compress model.st -o none.st --max-drop 0 --target-ratio 1.5 \
   --eval "sh score.sh"; left'
 golden eval_fails 'ttc compress model.st -o none.st --target-ratio 1.5 --eval false; left'
+golden eval_nan 'ttc compress model.st -o none.st --target-ratio 1.5 --eval "echo nan #"; left'
+golden eval_beside 'echo mine >e.st.eval.safetensors
+  ttc compress model.st -o e.st -q -f --target-ratio 1.5 --eval "echo 1 #" --candidates i8 >log
+  cat e.st.eval.safetensors; ls e.st*; rm e.st.eval.safetensors'
+
+check "a plan fits where its file does" python3 "$root/ttc_plans.py" ttc model.st inputs.st
 
 # ---- profiles
 check "a profile is made" status 0 ttc profile model.st --json profile.json
@@ -163,6 +180,8 @@ golden profile_forced 'ttc compress other.st -o none.st --dry-run -q --profile p
   --force-profile --target-ratio 1.5'
 golden profile_broken 'head -c 300 profile.json >half.json; ttc compress model.st -o none.st \
   --profile half.json --target-ratio 2'
+golden profile_inputs 'ttc compress model.st -o none.st --profile profile.json \
+  --inputs inputs.st --target-ratio 1.5'
 
 # ---- parts
 parts() {
@@ -188,6 +207,24 @@ golden join_missing 'ttc compress model.st -o one.st --join 2'
 golden join_options 'ttc compress model.st -o one.st --layer "fc=i4" --shard 1/2 -q >log;
   ttc compress model.st -o one.st --join 2'
 golden join_source 'ttc compress other.st -o parts.st -f --join 3'
+
+python3 - <<'END'
+import json
+part = "parts.st.part-0-of-3"
+whole = open(part, "rb").read()
+size = int.from_bytes(whole[:8], "little")
+def change(out, **what):
+    header = json.loads(whole[8:8 + size])
+    records = json.loads(header["__metadata__"]["ttc.layers"])
+    records["enc.0.fc"].update(what)
+    header["__metadata__"]["ttc.layers"] = json.dumps(records)
+    text = json.dumps(header).encode()
+    open(out, "wb").write(len(text).to_bytes(8, "little") + text + whole[8 + size:])
+change("escape", spec="\x1b[31mred\n\x9b")
+change("foreign", tensor="table")
+END
+golden join_escape 'cp escape parts.st.part-0-of-3; ttc compress model.st -o parts.st -f --join 3'
+golden join_foreign 'cp foreign parts.st.part-0-of-3; ttc compress model.st -o parts.st -f --join 3'
 
 # ---- expand, verify, diff
 golden verify 'ttc verify model.st a.st'
@@ -219,6 +256,16 @@ END
 golden verify_bent 'ttc verify model.st bent.st'
 golden verify_moved 'ttc verify model.st moved.st'
 
+# ---- standard streams
+golden closed 'ttc --version >&-; echo "$?"; ttc info model.st >&-; echo "$?"
+  ttc compress model.st -o closed.st --layer fc=i8 --dry-run >&- 2>&-; echo "$?"'
+if [ -c /dev/full ]; then
+  golden full 'for command in --help --version "info model.st" "info model.st --json -" \
+    "diff model.st other.st"; do ttc $command >/dev/full; echo "$?"; done'
+fi
+golden header_in_one_step 'ttc export-c model.st half -o half.h && ln half.h kept.h &&
+  ttc export-c model.st enc.0.fc -o half.h -f && grep -h Layer half.h kept.h'
+
 # ---- files that are cut
 head -c 1000 part-2.safetensors >kept && mv part-2.safetensors whole-2 && mv kept part-2.safetensors
 golden cut_shard 'ttc compress model.safetensors.index.json -o none.st --layer "fc=i8"; left'
@@ -229,6 +276,13 @@ mv whole-2 part-2.safetensors
 # ---- what must never happen
 untouched() { cksum model.st part-*.safetensors inputs.st other.st | diff before -; }
 nothing_left() { ! ls ./*.tmp* ./*.eval.* 2>/dev/null | grep .; }
+
+# With nobody left to read what it prints.
+unread() {
+  (ttc compress deep.st -o unread.st --layer '.=i4'; echo $? >code) | true
+  cat code
+  [ "$(cat code)" -eq 141 ] && [ "$(echo unread.st*)" = unread.st ]
+}
 
 # Interrupted as soon as it has begun to write beside the output.
 interrupted() {
@@ -255,6 +309,8 @@ python3 "$root/ttc_files.py" deep.st 200 128 256
 python3 "$root/ttc_files.py" large.st "${TTC_LARGE:-4}" 2048 2048
 check "an interrupted run leaves nothing" interrupted INT 130
 check "a terminated run leaves nothing" interrupted TERM 143
+check "a run whose terminal went away leaves nothing" interrupted HUP 129
+check "a run that nobody reads leaves the output" unread
 # three layers and 64 MB are the limit; that 200 layers of 128 KB need 20 MB shows that they stream
 check "200 layers in 20 MB" peak 20480 ttc compress deep.st -o deep.out \
   --layer '[.]1=svd:16+i8' --layer '.=i4' -q

@@ -1,0 +1,45 @@
+"""Which plans fit a target: those whose file does, to the byte. Usage: ttc_plans.py TTC MODEL INPUTS.
+
+Each candidate is first built for all layers, which gives the size of that uniform plan. With just
+that size as the target it must be among the plans that --eval scores, with a byte less it must not,
+and the same holds for every other candidate. Standard library."""
+import json
+import os
+import subprocess
+import sys
+
+TTC, MODEL, INPUTS = sys.argv[1:4]
+LIST = ["i8", "i4", "i2", "svd:6", "svd:4+i8", "tt:3", "tt:3+i4"]
+
+
+def ttc(*arguments):
+    return subprocess.run([TTC, "compress", MODEL, *arguments], capture_output=True, text=True)
+
+
+def total(result):
+    return json.loads(result.stdout)["total"]["bytes"]
+
+
+def check(options):
+    failed = 0
+    sizes = {}
+    for spec in LIST:
+        sizes[spec] = total(ttc("--dry-run", "--layer", ".=" + spec, "--json", "-", *options))
+    for target in sorted({size - less for size in sizes.values() for less in (0, 1)}):
+        wanted = {c for c, size in sizes.items() if size <= target}
+        ratio = repr(os.path.getsize(MODEL) / (target + 0.5))
+        result = ttc("-o", "plans.out", "-f", "--target-ratio", ratio, "--eval", "echo 1 #",
+                     "--candidates", ",".join(LIST), "--json", "-", *options)
+        lines = [line.split() for line in result.stderr.splitlines()]
+        scored = {line[2].rstrip(":") for line in lines if line[:2] == ["ttc:", "plan"]}
+        scored.discard("mixed")
+        good = scored == wanted and result.returncode == (0 if wanted else 4)
+        good = good and (not wanted or total(result) == os.path.getsize("plans.out") <= target)
+        if not good:
+            print(f"target {target} {options}: {scored} instead of {wanted}\n{result.stderr}")
+        failed += not good
+    return failed
+
+
+WITH_INPUTS = ["--inputs", INPUTS]
+sys.exit(sum(map(check, ([], WITH_INPUTS, WITH_INPUTS + ["--add-bias"]))) != 0)
