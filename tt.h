@@ -2866,9 +2866,8 @@ TTDEF tt_status tt_qr_f64(ptrdiff_t rows, ptrdiff_t cols, const double *a, ptrdi
 // The full matrix is kept, so that every inner loop runs along a contiguous row. Eigenvectors are
 // rows of Z throughout: Z starts as the product of the reflections and takes each rotation of the
 // QL sweeps on two neighbouring rows, many sweeps at a time while a few columns of it are in the
-// cache. Absolute accuracy n eps |lambda_max|. An eigenvalue that
-// needs more than `limit` sweeps ends the iteration: the caller gets TT_ERROR_CONVERGENCE, never an
-// endless loop.
+// cache. Absolute accuracy n eps |lambda_max|. An eigenvalue that needs more than `limit` sweeps
+// ends the iteration: the caller gets TT_ERROR_CONVERGENCE, never an endless loop.
 
 enum { TT__QL_SWEEPS = 60 };
 
