@@ -2671,7 +2671,7 @@ static void tt__pivot_row(ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_t lda, pt
 }
 
 // Reflections together: H_0 H_1 .. = I - V^T T V with the vectors as rows of V (count, n) and T
-// upper triangular, so that rows are reflected by matrix products [Golub13, 5.1.7].
+// upper triangular, so that rows are reflected by matrix products [Golub13, 5.1].
 enum { TT__REFLECTORS = 16, TT__REFLECTED = 64 };
 typedef struct tt__block_reflector {
   ptrdiff_t count, n;
@@ -2863,9 +2863,9 @@ static tt_status tt__public_qr(ptrdiff_t rows, ptrdiff_t cols, const void *a, pt
     if (largest > 0) (void)frexp(largest, &exponent);
     for (ptrdiff_t i = 0; i < rows * cols; i++) turned[i] = ldexp(turned[i], -exponent);
     tt__lq_factors(&pool, cols, rows, turned, rows, l, tau);
-    for (ptrdiff_t i = 0; q && i < rows; i++)
+    for (ptrdiff_t i = 0; q && i < rows && !pool.status; i++)
       for (ptrdiff_t j = 0; j < k; j++) tt__put_element(q, wide, i * ldq + j, turned[j * rows + i]);
-    for (ptrdiff_t i = 0; r && i < k; i++)
+    for (ptrdiff_t i = 0; r && i < k && !pool.status; i++)
       for (ptrdiff_t j = 0; j < cols; j++)
         tt__put_element(r, wide, i * ldr + j, ldexp(l[j * k + i], exponent));
   }
@@ -2890,9 +2890,9 @@ TTDEF tt_status tt_qr_f64(ptrdiff_t rows, ptrdiff_t cols, const double *a, ptrdi
 //
 // The full matrix is kept, so that every inner loop runs along a contiguous row. Eigenvectors are
 // rows of Z throughout: Z starts as the product of the reflections and takes each rotation of the
-// QL sweeps on two neighbouring rows. Absolute accuracy n eps |lambda_max|. An eigenvalue that
-// needs more than `limit` sweeps ends the iteration: the caller gets TT_ERROR_CONVERGENCE, never an
-// endless loop.
+// QL sweeps on two neighbouring rows, many sweeps at a time while a few columns of it are in the
+// cache. Absolute accuracy n eps |lambda_max|. An eigenvalue that needs more than `limit` sweeps
+// ends the iteration: the caller gets TT_ERROR_CONVERGENCE, never an endless loop.
 
 enum { TT__QL_SWEEPS = 60 };
 
@@ -3182,21 +3182,63 @@ static void tt__coordinates(const tt__legs *legs, ptrdiff_t first, ptrdiff_t cou
   }
 }
 
+// A slab is what one pass over a source reads at a time; fast products want it in the cache.
+#ifdef TT__SIMD
+enum { TT__TILE_ROWS = 32, TT__TILE_COLS = 64, TT__SLAB = 64 };
+#else
 enum { TT__TILE_ROWS = 32, TT__TILE_COLS = 64, TT__SLAB = 256 };
+#endif
+
+// Is the whole tile inside the array? Coordinates are not negative.
+static int tt__tile_inside(const tt__source *source, ptrdiff_t rows, const ptrdiff_t *ri,
+                           const ptrdiff_t *ci, ptrdiff_t cols, const ptrdiff_t *rj,
+                           const ptrdiff_t *cj) {
+  ptrdiff_t row[2] = {0, 0}, col[2] = {0, 0};
+  for (ptrdiff_t i = 0; i < rows; i++) {
+    row[0] = tt__max(row[0], ri[i]);
+    col[0] = tt__max(col[0], ci[i]);
+  }
+  for (ptrdiff_t j = 0; j < cols; j++) {
+    row[1] = tt__max(row[1], rj[j]);
+    col[1] = tt__max(col[1], cj[j]);
+  }
+  return row[0] + row[1] < source->true_rows && col[0] + col[1] < source->true_cols;
+}
 
 // One tile, its coordinates given: element (i,j) lies in row ri[i] + rj[j] and column ci[i] +
 // cj[j].
 static void tt__tile(const tt__source *source, ptrdiff_t rows, const ptrdiff_t *ri,
                      const ptrdiff_t *ci, ptrdiff_t cols, const ptrdiff_t *rj, const ptrdiff_t *cj,
                      double *out, ptrdiff_t ldo) {
-  for (ptrdiff_t i = 0; i < rows; i++)
-    for (ptrdiff_t j = 0; j < cols; j++) {
-      ptrdiff_t row = ri[i] + rj[j], col = ci[i] + cj[j];
-      double value = 0;
-      if (row < source->true_rows && col < source->true_cols)
-        value = tt__element(source->data, source->wide, row * source->true_cols + col);
-      out[i * ldo + j] = value * source->scale;
+  ptrdiff_t ld = source->true_cols, offset[TT__TILE_COLS];
+  double scale = source->scale;
+  int inside = tt__tile_inside(source, rows, ri, ci, cols, rj, cj);
+  int eights = !source->wide && cols % 8 == 0;               // do floats lie together by eights?
+  for (ptrdiff_t j = 0; j < cols && inside; j++) {
+    offset[j] = rj[j] * ld + cj[j];
+    eights &= j % 8 == 0 || offset[j] == offset[j - 1] + 1;
+  }
+  for (ptrdiff_t i = 0; i < rows; i++, out += ldo) {
+    ptrdiff_t at = ri[i] * ld + ci[i];
+    if (inside && eights) {
+      for (ptrdiff_t j = 0; j < cols; j += 8) {
+        const float *from = (const float *)source->data + at + offset[j];
+        for (int t = 0; t < 8; t++) out[j + t] = (double)from[t] * scale;
+      }
+    } else if (inside && source->wide) {
+      const double *from = (const double *)source->data + at;
+      for (ptrdiff_t j = 0; j < cols; j++) out[j] = from[offset[j]] * scale;
+    } else if (inside) {
+      const float *from = (const float *)source->data + at;
+      for (ptrdiff_t j = 0; j < cols; j++) out[j] = (double)from[offset[j]] * scale;
+    } else {
+      for (ptrdiff_t j = 0; j < cols; j++) {
+        int there = ri[i] + rj[j] < source->true_rows && ci[i] + cj[j] < ld;
+        ptrdiff_t index = there ? at + rj[j] * ld + cj[j] : 0;
+        out[j] = there ? tt__element(source->data, source->wide, index) * scale : 0;
+      }
     }
+  }
 }
 
 // The block of `rows` x `cols` elements at (row, col) as doubles; tiles keep the coordinates on the
@@ -3396,12 +3438,12 @@ static tt_status tt__svd_jacobi(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, double
   tt__sort_rows(s, values, s, r, s, v);
   for (ptrdiff_t i = 0; i < s; i++)
     for (ptrdiff_t j = 0; j < s; j++) u[i * s + order[j]] = r[i * s + j];
-  if (!wants_right) return status;
+  if (!wants_right) return status ? status : pool->status;
   tt__lq_form(pool, s, n, a, n, tau);
   tt__matmul(s, n, s, v, s, a, n, right, n, 0, gemm);
   for (ptrdiff_t i = 0; i < s; i++)
     for (ptrdiff_t j = 0; j < n; j++) a[i * n + columns[j]] = right[i * n + j];
-  return status;
+  return status ? status : pool->status;
 }
 
 // ---- Householder
@@ -3551,11 +3593,11 @@ static tt_status tt__svd_householder(tt__pool *pool, ptrdiff_t s, ptrdiff_t n, d
     tt__scale_row(s, -1, x + i * s);
   }
   tt__sort_rows(s, values, s, u, s, x);
-  if (!wants_right) return status;
+  if (!wants_right) return status ? status : pool->status;
   tt__lq_form(pool, s, n, a, n, tau);
   tt__matmul(s, n, s, x, s, a, n, right, n, 0, gemm);
   memcpy(a, right, (size_t)(s * n) * sizeof(double));
-  return status;
+  return status ? status : pool->status;
 }
 
 // ---- Gram

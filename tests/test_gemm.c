@@ -383,15 +383,32 @@ static void gemm_test_dots(void) {
   for (ptrdiff_t n = 0; n < 200; n += 1 + n / 70) {
     gemm_case t = gemm_create(1, 1, n, TT_TRANSPOSE_B, (int)(n % 2), 0);
     float *x = gemm_narrow(n, t.a, 1), *y = gemm_narrow(n, t.b, 0);
-    double single = (double)tt__dot_f32(n, x + 1, y), wide = tt__dot(n, t.a, t.b);
+    double single[4], wide[4];
+    int kinds = 1;
+    single[0] = (double)tt__dot_f32(n, x + 1, y);
+    wide[0] = tt__dot(n, t.a, t.b);
+#ifdef TT__SIMD
+    single[kinds] = (double)tt__tile_f32_dot(n, x + 1, y);
+    wide[kinds++] = tt__tile_f64_dot(n, t.a, t.b);
+#endif
+#ifdef TT__DISPATCH
+    if (tt__best_level() >= TT__AVX2) {
+      single[kinds] = (double)tt__tile_f32_avx2_dot(n, x + 1, y);
+      wide[kinds++] = tt__tile_f64_avx2_dot(n, t.a, t.b);
+    }
+    if (tt__best_level() >= TT__AVX512) {
+      single[kinds] = (double)tt__tile_f32_avx512_dot(n, x + 1, y);
+      wide[kinds++] = tt__tile_f64_avx512_dot(n, t.a, t.b);
+    }
+#endif
     t.single = 0;
-    CHECK_AT_MOST(gemm_error(&t, &wide), 1);
+    for (int kind = 0; kind < kinds; kind++) CHECK_AT_MOST(gemm_error(&t, wide + kind), 1);
     for (ptrdiff_t i = 0; i < n; i++) {
       t.a[i] = (double)x[i + 1];
       t.b[i] = (double)y[i];
     }
     t.single = 1;
-    CHECK_AT_MOST(gemm_error(&t, &single), 1);
+    for (int kind = 0; kind < kinds; kind++) CHECK_AT_MOST(gemm_error(&t, single + kind), 1);
     free(x);
     free(y);
     gemm_free(&t);

@@ -203,7 +203,84 @@ static void qr_test_memory(void) {
   free(a);
 }
 
+// Rows of every length around the vectors: z += a x + b y, rotations, chains of rotations. The
+// kernels of every instruction set that this processor has against one element after the other.
+typedef struct qr_kernels {
+  void (*axpy2)(ptrdiff_t, double, const double *, double, const double *, double *);
+  void (*rotate)(ptrdiff_t, double, double, double, double *, double *);
+  void (*chain)(ptrdiff_t, const double *, double *);
+} qr_kernels;
+
+static void qr_public_rotate(ptrdiff_t n, double sign, double s, double tau, double *x, double *y) {
+  double c = sign * sqrt(1 - s * s);
+  (void)tau;
+  tt__rotate(n, c, sign * s, x, y);
+}
+
+static void qr_check_kernels(const qr_kernels *kernels) {
+  double x[40], y[40], z[40], old[3][40], worst = 0;
+  for (ptrdiff_t n = 0; n <= 40; n++) {
+    double a = test_normal(), b = test_normal(), angle = 3 * test_normal();
+    double c = fabs(cos(angle)), s = sin(angle), sign = n % 2 ? 1 : -1;
+    for (int i = 0; i < 40; i++) {
+      old[0][i] = x[i] = test_normal();
+      old[1][i] = y[i] = test_normal();
+      old[2][i] = z[i] = test_normal();
+    }
+    kernels->axpy2(n, a, x, b, y, z);
+    kernels->axpy2(n, a, x, 0, NULL, z);
+    kernels->rotate(n, sign, s, s / (1 + c), x, y);
+    for (int i = 0; i < 40; i++) {
+      double u = old[0][i], v = old[1][i];
+      double want[3] = {sign * (c * u - s * v), sign * (s * u + c * v),
+                        old[2][i] + 2 * a * u + b * v};
+      if (i >= n) { want[0] = u; want[1] = v; want[2] = old[2][i]; }
+      worst = fmax(worst, fabs(x[i] - want[0]) + fabs(y[i] - want[1]) + fabs(z[i] - want[2]));
+    }
+  }
+  CHECK_AT_MOST(worst, 1e-13);
+
+  double panel[6 * TT__PANEL], copy[6 * TT__PANEL], cs[10];
+  for (int i = 0; i < 6 * TT__PANEL; i++) copy[i] = panel[i] = test_normal();
+  for (int i = 0; i < 5; i++) {
+    double angle = 2 * test_normal();
+    cs[2 * i] = cos(angle);
+    cs[2 * i + 1] = sin(angle);
+  }
+  kernels->chain(5, cs, panel);
+  for (int i = 4; i >= 0; i--)
+    for (int j = 0; j < TT__PANEL; j++) {
+      double *u = copy + i * TT__PANEL + j, *v = u + TT__PANEL, keep = *u;
+      *u = cs[2 * i] * keep - cs[2 * i + 1] * *v;
+      *v = cs[2 * i + 1] * keep + cs[2 * i] * *v;
+    }
+  worst = 0;
+  for (int i = 0; i < 6 * TT__PANEL; i++) worst = fmax(worst, fabs(panel[i] - copy[i]));
+  CHECK_AT_MOST(worst, 1e-13);
+}
+
+static void qr_axpy2(ptrdiff_t n, double a, const double *x, double b, const double *y, double *z) {
+  if (y) tt__axpy2(n, a, x, b, y, z);
+  else tt__axpy(n, a, x, z);
+}
+
+static void qr_test_kernels(void) {
+  qr_kernels kernels = {qr_axpy2, qr_public_rotate, tt__rotate_chain};
+  qr_check_kernels(&kernels);
+#ifdef TT__SIMD
+  qr_kernels vectors = {tt__row_axpy2, tt__row_rotate, tt__row_chain};
+  qr_check_kernels(&vectors);
+#endif
+#ifdef TT__DISPATCH
+  qr_kernels avx2 = {tt__row_avx2_axpy2, tt__row_avx2_rotate, tt__row_avx2_chain};
+  if (tt__best_level() >= TT__AVX2) qr_check_kernels(&avx2);
+  qr_kernels avx512 = {tt__row_avx512_axpy2, tt__row_avx512_rotate, tt__row_avx512_chain};
+  if (tt__best_level() >= TT__AVX512) qr_check_kernels(&avx512);
+#endif
+}
+
 static void test_qr(void) {
+  qr_test_kernels();
   qr_test_random();
   if (getenv("TT_TEST_VERBOSE"))
     for (int single = 0; single < 2; single++)
