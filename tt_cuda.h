@@ -164,10 +164,8 @@ static cudaError_t tt__cuda_launch(const void *kernel, unsigned grid, unsigned b
 #endif
 #ifdef __CUDACC__
 #define TT__CUDA_UNROLL _Pragma("unroll")
-#define TT__UNROLL_4 _Pragma("unroll 4")
 #else
 #define TT__CUDA_UNROLL
-#define TT__UNROLL_4
 #endif
 #define TT__DEVICE static __device__ __forceinline__
 
@@ -233,18 +231,19 @@ TT__DEVICE uint32_t tt__cuda_bits(float value) {
   return bits;
 }
 
+// Without branches, so that several decodings overlap.
 TT__DEVICE float tt__cuda_from_f16(uint32_t code) {
   uint32_t sign = (code & 0x8000u) << 16, body = code & 0x7fffu;
-  if (body >= 0x7c00u) return tt__cuda_float(sign | 0x7f800000u | (body & 0x3ffu) << 13);
-  if (body >= 0x400u) return tt__cuda_float(sign | ((body << 13) + (112u << 23)));
-  return tt__cuda_float(sign | tt__cuda_bits((float)body * 5.9604644775390625e-8f)); // 2^-24
+  uint32_t normal = (body << 13) + (body >= 0x7c00u ? 224u << 23 : 112u << 23);
+  uint32_t subnormal = tt__cuda_bits((float)body * 5.9604644775390625e-8f); // 2^-24
+  return tt__cuda_float(sign | (body >= 0x400u ? normal : subnormal));
 }
 
 TT__DEVICE float tt__cuda_from_e4m3(uint32_t code) {
   uint32_t sign = (code & 0x80u) << 24, body = code & 0x7fu;
-  if (body == 0x7fu) return tt__cuda_float(sign | 0x7fc00000u);
-  if (body >= 8) return tt__cuda_float(sign | ((body << 20) + (120u << 23)));
-  return tt__cuda_float(sign | tt__cuda_bits((float)body * 0.001953125f)); // 2^-9
+  uint32_t normal = body == 0x7fu ? 0x7fc00000u : (body << 20) + (120u << 23);
+  uint32_t subnormal = tt__cuda_bits((float)body * 0.001953125f); // 2^-9
+  return tt__cuda_float(sign | (body >= 8 ? normal : subnormal));
 }
 
 // To 16 bits, to nearest even.
@@ -263,44 +262,65 @@ TT__DEVICE uint32_t tt__cuda_to_bf16(float value) {
   return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
 }
 
-// Element `index` of an array of F32, F16 or BF16.
-TT__DEVICE float tt__cuda_load(const void *data, int dtype, ptrdiff_t index) {
-  if (dtype == TT_F32) return ((const float *)data)[index];
-  uint32_t code = ((const uint16_t *)data)[index];
-  return dtype == TT_F16 ? tt__cuda_from_f16(code) : tt__cuda_float(code << 16);
+// x and y are F32, F16 or BF16. Loading is apart from decoding everywhere: a load that waits for the
+// decoding of the one before costs the latency of memory each time.
+TT__DEVICE uint32_t tt__cuda_raw(const void *data, int dtype, ptrdiff_t index) {
+  return dtype == TT_F32 ? ((const uint32_t *)data)[index] : ((const uint16_t *)data)[index];
+}
+TT__DEVICE float tt__cuda_value(uint32_t raw, int dtype) {
+  if (dtype == TT_F32) return tt__cuda_float(raw);
+  return dtype == TT_F16 ? tt__cuda_from_f16(raw) : tt__cuda_float(raw << 16);
 }
 
-// The codes j .. j+3 of a row without their scale; j is a multiple of 4.
-template <int DTYPE> TT__DEVICE tt__four tt__cuda_codes(const unsigned char *row, int j) {
-  tt__four run;
-  if (DTYPE == TT_F32) return *(const tt__four *)(const void *)(row + 4 * (ptrdiff_t)j);
-  if (DTYPE == TT_F16 || DTYPE == TT_BF16) {
-    tt__word2 codes = *(const tt__word2 *)(const void *)(row + 2 * (ptrdiff_t)j);
-    TT__CUDA_UNROLL
-    for (int t = 0; t < 4; t++) {
-      uint32_t code = codes.v[t / 2] >> (16 * (t % 2)) & 0xffffu;
-      run.v[t] = DTYPE == TT_F16 ? tt__cuda_from_f16(code) : tt__cuda_float(code << 16);
-    }
-    return run;
-  }
-  uint32_t codes = DTYPE == TT_I4 ? *(const uint16_t *)(const void *)(row + j / 2)
-                                  : *(const uint32_t *)(const void *)(row + j);
+// Elements index .. index+3 of such an array, aligned.
+TT__DEVICE tt__four tt__cuda_load_four(const void *data, int dtype, ptrdiff_t index) {
+  if (dtype == TT_F32) return *(const tt__four *)(const void *)((const float *)data + index);
+  tt__word2 raw = *(const tt__word2 *)(const void *)((const uint16_t *)data + index);
+  tt__four four;
   TT__CUDA_UNROLL
-  for (int t = 0; t < 4; t++) {
-    uint32_t code = DTYPE == TT_I4 ? codes >> (4 * t) & 15u : codes >> (8 * t) & 255u;
-    if (DTYPE == TT_E4M3) run.v[t] = tt__cuda_from_e4m3(code);
-    if (DTYPE == TT_E5M2) run.v[t] = tt__cuda_from_f16(code << 8);
-    if (DTYPE == TT_I8) run.v[t] = (float)(int8_t)code;
-    if (DTYPE == TT_I4) run.v[t] = (float)((int)(code ^ 8u) - 8);
+  for (int t = 0; t < 4; t++)
+    four.v[t] = tt__cuda_value(raw.v[t / 2] >> (16 * (t % 2)) & 0xffffu, dtype);
+  return four;
+}
+
+// The codes j .. j+3 of a row as they lie in memory; j is a multiple of 4. Behind the end of the row
+// those at its beginning, for tt__cuda_decode to ignore.
+template <int DTYPE> TT__DEVICE tt__word4 tt__cuda_codes(const tt__dcore &core, int row, int j) {
+  const unsigned char *at = core.data + row * core.row_size;
+  tt__word4 raw = {{0, 0, 0, 0}};
+  if (j >= core.length) j = 0;
+  if (DTYPE == TT_F32) return *(const tt__word4 *)(const void *)(at + 4 * (ptrdiff_t)j);
+  if (DTYPE == TT_F16 || DTYPE == TT_BF16) {
+    tt__word2 two = *(const tt__word2 *)(const void *)(at + 2 * (ptrdiff_t)j);
+    raw.v[0] = two.v[0];
+    raw.v[1] = two.v[1];
+  } else if (DTYPE == TT_I4)
+    raw.v[0] = *(const uint16_t *)(const void *)(at + j / 2);
+  else
+    raw.v[0] = *(const uint32_t *)(const void *)(at + j);
+  return raw;
+}
+
+template <int DTYPE> TT__DEVICE float tt__cuda_number(const tt__word4 &raw, int t) {
+  uint32_t half = raw.v[t / 2] >> (16 * (t % 2)) & 0xffffu, byte = raw.v[0] >> (8 * t) & 0xffu;
+  switch (DTYPE) {
+    case TT_F32: return tt__cuda_float(raw.v[t]);
+    case TT_F16: return tt__cuda_from_f16(half);
+    case TT_BF16: return tt__cuda_float(half << 16);
+    case TT_E4M3: return tt__cuda_from_e4m3(byte);
+    case TT_E5M2: return tt__cuda_from_f16(byte << 8);
+    case TT_I8: return (float)(int8_t)byte;
+    default: return (float)((int)((raw.v[0] >> (4 * t) & 15u) ^ 8u) - 8); // TT_I4
   }
-  return run;
 }
 
 // The numbers j .. j+3 of a row of the GEMM view, zeros behind its end, still to be multiplied by
-// tt__cuda_row_scale. j is a multiple of 4.
-template <int DTYPE> TT__DEVICE tt__four tt__cuda_run(const tt__dcore &core, int row, int j) {
-  tt__four run = {{0, 0, 0, 0}};
-  if (j < core.length) run = tt__cuda_codes<DTYPE>(core.data + row * core.row_size, j);
+// tt__cuda_row_scale.
+template <int DTYPE>
+TT__DEVICE tt__four tt__cuda_decode(const tt__dcore &core, int row, int j, const tt__word4 &raw) {
+  tt__four run;
+  TT__CUDA_UNROLL
+  for (int t = 0; t < 4; t++) run.v[t] = j + t < core.length ? tt__cuda_number<DTYPE>(raw, t) : 0;
   if (core.group > 0) {
     int per_row = (core.length - 1) / core.group + 1, last = core.length - 1;
     const uint16_t *scales = (const uint16_t *)core.scales + (ptrdiff_t)row * per_row;
@@ -312,9 +332,6 @@ template <int DTYPE> TT__DEVICE tt__four tt__cuda_run(const tt__dcore &core, int
       run.v[t] *= scale;
     }
   }
-  TT__CUDA_UNROLL
-  for (int t = 0; t < 4; t++)
-    if (j + t >= core.length) run.v[t] = 0;
   return run;
 }
 
@@ -349,7 +366,8 @@ TT__DEVICE void tt__cuda_store(const tt__output &out, ptrdiff_t at, ptrdiff_t el
   if (element >= out.limit) return;
   if (out.bias) sum += out.bias[element];
   sum *= out.alpha;
-  if (out.beta != 0) sum += out.beta * tt__cuda_load(out.data, out.dtype, at);
+  if (out.beta != 0)
+    sum += out.beta * tt__cuda_value(tt__cuda_raw(out.data, out.dtype, at), out.dtype);
   if (out.dtype == TT_F32)
     ((float *)out.data)[at] = sum;
   else if (out.dtype == TT_F16)
@@ -391,16 +409,22 @@ template <int DTYPE>
 TT__DEVICE void tt__cuda_stage(const tt__dstep &step, const tt__dcore &core, int base, int r0,
                                int j0, float *stage) {
   enum { RUNS = TT__STAGE_DEPTH / 4 };
-  for (int t = (int)threadIdx.x; t < 4 * step.row_threads * RUNS; t += TT__CUDA_THREADS) {
-    int i = t / RUNS, j = t % RUNS * 4, row = tt__cuda_row(step, base, r0 + i);
-    tt__four run = {{0, 0, 0, 0}};
-    float scale = 0;
-    if (row >= 0) {
-      run = tt__cuda_run<DTYPE>(core, row, j0 + j);
-      scale = tt__cuda_row_scale(core, row);
-    }
-    TT__CUDA_UNROLL
-    for (int k = 0; k < 4; k++) stage[(j + k) * TT__STAGE_PITCH + i] = run.v[k] * scale;
+  tt__word4 raw[2]; // of at most 64 rows
+  int row[2];
+  TT__CUDA_UNROLL
+  for (int n = 0; n < 2; n++) {
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS, i = t / RUNS;
+    row[n] = i < 4 * step.row_threads ? tt__cuda_row(step, base, r0 + i) : -1;
+    raw[n] = tt__cuda_codes<DTYPE>(core, row[n] < 0 ? 0 : row[n], j0 + t % RUNS * 4);
+  }
+  TT__CUDA_UNROLL
+  for (int n = 0; n < 2; n++) {
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS, i = t / RUNS, j = t % RUNS * 4;
+    if (i >= 4 * step.row_threads) break;
+    float scale = row[n] < 0 ? 0 : tt__cuda_row_scale(core, row[n]);
+    tt__four run = tt__cuda_decode<DTYPE>(core, row[n] < 0 ? 0 : row[n], j0 + j, raw[n]);
+    for (int k = 0; k < 4; k++)
+      stage[(j + k) * TT__STAGE_PITCH + i] = row[n] < 0 ? 0 : run.v[k] * scale;
   }
 }
 
@@ -458,20 +482,25 @@ TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, const
   int lane = (int)threadIdx.x % 32, w = step.w, end = first + step.depth;
   bool quads = w == 1 && first % 4 == 0 && step.in_pitch % 4 == 0;
   for (int j = first / 4 * 4 + 4 * lane; j < end; j += 128) {
-    tt__four g[ROWS];
+    tt__word4 raw[ROWS];
+    tt__four x[COLUMNS];
     TT__CUDA_UNROLL
-    for (int i = 0; i < ROWS; i++) g[i] = tt__cuda_run<DTYPE>(core, row[i], j);
+    for (int i = 0; i < ROWS; i++) raw[i] = tt__cuda_codes<DTYPE>(core, row[i], j);
     TT__CUDA_UNROLL
     for (int k = 0; k < COLUMNS; k++) {
-      tt__four x = {{0, 0, 0, 0}};
-      if (quads && j + 4 <= end)
-        x = *(const tt__four *)(const void *)(in + from[k] + j - first);
-      else
-        for (int t = 0; t < 4; t++)
-          if (j + t >= first && j + t < end) x.v[t] = in[from[k] + (j + t - first) * w];
+      if (quads && j + 4 <= end) {
+        x[k] = *(const tt__four *)(const void *)(in + from[k] + j - first);
+        continue;
+      }
+      for (int t = 0; t < 4; t++)
+        x[k].v[t] = j + t >= first && j + t < end ? in[from[k] + (j + t - first) * w] : 0;
+    }
+    TT__CUDA_UNROLL
+    for (int i = 0; i < ROWS; i++) {
+      tt__four g = tt__cuda_decode<DTYPE>(core, row[i], j, raw[i]);
       TT__CUDA_UNROLL
-      for (int i = 0; i < ROWS; i++) TT__CUDA_UNROLL
-      for (int t = 0; t < 4; t++) sum[i * COLUMNS + k] += g[i].v[t] * x.v[t];
+      for (int k = 0; k < COLUMNS; k++)
+        for (int t = 0; t < 4; t++) sum[i * COLUMNS + k] += g.v[t] * x[k].v[t];
     }
   }
 }
@@ -564,19 +593,20 @@ typedef struct tt__fused {
 TT__DEVICE void tt__cuda_fetch(const tt__fused &f, ptrdiff_t b0, int slice, float *to) {
   int count = f.tile * f.x_count;
   for (int t0 = (int)threadIdx.x; t0 < count; t0 += 4 * TT__CUDA_THREADS) {
-    float value[4]; // four loads are under way before the first store
+    uint32_t raw[4];
     TT__CUDA_UNROLL
     for (int k = 0; k < 4; k++) {
       int t = t0 + k * TT__CUDA_THREADS, b = t / f.x_count;
       ptrdiff_t element = (ptrdiff_t)slice * f.x_count + t % f.x_count;
-      value[k] = 0;
+      raw[k] = 0;
       if (t < count && b0 + b < f.batch && element < f.x_limit)
-        value[k] = tt__cuda_load(f.x, f.x_dtype, (b0 + b) * f.ldx + element);
+        raw[k] = tt__cuda_raw(f.x, f.x_dtype, (b0 + b) * f.ldx + element);
     }
     TT__CUDA_UNROLL
     for (int k = 0; k < 4; k++) {
       int t = t0 + k * TT__CUDA_THREADS;
-      if (t < count) to[t / f.x_span * f.x_pitch + t % f.x_span] = value[k];
+      if (t < count)
+        to[t / f.x_span * f.x_pitch + t % f.x_span] = tt__cuda_value(raw[k], f.x_dtype);
     }
   }
 }
@@ -600,7 +630,7 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_fused(con
       __syncthreads(); // the state is complete
       if (!step.row_threads) {
         if (step.p * step.w == 1)
-          tt__cuda_narrow<8, 1>(step, core, base, first, in, out, add);
+          tt__cuda_narrow<4, 1>(step, core, base, first, in, out, add);
         else
           tt__cuda_narrow<4, 4>(step, core, base, first, in, out, add);
         continue;
@@ -659,69 +689,87 @@ TT__DEVICE tt__column tt__cuda_column(const tt__dproduct &f, ptrdiff_t q) {
 }
 
 // This thread's part of the next tile, on its way from global to shared memory while the present
-// one is computed: runs of G, and numbers of S, where threads run along what lies together.
+// one is computed, not decoded yet: runs of G, and numbers of S, where threads run along what lies
+// together.
 template <int SIZE> struct tt__ahead {
-  tt__four g[SIZE / 4];
-  float s[SIZE];
+  tt__word4 g[SIZE / 4];
+  uint32_t s[SIZE];
 };
 
+// Thread t has run t % RUNS of row t / RUNS, and this number of S.
+enum { TT__PRODUCT_RUNS = TT__PRODUCT_DEPTH / 4 };
+template <int SIZE> TT__DEVICE int tt__cuda_product_column(ptrdiff_t w, int t) {
+  return w == 1 ? t / TT__PRODUCT_DEPTH : t % (16 * SIZE);
+}
+template <int SIZE> TT__DEVICE int tt__cuda_product_depth(ptrdiff_t w, int t) {
+  return w == 1 ? t % TT__PRODUCT_DEPTH : t / (16 * SIZE);
+}
+
 template <int DTYPE, int SIZE>
-TT__DEVICE void tt__cuda_product_runs(const tt__dcore &core, int r0, int j0,
-                                      tt__ahead<SIZE> *ahead) {
-  enum { RUNS = TT__PRODUCT_DEPTH / 4 };
+TT__DEVICE void tt__cuda_product_codes(const tt__dcore &core, int r0, int j0,
+                                       tt__ahead<SIZE> *ahead) {
   TT__CUDA_UNROLL
   for (int n = 0; n < SIZE / 4; n++) {
-    int t = (int)threadIdx.x + n * TT__CUDA_THREADS, row = r0 + t / RUNS;
-    tt__four run = {{0, 0, 0, 0}};
-    float scale = 0;
-    if (row < core.rows) {
-      run = tt__cuda_run<DTYPE>(core, row, j0 + t % RUNS * 4);
-      scale = tt__cuda_row_scale(core, row);
-    }
-    for (int k = 0; k < 4; k++) ahead->g[n].v[k] = run.v[k] * scale;
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS, row = r0 + t / TT__PRODUCT_RUNS;
+    ahead->g[n] =
+        tt__cuda_codes<DTYPE>(core, row < core.rows ? row : 0, j0 + t % TT__PRODUCT_RUNS * 4);
   }
 }
 
 template <int SIZE>
-TT__DEVICE void tt__cuda_product_ahead(const tt__dproduct &f, const tt__column *columns, int r0,
-                                       int j0, tt__ahead<SIZE> *ahead) {
-  enum { COLUMNS = 16 * SIZE };
-  switch (f.core.dtype) {
-    case TT_F32: tt__cuda_product_runs<TT_F32, SIZE>(f.core, r0, j0, ahead); break;
-    case TT_F16: tt__cuda_product_runs<TT_F16, SIZE>(f.core, r0, j0, ahead); break;
-    case TT_BF16: tt__cuda_product_runs<TT_BF16, SIZE>(f.core, r0, j0, ahead); break;
-    case TT_E4M3: tt__cuda_product_runs<TT_E4M3, SIZE>(f.core, r0, j0, ahead); break;
-    case TT_E5M2: tt__cuda_product_runs<TT_E5M2, SIZE>(f.core, r0, j0, ahead); break;
-    case TT_I8: tt__cuda_product_runs<TT_I8, SIZE>(f.core, r0, j0, ahead); break;
-    case TT_I4: tt__cuda_product_runs<TT_I4, SIZE>(f.core, r0, j0, ahead); break;
+TT__DEVICE void tt__cuda_product_load(const tt__dproduct &f, const tt__column *columns, int r0,
+                                      int j0, tt__ahead<SIZE> *ahead) {
+  switch (f.core.dtype) { // by the width of a code
+    case TT_F32: tt__cuda_product_codes<TT_F32, SIZE>(f.core, r0, j0, ahead); break;
+    case TT_F16:
+    case TT_BF16: tt__cuda_product_codes<TT_F16, SIZE>(f.core, r0, j0, ahead); break;
+    case TT_I4: tt__cuda_product_codes<TT_I4, SIZE>(f.core, r0, j0, ahead); break;
+    default: tt__cuda_product_codes<TT_I8, SIZE>(f.core, r0, j0, ahead);
   }
   TT__CUDA_UNROLL
   for (int n = 0; n < SIZE; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
-    int i = f.w == 1 ? t / TT__PRODUCT_DEPTH : t % COLUMNS;
-    int j = f.w == 1 ? t % TT__PRODUCT_DEPTH : t / COLUMNS;
+    int j = j0 + tt__cuda_product_depth<SIZE>(f.w, t);
+    const tt__column &column = columns[tt__cuda_product_column<SIZE>(f.w, t)];
     ahead->s[n] = 0;
-    if (j0 + j < columns[i].room)
-      ahead->s[n] = tt__cuda_load(f.in, f.in_dtype, columns[i].in_at + (j0 + j) * f.w);
+    if (j < column.room) ahead->s[n] = tt__cuda_raw(f.in, f.in_dtype, column.in_at + j * f.w);
   }
 }
 
-// Into g[j - j0][row - r0] and s[j - j0][q - q0].
-template <int SIZE>
-TT__DEVICE void tt__cuda_product_put(ptrdiff_t w, const tt__ahead<SIZE> &ahead, float *g,
-                                     float *s) {
-  enum { RUNS = TT__PRODUCT_DEPTH / 4, COLUMNS = 16 * SIZE, PITCH = COLUMNS + 4 };
+// Into g[j - j0][row - r0].
+template <int DTYPE, int SIZE>
+TT__DEVICE void tt__cuda_product_decode(const tt__dcore &core, int r0, int j0,
+                                        const tt__ahead<SIZE> &ahead, float *g) {
+  enum { PITCH = 16 * SIZE + 4 };
   TT__CUDA_UNROLL
   for (int n = 0; n < SIZE / 4; n++) {
-    int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
-    for (int k = 0; k < 4; k++) g[(t % RUNS * 4 + k) * PITCH + t / RUNS] = ahead.g[n].v[k];
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS, i = t / TT__PRODUCT_RUNS;
+    int j = t % TT__PRODUCT_RUNS * 4, row = r0 + i < core.rows ? r0 + i : 0;
+    float scale = tt__cuda_row_scale(core, row); // rows beyond the last are not stored
+    tt__four run = tt__cuda_decode<DTYPE>(core, row, j0 + j, ahead.g[n]);
+    for (int k = 0; k < 4; k++) g[(j + k) * PITCH + i] = run.v[k] * scale;
+  }
+}
+
+// Into s[j - j0][q - q0] as well.
+template <int SIZE>
+TT__DEVICE void tt__cuda_product_put(const tt__dproduct &f, int r0, int j0,
+                                     const tt__ahead<SIZE> &ahead, float *g, float *s) {
+  enum { PITCH = 16 * SIZE + 4 };
+  switch (f.core.dtype) {
+    case TT_F32: tt__cuda_product_decode<TT_F32, SIZE>(f.core, r0, j0, ahead, g); break;
+    case TT_F16: tt__cuda_product_decode<TT_F16, SIZE>(f.core, r0, j0, ahead, g); break;
+    case TT_BF16: tt__cuda_product_decode<TT_BF16, SIZE>(f.core, r0, j0, ahead, g); break;
+    case TT_E4M3: tt__cuda_product_decode<TT_E4M3, SIZE>(f.core, r0, j0, ahead, g); break;
+    case TT_E5M2: tt__cuda_product_decode<TT_E5M2, SIZE>(f.core, r0, j0, ahead, g); break;
+    case TT_I8: tt__cuda_product_decode<TT_I8, SIZE>(f.core, r0, j0, ahead, g); break;
+    case TT_I4: tt__cuda_product_decode<TT_I4, SIZE>(f.core, r0, j0, ahead, g); break;
   }
   TT__CUDA_UNROLL
   for (int n = 0; n < SIZE; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
-    int i = w == 1 ? t / TT__PRODUCT_DEPTH : t % COLUMNS;
-    int j = w == 1 ? t % TT__PRODUCT_DEPTH : t / COLUMNS;
-    s[j * PITCH + i] = ahead.s[n];
+    s[tt__cuda_product_depth<SIZE>(f.w, t) * PITCH + tt__cuda_product_column<SIZE>(f.w, t)] =
+        tt__cuda_value(ahead.s[n], f.in_dtype);
   }
 }
 
@@ -739,12 +787,12 @@ template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
   if ((int)threadIdx.x < TILE) columns[threadIdx.x] = tt__cuda_column(f, q0 + (int)threadIdx.x);
   tt__ahead<SIZE> ahead;
   __syncthreads();
-  tt__cuda_product_ahead<SIZE>(f, columns, r0, 0, &ahead);
+  tt__cuda_product_load<SIZE>(f, columns, r0, 0, &ahead);
   for (int j0 = 0; j0 < f.core.length; j0 += TT__PRODUCT_DEPTH) {
-    tt__cuda_product_put<SIZE>(f.w, ahead, g, s);
+    tt__cuda_product_put<SIZE>(f, r0, j0, ahead, g, s);
     __syncthreads();
     if (j0 + TT__PRODUCT_DEPTH < f.core.length)
-      tt__cuda_product_ahead<SIZE>(f, columns, r0, j0 + TT__PRODUCT_DEPTH, &ahead);
+      tt__cuda_product_load<SIZE>(f, columns, r0, j0 + TT__PRODUCT_DEPTH, &ahead);
     TT__CUDA_UNROLL
     for (int j = 0; j < TT__PRODUCT_DEPTH; j++) {
       float a[SIZE], b[SIZE];
@@ -790,21 +838,29 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1)
 template <int DTYPE>
 TT__DEVICE void tt__cuda_product_dot(const tt__dproduct &f, const tt__column *columns, int row,
                                      float *sum) {
-  TT__UNROLL_4
-  for (int j = 4 * (int)threadIdx.x; j < f.core.length; j += 4 * TT__CUDA_THREADS) {
-    tt__four g = tt__cuda_run<DTYPE>(f.core, row, j);
+  enum { AHEAD = 4, STEP = 4 * TT__CUDA_THREADS };
+  for (int j0 = 4 * (int)threadIdx.x; j0 < f.core.length; j0 += AHEAD * STEP) {
+    tt__word4 raw[AHEAD];
     TT__CUDA_UNROLL
-    for (int k = 0; k < 4; k++) {
-      const tt__column &column = columns[k];
-      tt__four x = {{0, 0, 0, 0}};
-      if (f.quads && j + 4 <= column.room)
-        x = *(const tt__four *)(const void *)((const float *)f.in + column.in_at + j);
-      else
-        for (int t = 0; t < 4; t++)
-          if (j + t < column.room)
-            x.v[t] = tt__cuda_load(f.in, f.in_dtype, column.in_at + (j + t) * f.w);
+    for (int n = 0; n < AHEAD; n++) raw[n] = tt__cuda_codes<DTYPE>(f.core, row, j0 + n * STEP);
+    TT__CUDA_UNROLL
+    for (int n = 0; n < AHEAD; n++) {
+      int j = j0 + n * STEP;
+      if (j >= f.core.length) break;
+      tt__four g = tt__cuda_decode<DTYPE>(f.core, row, j, raw[n]);
       TT__CUDA_UNROLL
-      for (int t = 0; t < 4; t++) sum[k] += g.v[t] * x.v[t];
+      for (int k = 0; k < 4; k++) {
+        const tt__column &column = columns[k];
+        tt__four x = {{0, 0, 0, 0}};
+        if (f.quads && j + 4 <= column.room)
+          x = tt__cuda_load_four(f.in, f.in_dtype, column.in_at + j);
+        else
+          for (int t = 0; t < 4; t++)
+            if (j + t < column.room)
+              x.v[t] = tt__cuda_value(tt__cuda_raw(f.in, f.in_dtype, column.in_at + (j + t) * f.w),
+                                      f.in_dtype);
+        for (int t = 0; t < 4; t++) sum[k] += g.v[t] * x.v[t];
+      }
     }
   }
 }
@@ -860,18 +916,27 @@ typedef struct tt__dslice {
 template <int DTYPE>
 TT__DEVICE void tt__cuda_slice_sum(const tt__dslice &f, const float *state, int digit, ptrdiff_t u0,
                                    int l, tt__four *sum) {
-  TT__UNROLL_4
-  for (int t = 0; t < f.depth; t++) {
-    int row = digit * f.digit_step + t * f.depth_step;
-    tt__four g = tt__cuda_run<DTYPE>(f.core, row, l);
-    float scale = tt__cuda_row_scale(f.core, row);
+  enum { AHEAD = 4 };
+  for (int t0 = 0; t0 < f.depth; t0 += AHEAD) {
+    tt__word4 raw[AHEAD];
+    float a[AHEAD][4];
     TT__CUDA_UNROLL
-    for (int k = 0; k < 4; k++) {
-      float a = 0;
-      if (u0 + k < f.outer) a = state ? state[(u0 + k) * f.in_outer + t * f.in_depth] : 1;
-      a *= scale;
-      TT__CUDA_UNROLL
-      for (int i = 0; i < 4; i++) sum[k].v[i] += a * g.v[i];
+    for (int n = 0; n < AHEAD; n++) {
+      int t = t0 + n < f.depth ? t0 + n : t0;
+      raw[n] = tt__cuda_codes<DTYPE>(f.core, digit * f.digit_step + t * f.depth_step, l);
+      for (int k = 0; k < 4; k++) {
+        a[n][k] = state ? 0 : 1;
+        if (state && u0 + k < f.outer) a[n][k] = state[(u0 + k) * f.in_outer + t * f.in_depth];
+      }
+    }
+    TT__CUDA_UNROLL
+    for (int n = 0; n < AHEAD; n++) {
+      int row = digit * f.digit_step + (t0 + n) * f.depth_step;
+      if (t0 + n >= f.depth) break;
+      tt__four g = tt__cuda_decode<DTYPE>(f.core, row, l, raw[n]);
+      float scale = tt__cuda_row_scale(f.core, row);
+      for (int k = 0; k < 4; k++)
+        for (int i = 0; i < 4; i++) sum[k].v[i] += a[n][k] * scale * g.v[i];
     }
   }
 }
@@ -1603,8 +1668,8 @@ static tt__output tt__cuda_y(const tt_cuda_matrix *w, const tt_cuda_args *args) 
 
 // Can four j be loaded at once?
 static void tt__cuda_find_quads(tt__dproduct *f) {
-  f->quads = f->w == 1 && f->in_dtype == TT_F32 && f->in_ld % 4 == 0 && f->core.length % 4 == 0 &&
-             (uintptr_t)f->in % 16 == 0;
+  f->quads =
+      f->w == 1 && f->in_ld % 4 == 0 && f->core.length % 4 == 0 && (uintptr_t)f->in % 16 == 0;
 }
 
 static tt_status tt__cuda_run_chain(const tt_cuda_matrix *w, const tt_cuda_args *args,

@@ -1,6 +1,6 @@
 // How fast is a train on a GPU, by each of the three ways, and does it pay against the dense matrix
 // and against the low-rank product of as many parameters, both by cuBLAS in bf16?
-//   bench_cuda [quick|layouts]
+//   bench_cuda [quick]
 //   nvcc -std=c++14 -O2 -arch=native [-DBENCH_CUBLAS] bench_cuda.cu -o bench_cuda [-lcublas]
 // Floors come first, in the same run. Every time is the median of replays of a graph over copies of
 // the layer that together exceed the cache four times, so that all sides read cold weights; p10 and
@@ -363,7 +363,7 @@ static void bench_layouts(const form *f) {
   static layer l;
   static layout one;
   make_layer(&f->shape, TT_BF16, &l);
-  upload_copies(&l, 64);
+  upload_copies(&l, 8);
   printf("\nlayouts of the fused kernel, %s: batch tile chunk part: expected, measured us\n",
          f->name);
   for (int b = 0; b < 4; b++) {
@@ -386,7 +386,7 @@ static void bench_layouts(const form *f) {
         double expected =
             tt__cuda_fused_seconds(l.copies[0], &one.way.fused, batches[b], one.way.shared);
         printf(" %d/%d/%d/%d: %.1f %.1f;", batches[b], tile, chunk, part, expected * 1e6,
-               measure(run_layout, &one, 64, 0.01, spread) * 1e6);
+               measure(run_layout, &one, 8, 0.005, spread) * 1e6);
       }
     printf("\n");
     cudaFree((void *)l.args.d_x);
@@ -422,7 +422,7 @@ static void bench_calls(const form *f) {
 }
 
 int main(int argc, char **argv) {
-  static const ptrdiff_t batches[] = {1, 4, 16, 64, 256, 2048}, few[] = {1, 16, 256};
+  static const ptrdiff_t batches[] = {1, 8, 64, 256, 2048}, few[] = {1, 16, 256};
   static const form forms[] = {
       {"4096 x 4096, 64 x 64, rank 8", {2, {64, 64}, {64, 64}, {1, 8, 1}}},
       {"4096 x 4096, 64 x 64, rank 16", {2, {64, 64}, {64, 64}, {1, 16, 1}}},
@@ -456,16 +456,13 @@ int main(int argc, char **argv) {
 #endif
   floors();
   bench_calls(&forms[1]);
-  if (argc > 1 && !strcmp(argv[1], "layouts")) {
-    bench_layouts(&forms[1]);
-    bench_layouts(&forms[3]);
-    return 0;
-  }
-  int all = argc < 2 || strcmp(argv[1], "quick");
-  static const tt_dtype others[] = {TT_F32, TT_E4M3, TT_I8, TT_I4};
+  int all = argc < 2 || strcmp(argv[1], "quick") != 0;
+  static const tt_dtype others[] = {TT_F32, TT_I8, TT_I4};
+  if (all) bench_layouts(&forms[1]);
+  if (all) bench_layouts(&forms[3]);
   for (int i = 0; i < (int)(sizeof forms / sizeof *forms); i++)
-    if (all || i == 1) bench_form(&forms[i], TT_BF16, all ? batches : few, all ? 6 : 3);
-  for (int i = 0; all && i < 4; i++) bench_form(&forms[1], others[i], few, 3);
+    if (all || i == 1) bench_form(&forms[i], TT_BF16, all ? batches : few, all ? 5 : 3);
+  for (int i = 0; all && i < 3; i++) bench_form(&forms[1], others[i], few, 3);
   tt_cuda_destroy(gpu);
   return 0;
 }

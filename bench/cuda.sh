@@ -42,6 +42,6 @@ else
 fi
 echo "tests took $(($(date +%s) - start)) s with the build"
 echo "== bench"
-timeout 120 $build/bench "$mode" || failed=1
+timeout 140 $build/bench "$mode" || failed=1
 echo "all: $(($(date +%s) - start)) s"
 [ $failed -eq 0 ]

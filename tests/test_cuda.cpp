@@ -447,29 +447,31 @@ static void test_layouts(void) {
 static void test_races(void) {
   static const struct {
     form f;
-    int sweep, batch, path, part;
-  } runs[] = {{{2, {5, 3}, {4, 6}, {1, 7, 1}}, 0, 3, TT_CUDA_FUSED, 2}, // wide, narrow, slices
-              {{3, {3, 2, 5}, {6, 3, 4}, {1, 6, 5, 1}}, 1, 3, TT_CUDA_FUSED, 6},
-              {{1, {3}, {1030}, {1, 1}}, 0, 2, TT_CUDA_CHAIN, 0},        // a block for a row
-              {{1, {66}, {9}, {1, 1}}, 0, 20, TT_CUDA_CHAIN, 0},         // tiles of 64
-              {{1, {66}, {9}, {1, 1}}, 0, 66, TT_CUDA_CHAIN, 0},         // a tile of 128
-              {{2, {2, 3}, {3, 2}, {1, 2, 1}}, 0, 2, TT_CUDA_DENSE, 0}}; // slices of rows
+    int sweep, batch, path, tile, part;
+  } runs[] = {
+      {{2, {5, 3}, {6, 40}, {1, 7, 1}}, 0, 3, TT_CUDA_FUSED, 4, 6}, // two stages of a tile; narrow
+      {{3, {3, 2, 5}, {4, 3, 4}, {1, 6, 5, 1}}, 0, 3, TT_CUDA_FUSED, 16, 2}, // slices
+      {{3, {3, 2, 5}, {6, 3, 4}, {1, 6, 5, 1}}, 1, 3, TT_CUDA_FUSED, 2, 6},
+      {{1, {3}, {1030}, {1, 1}}, 0, 2, TT_CUDA_CHAIN, 0, 0},        // a block for a row
+      {{1, {66}, {37}, {1, 1}}, 0, 20, TT_CUDA_CHAIN, 0, 0},        // tiles of 64
+      {{1, {66}, {37}, {1, 1}}, 0, 66, TT_CUDA_CHAIN, 0, 0},        // a tile of 128
+      {{2, {2, 3}, {3, 2}, {1, 2, 1}}, 0, 2, TT_CUDA_DENSE, 0, 0}}; // slices of rows
   int multiprocessors = gpu->multiprocessors;
   gpu->multiprocessors = 1;
-  for (int i = 0; i < 6; i++) {
+  for (int i = 0; i < 7; i++) {
     tt_matrix w = build(&runs[i].f, TT_F16, 0, runs[i].sweep, 1, 1);
     double *dense = test_doubles(w.rows * w.cols);
     CHECK_STATUS(tt_expand_f64(&w, dense), TT_OK);
     tt_cuda_matrix *d_w = upload(&w);
     tt_cuda_args args = plain(runs[i].batch, (tt_cuda_path)runs[i].path);
     check_apply(d_w, &w, dense, args);
-    if (runs[i].part) {
+    if (runs[i].tile) {
       args.d_x = device(args.batch * w.cols * 4);
       args.d_y = device(args.batch * w.rows * 4);
       CHECK_STATUS(tt__cuda_args_check(d_w, &args), TT_OK);
       tt__cuda_way way;
       memset(&way, 0, sizeof way);
-      way.shared = tt__cuda_fused_layout(d_w, 2, 2, runs[i].part, &way.fused);
+      way.shared = tt__cuda_fused_layout(d_w, runs[i].tile, 2, runs[i].part, &way.fused);
       CHECK_STATUS(tt__cuda_run_fused(d_w, &args, &way, stream), TT_OK);
       CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
       cudaFree((void *)args.d_x);
