@@ -1,4 +1,5 @@
-"""Which plans fit a target: those whose file does, to the byte. Usage: ttc_plans.py TTC MODEL INPUTS.
+"""Which plans fit a target: those whose file does, to the byte.
+    python3 ttc_plans.py TTC MODEL INPUTS
 
 Each candidate is first built for all layers, which gives the size of that uniform plan. With just
 that size as the target it must be among the plans that --eval scores, with a byte less it must not,
