@@ -1838,8 +1838,13 @@ static double tt__plain_dot_f64(ptrdiff_t n, const double *TT_RESTRICT x,
 
 // Terms of a sum and rows (of float, of double) in one block of A, half a megabyte; the largest
 // tile.
-enum { TT__DEPTH = 256, TT__HEIGHT_F32 = 516, TT__HEIGHT_F64 = 264 };
-enum { TT__TILE_HEIGHT = 12, TT__STRIP_BYTES = 128 };
+enum {
+  TT__DEPTH = 256,
+  TT__HEIGHT_F32 = 516,
+  TT__HEIGHT_F64 = 264,
+  TT__TILE_HEIGHT = 12,
+  TT__STRIP_BYTES = 128
+};
 
 // C (rows, vectors) = or += A B for one tile; rows are 1, 2 or 3 thirds of the full height.
 typedef struct tt__tile_job {
@@ -2506,6 +2511,7 @@ TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, c
       ptrdiff_t count, const double *cs, double *z) {                                              \
     TT__FUSE                                                                                       \
     enum { LANES = BYTES / 8, COUNT = BYTES > 16 ? 256 / BYTES : 8 };                              \
+    enum { NEXT = TT__PANEL * 8 / BYTES };                                                         \
     for (int j = 0; j < TT__PANEL; j += COUNT * LANES) {                                           \
       NAME##_vector low[COUNT], *row = (NAME##_vector *)(z + count * TT__PANEL + j);               \
       TT__UNROLL for (int v = 0; v < COUNT; v++) low[v] = row[v];                                  \
@@ -2514,7 +2520,7 @@ TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, c
         NAME##_vector *above = (NAME##_vector *)(z + i * TT__PANEL + j);                           \
         TT__UNROLL for (int v = 0; v < COUNT; v++) {                                               \
           NAME##_vector high = above[v];                                                           \
-          above[v + TT__PANEL / LANES] = s * high + c * low[v];                                    \
+          above[v + NEXT] = s * high + c * low[v];                                                 \
           low[v] = c * high - s * low[v];                                                          \
         }                                                                                          \
       }                                                                                            \
@@ -2730,7 +2736,7 @@ static void tt__lq(tt__pool *pool, ptrdiff_t m, ptrdiff_t n, double *a, ptrdiff_
   void *mark = pool->blocks;
   tt__block_reflector h;
   int blocked = !order && tt__reflectors_open(pool, m, n, &h);
-  ptrdiff_t k = tt__min(m, n), step = blocked ? TT__REFLECTORS : k;
+  ptrdiff_t k = tt__min(m, n), step = blocked ? (ptrdiff_t)TT__REFLECTORS : k;
   for (ptrdiff_t i = 0; order && i < m; i++) order[i] = i;
   for (ptrdiff_t first = 0; first < k; first += step) {
     ptrdiff_t end = tt__min(first + step, k), last = blocked ? end : m;
@@ -2757,7 +2763,7 @@ static void tt__lq_form(tt__pool *pool, ptrdiff_t k, ptrdiff_t n, double *a, ptr
                         const double *tau) {
   void *mark = pool->blocks;
   tt__block_reflector h;
-  ptrdiff_t step = tt__reflectors_open(pool, k, n, &h) ? TT__REFLECTORS : tt__max(k, 1);
+  ptrdiff_t step = tt__reflectors_open(pool, k, n, &h) ? (ptrdiff_t)TT__REFLECTORS : tt__max(k, 1);
   for (ptrdiff_t first = (k - 1) / step * step; first >= 0; first -= step) {
     ptrdiff_t end = tt__min(first + step, k);
     for (ptrdiff_t j = end; j < k; j++)                      // these rows are zero up to column end
