@@ -76,7 +76,8 @@ static const char help_text[] =
     "                        run for each layer (with --max-drop: for each of its candidates)\n"
     "\n"
     "what to measure (profile): all dense layers, or\n"
-    "  --layer REGEX         those whose name matches; repeat at will. Half a minute for a matrix of\n"
+    "  --layer REGEX         those whose name matches; repeat at will. Half a minute for a matrix "
+    "of\n"
     "                        1024 x 1024, eight times that for twice the sides\n"
     "\n"
     "data\n"
@@ -96,7 +97,8 @@ static const char help_text[] =
     "  --join N              OUT from N such parts, as one process would write it\n"
     "\n"
     "Memory: three times the largest layer and 64 MB. More for an svd or tt of more than a low\n"
-    "rank where both sides exceed 1024 (three square matrices of doubles of the smaller side), for\n"
+    "rank where both sides exceed 1024 (three square matrices of doubles of the smaller side), "
+    "for\n"
     "fits to inputs (six doubles for each number of the layer), for --eval (all candidates) and\n"
     "profile (ten times the largest layer). --shard shares the time and the layers over several\n"
     "processes.\n"
@@ -108,6 +110,7 @@ enum option_kind {
   OPTION_FLAG,
   OPTION_TEXT,
   OPTION_NUMBER,
+  OPTION_POSITIVE,
   OPTION_COUNT,
   OPTION_SHARD,
   OPTION_RULE
@@ -125,8 +128,8 @@ static const struct option_row option_rows[] = {
     {"-o", OPTION_TEXT, FIELD(output), DO_COMPRESS | DO_EXPAND | DO_EXPORT},
     {"-f", OPTION_FLAG, FIELD(force), DO_COMPRESS | DO_EXPAND | DO_EXPORT},
     {"--layer", OPTION_RULE, 0, DO_COMPRESS | DO_PROFILE},
-    {"--target-ratio", OPTION_NUMBER, FIELD(target_ratio), DO_COMPRESS},
-    {"--target-error", OPTION_NUMBER, FIELD(target_error), DO_COMPRESS},
+    {"--target-ratio", OPTION_POSITIVE, FIELD(target_ratio), DO_COMPRESS},
+    {"--target-error", OPTION_POSITIVE, FIELD(target_error), DO_COMPRESS},
     {"--max-drop", OPTION_NUMBER, FIELD(max_drop), DO_COMPRESS},
     {"--inputs", OPTION_TEXT, FIELD(inputs), DO_COMPRESS | DO_PROFILE},
     {"--eval", OPTION_TEXT, FIELD(eval), DO_COMPRESS},
@@ -193,8 +196,11 @@ static void read_option(const struct option_row *row, const char *value, struct 
     case OPTION_TEXT: *(const char **)field = value; break;
     case OPTION_SHARD: read_shard(value, options); break;
     case OPTION_NUMBER:
+    case OPTION_POSITIVE:
       *(double *)field = read_number(value);
-      if (*(double *)field < 0) fail(EXIT_USAGE, "%s %s: not a number >= 0", row->name, value);
+      if (*(double *)field < 0 || (row->kind == OPTION_POSITIVE && *(double *)field == 0))
+        fail(EXIT_USAGE, "%s %s: not a number %s 0", row->name, value,
+             row->kind == OPTION_POSITIVE ? ">" : ">=");
       break;
     case OPTION_COUNT:
       *(int *)field = read_integer(&at);

@@ -74,6 +74,7 @@ static uint64_t train_record(const struct model *model, const struct layer *laye
   uint64_t bytes = 2 * (uint64_t)sink.size; // nearly half of it are quotes
   bytes += (uint64_t)(train->shape.order + 1) * sizeof number + sizeof "dense_params" + 60;
   memset(&record, 0, sizeof record);
+  // only read, and not freed
   record.layer = (char *)layer->name;
   record.tensor = (char *)get_tensor(model->file, layer->tensor).name;
   record.dtype = record.bias = (char *)layer->dtype;
@@ -101,7 +102,8 @@ static uint64_t train_header(const struct job *job, const struct layer *layer,
     if (format && group != TT_GROUP_ROW)
       bytes += tensor_header(layer->name, ".scale.0", "F32", 1, dims, size);
   }
-  if (layer->bias >= 0) bytes += tensor_header(layer->name, ".bias", "F32", 1, &train.rows, size);
+  if (layer->bias >= 0 || job->options->add_bias)
+    bytes += tensor_header(layer->name, ".bias", "F32", 1, &train.rows, size);
   return bytes;
 }
 
