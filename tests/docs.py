@@ -112,7 +112,7 @@ def same_text(a, b):
 
 def check_walkthrough():
     """README.md shows what `make -C examples walkthrough` prints today."""
-    good, log, printed = run("make -s -C examples walkthrough", TOP)
+    good, log, printed = run("make -s --no-print-directory -C examples walkthrough", TOP)
     check(good, "make -C examples walkthrough", log)
     marker = "<!-- output of: make -C examples walkthrough -->\n```console\n"
     shown = read("README.md").partition(marker)[2].partition("```\n")[0]

@@ -201,7 +201,7 @@ static void expand(const struct options *options) {
   }
   for (int i = 0; i < tt_file_count(model.file); i++)
     if (!is_expanded(&model, &records, i))
-      must(tt_writer_copy(writer, model.file, i), "%s", get_tensor(model.file, i).name);
+      must(tt_writer_copy(writer, model.file, i), "tensor %s", get_tensor(model.file, i).name);
   for (int i = 0; i < tt_file_metadata_count(model.file); i++) {
     must(tt_file_metadata(model.file, i, &key, &value), "metadata");
     if (is_own_metadata(key)) must(tt_writer_metadata(writer, key, value), "metadata %s", key);

@@ -11,6 +11,8 @@ static void check_options(const struct options *o) {
     fail(EXIT_USAGE, "--join takes the parts as they are: no --shard, --layer or target");
   if (!o->join && !o->num_rules && !has_target)
     fail(EXIT_USAGE, "nothing to do: give --layer, --target-ratio or --target-error");
+  if (o->target_ratio > 0 && o->target_ratio < 1)
+    fail(EXIT_USAGE, "--target-ratio is how many times smaller: at least 1");
   if (o->max_drop >= 0 && !o->eval) fail(EXIT_USAGE, "--max-drop needs --eval");
   if (o->eval && !o->output)
     fail(EXIT_USAGE, "--eval needs -o, beside which candidates are written");
@@ -69,7 +71,7 @@ static void close_job(struct job *job) {
   free(job->output);
 }
 
-// The choice of rules and plan. A target is a size of the whole file, 0 = none.
+// ttc compress IN -o OUT
 static void compress(const struct options *options) {
   check_options(options);
   struct job job = open_job(options);

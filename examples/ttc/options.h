@@ -201,12 +201,11 @@ static void read_option(const struct option_row *row, const char *value, struct 
     case OPTION_TEXT: *(const char **)field = value; break;
     case OPTION_SHARD: read_shard(value, options); break;
     case OPTION_NUMBER:
-      *(double *)field = read_number(value);
-      if (*(double *)field < 0) fail(EXIT_USAGE, "%s %s: not a number >= 0", row->name, value);
-      break;
     case OPTION_POSITIVE:
       *(double *)field = read_number(value);
-      if (!(*(double *)field > 0)) fail(EXIT_USAGE, "%s %s: not a number > 0", row->name, value);
+      if (*(double *)field < 0 || (row->kind == OPTION_POSITIVE && *(double *)field == 0))
+        fail(EXIT_USAGE, "%s %s: not a number %s 0", row->name, value,
+             row->kind == OPTION_POSITIVE ? ">" : ">=");
       break;
     case OPTION_COUNT:
       *(int *)field = read_integer(&at);

@@ -18,6 +18,13 @@ cd "$work" || exit 1
 cksum model.st part-*.safetensors inputs.st other.st >before
 build=$root/$build
 
+strict="-std=c99 -Wall -Wextra -pedantic -Wconversion -Wsign-conversion -Wshadow -Wdouble-promotion"
+for compiler in gcc clang; do
+  have $compiler || { skip $compiler "not installed"; continue; }
+  check "$compiler has nothing to say" $compiler $strict -Werror -O2 -I"$root/.." \
+    -c -o "$compiler.o" "$root/../examples/ttc.c"
+done
+
 # words that the commands of golden files may use
 cat >words.sh <<'END'
 left() { echo "status $?"; ls | grep "^none"; }               # status before, and outputs there
@@ -65,7 +72,8 @@ golden too_many 'ttc info model.st other.st'
 golden too_few 'ttc verify model.st'
 golden nothing_to_do 'ttc compress model.st -o out.st'
 golden bad_number 'ttc compress model.st -o out.st --target-ratio 2x'
-golden bad_ratio 'ttc compress model.st -o out.st --target-ratio 0'
+golden bad_zero 'ttc compress model.st -o out.st --target-ratio 0'
+golden bad_ratio 'ttc compress model.st -o out.st --target-ratio 0.5'
 golden bad_parts 'ttc compress model.st -o out.st --join 100000'
 golden bad_shard 'ttc compress model.st -o out.st --layer fc=i8 --shard 2/2'
 golden bad_mix 'ttc compress model.st -o out.st --target-ratio 2 --max-drop 1'
@@ -252,8 +260,24 @@ piece = bytearray(whole)
 piece[8 + size + header["enc.1.fc.cores.0"]["data_offsets"][0] + 3] ^= 0x3F
 open("bent.st", "wb").write(piece)
 flip("ids", "moved.st")
+def lie(change, out):
+    changed = json.loads(whole[8:8 + size])
+    records = json.loads(changed["__metadata__"]["ttc.layers"])
+    text = change(records) or json.dumps(records)
+    changed["__metadata__"]["ttc.layers"] = text
+    head = json.dumps(changed).encode()
+    open(out, "wb").write(len(head).to_bytes(8, "little") + head + whole[8 + size:])
+lie(lambda records: json.dumps(records)[:-9], "torn.st")
+lie(lambda records: records["half"].update(dtype="I64"), "lie1.st")
+lie(lambda records: records["half"].update(tensor="norm.weight"), "lie2.st")
+lie(lambda records: records["half"].update(relative_error="small"), "lie3.st")
+lie(lambda records: records.pop("half") and None, "lie4.st")
 END
 golden verify_bent 'ttc verify model.st bent.st'
+golden lies 'for file in torn lie1 lie2 lie3 lie4; do
+  ttc expand $file.st -o none.st -q; echo "$file $?"; rm -f none.st
+  ttc verify model.st $file.st | grep FAILED
+  done'
 golden verify_moved 'ttc verify model.st moved.st'
 
 # ---- standard streams
