@@ -340,7 +340,8 @@ TT__DEVICE float tt__cuda_row_scale(const tt__dcore &core, int row) {
   return core.group < 0 ? ((const float *)core.scales)[row] * core.scale : core.scale;
 }
 
-// Calls function<DTYPE>(..) for the storage format of a core.
+// Calls function<DTYPE>(..) for the storage format of a core; its other template arguments follow
+// from the arguments.
 #define TT__CUDA_BY_FORMAT(core, function, ...)                                                    \
   switch ((core).dtype) {                                                                          \
     case TT_F32: function<TT_F32>(__VA_ARGS__); break;                                             \
@@ -477,8 +478,8 @@ TT__DEVICE void tt__cuda_tile(const tt__dstep &step, const tt__dcore &core, int 
 // ROWS rows times COLUMNS columns, this lane's part of the sums. Loads of several rows are under
 // way at a time.
 template <int DTYPE, int ROWS, int COLUMNS>
-TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, const int *row,
-                             int first, const int *from, const float *in, float *sum) {
+TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, const int (&row)[ROWS],
+                             int first, const int (&from)[COLUMNS], const float *in, float *sum) {
   int lane = (int)threadIdx.x % 32, w = step.w, end = first + step.depth;
   bool quads = w == 1 && first % 4 == 0 && step.in_pitch % 4 == 0;
   for (int j = first / 4 * 4 + 4 * lane; j < end; j += 128) {
@@ -532,29 +533,7 @@ TT__DEVICE void tt__cuda_narrow(const tt__dstep &step, const tt__dcore &core, in
         int q = q0 + k < columns ? q0 + k : columns - 1;
         from[k] = q / step.w * step.in_pitch + q % step.w;
       }
-      switch (core.dtype) {
-        case TT_F32:
-          tt__cuda_dot<TT_F32, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_F16:
-          tt__cuda_dot<TT_F16, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_BF16:
-          tt__cuda_dot<TT_BF16, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_E4M3:
-          tt__cuda_dot<TT_E4M3, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_E5M2:
-          tt__cuda_dot<TT_E5M2, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_I8:
-          tt__cuda_dot<TT_I8, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_I4:
-          tt__cuda_dot<TT_I4, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-      }
+      TT__CUDA_BY_FORMAT(core, tt__cuda_dot, step, core, row, first, from, in, sum)
       TT__UNROLL
       for (int t = 0; t < ROWS * COLUMNS; t++) {
         float total = tt__cuda_warp_sum(sum[t]) * tt__cuda_row_scale(core, row[t / COLUMNS]);
@@ -632,7 +611,7 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_fused(con
         if (step.p * step.w == 1)
           tt__cuda_narrow<4, 1>(step, core, base, first, in, out, add);
         else
-          tt__cuda_narrow<4, 4>(step, core, base, first, in, out, add);
+          tt__cuda_narrow<2, 4>(step, core, base, first, in, out, add);
         continue;
       }
       for (int r0 = 0; r0 < step.rows; r0 += 4 * step.row_threads)
@@ -756,15 +735,7 @@ template <int SIZE>
 TT__DEVICE void tt__cuda_product_put(const tt__dproduct &f, int r0, int j0,
                                      const tt__ahead<SIZE> &ahead, float *g, float *s) {
   enum { PITCH = 16 * SIZE + 4 };
-  switch (f.core.dtype) {
-    case TT_F32: tt__cuda_product_decode<TT_F32, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_F16: tt__cuda_product_decode<TT_F16, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_BF16: tt__cuda_product_decode<TT_BF16, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_E4M3: tt__cuda_product_decode<TT_E4M3, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_E5M2: tt__cuda_product_decode<TT_E5M2, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_I8: tt__cuda_product_decode<TT_I8, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_I4: tt__cuda_product_decode<TT_I4, SIZE>(f.core, r0, j0, ahead, g); break;
-  }
+  TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_decode, f.core, r0, j0, ahead, g)
   TT__UNROLL
   for (int n = 0; n < SIZE; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
