@@ -384,8 +384,8 @@ static void bench_layouts(const form *f) {
         } while ((part /= 2) > 0);
         if (!part) continue;
         double expected =
-            tt__cuda_fused_seconds(l.copies[0], &one.way.fused, batches[b], one.way.shared);
-        printf(" %d/%d/%d/%d: %.1f %.1f;", batches[b], tile, chunk, part, expected * 1e6,
+            tt__cuda_fused_time(l.copies[0], &one.way.fused, batches[b], one.way.shared);
+        printf(" %d/%d/%d/%d: %.1f %.1f;", batches[b], tile, chunk, part, expected,
                measure(run_layout, &one, 8, 0.005, spread) * 1e6);
       }
     printf("\n");
