@@ -208,12 +208,14 @@ def check_prototypes(text):
 
 
 def check_lines():
-    names = ["tt.h"] + [
+    names = ["tt.h", "tt_cuda.h"] + [
         os.path.relpath(path, TOP)
         for pattern in (
             "examples/*.c",
             "examples/*.h",
+            "examples/cuda/*.cpp",
             "bench/*.[ch]",
+            "bench/*.cu",
             "examples/python/*.py",
             "tests/*.[ch]",
             "tests/*.cpp",
