@@ -262,8 +262,8 @@ TT__DEVICE uint32_t tt__cuda_to_bf16(float value) {
   return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
 }
 
-// x and y are F32, F16 or BF16. Loading is apart from decoding everywhere: a load that waits for the
-// decoding of the one before costs the latency of memory each time.
+// x and y are F32, F16 or BF16. Loading is apart from decoding everywhere: a load that waits for
+// the decoding of the one before costs the latency of memory each time.
 TT__DEVICE uint32_t tt__cuda_raw(const void *data, int dtype, ptrdiff_t index) {
   return dtype == TT_F32 ? ((const uint32_t *)data)[index] : ((const uint16_t *)data)[index];
 }
@@ -283,8 +283,8 @@ TT__DEVICE tt__four tt__cuda_load_four(const void *data, int dtype, ptrdiff_t in
   return four;
 }
 
-// The codes j .. j+3 of a row as they lie in memory; j is a multiple of 4. Behind the end of the row
-// those at its beginning, for tt__cuda_decode to ignore.
+// The codes j .. j+3 of a row as they lie in memory; j is a multiple of 4. Behind the end of the
+// row those at its beginning, for tt__cuda_decode to ignore.
 template <int DTYPE> TT__DEVICE tt__word4 tt__cuda_codes(const tt__dcore &core, int row, int j) {
   const unsigned char *at = core.data + row * core.row_size;
   tt__word4 raw = {{0, 0, 0, 0}};
@@ -340,7 +340,8 @@ TT__DEVICE float tt__cuda_row_scale(const tt__dcore &core, int row) {
   return core.group < 0 ? ((const float *)core.scales)[row] * core.scale : core.scale;
 }
 
-// Calls function<DTYPE>(..) for the storage format of a core.
+// Calls function<DTYPE>(..) for the storage format of a core; its other template arguments follow
+// from the arguments.
 #define TT__CUDA_BY_FORMAT(core, function, ...)                                                    \
   switch ((core).dtype) {                                                                          \
     case TT_F32: function<TT_F32>(__VA_ARGS__); break;                                             \
@@ -384,7 +385,9 @@ TT__DEVICE void tt__cuda_store(const tt__output &out, ptrdiff_t at, ptrdiff_t el
 // sum.
 
 enum { TT__STAGE_DEPTH = 32, TT__STAGE_PITCH = 68 };
-enum { TT__NARROW = 16 }; // columns up to which a warp takes a row
+// Columns up to which a warp takes a row: 8 where the numbers of a sum lie side by side (w is 1),
+// else 4, because lanes that far apart share banks.
+enum { TT__FEW_COLUMNS = 8, TT__FEW_APART = 4 };
 
 typedef struct tt__dstep {
   int core;
@@ -477,8 +480,8 @@ TT__DEVICE void tt__cuda_tile(const tt__dstep &step, const tt__dcore &core, int 
 // ROWS rows times COLUMNS columns, this lane's part of the sums. Loads of several rows are under
 // way at a time.
 template <int DTYPE, int ROWS, int COLUMNS>
-TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, const int *row,
-                             int first, const int *from, const float *in, float *sum) {
+TT__DEVICE void tt__cuda_dot(const tt__dstep &step, const tt__dcore &core, const int (&row)[ROWS],
+                             int first, const int (&from)[COLUMNS], const float *in, float *sum) {
   int lane = (int)threadIdx.x % 32, w = step.w, end = first + step.depth;
   bool quads = w == 1 && first % 4 == 0 && step.in_pitch % 4 == 0;
   for (int j = first / 4 * 4 + 4 * lane; j < end; j += 128) {
@@ -532,29 +535,7 @@ TT__DEVICE void tt__cuda_narrow(const tt__dstep &step, const tt__dcore &core, in
         int q = q0 + k < columns ? q0 + k : columns - 1;
         from[k] = q / step.w * step.in_pitch + q % step.w;
       }
-      switch (core.dtype) {
-        case TT_F32:
-          tt__cuda_dot<TT_F32, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_F16:
-          tt__cuda_dot<TT_F16, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_BF16:
-          tt__cuda_dot<TT_BF16, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_E4M3:
-          tt__cuda_dot<TT_E4M3, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_E5M2:
-          tt__cuda_dot<TT_E5M2, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_I8:
-          tt__cuda_dot<TT_I8, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-        case TT_I4:
-          tt__cuda_dot<TT_I4, ROWS, COLUMNS>(step, core, row, first, from, in, sum);
-          break;
-      }
+      TT__CUDA_BY_FORMAT(core, tt__cuda_dot, step, core, row, first, from, in, sum)
       TT__CUDA_UNROLL
       for (int t = 0; t < ROWS * COLUMNS; t++) {
         float total = tt__cuda_warp_sum(sum[t]) * tt__cuda_row_scale(core, row[t / COLUMNS]);
@@ -632,7 +613,7 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_fused(con
         if (step.p * step.w == 1)
           tt__cuda_narrow<4, 1>(step, core, base, first, in, out, add);
         else
-          tt__cuda_narrow<4, 4>(step, core, base, first, in, out, add);
+          tt__cuda_narrow<2, 4>(step, core, base, first, in, out, add);
         continue;
       }
       for (int r0 = 0; r0 < step.rows; r0 += 4 * step.row_threads)
@@ -656,6 +637,7 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_fused(con
 // SIZE x SIZE of them. With few columns a block takes a row and its threads share the sum.
 
 enum { TT__PRODUCT_DEPTH = 16 };
+enum { TT__NARROW = 16 }; // columns up to which a block takes a row
 
 typedef struct tt__dproduct {
   tt__dcore core;
@@ -756,15 +738,7 @@ template <int SIZE>
 TT__DEVICE void tt__cuda_product_put(const tt__dproduct &f, int r0, int j0,
                                      const tt__ahead<SIZE> &ahead, float *g, float *s) {
   enum { PITCH = 16 * SIZE + 4 };
-  switch (f.core.dtype) {
-    case TT_F32: tt__cuda_product_decode<TT_F32, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_F16: tt__cuda_product_decode<TT_F16, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_BF16: tt__cuda_product_decode<TT_BF16, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_E4M3: tt__cuda_product_decode<TT_E4M3, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_E5M2: tt__cuda_product_decode<TT_E5M2, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_I8: tt__cuda_product_decode<TT_I8, SIZE>(f.core, r0, j0, ahead, g); break;
-    case TT_I4: tt__cuda_product_decode<TT_I4, SIZE>(f.core, r0, j0, ahead, g); break;
-  }
+  TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_decode, f.core, r0, j0, ahead, g)
   TT__CUDA_UNROLL
   for (int n = 0; n < SIZE; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
@@ -1268,9 +1242,9 @@ TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *opti
 }
 
 // --------------------------------------------------------------------------------------- >>planner
-// What each way costs, in a rough model of a multiprocessor: multiply-adds that the tiles spend,
-// decoded bytes through the second cache, waves of blocks, launches. It only has to rank the ways;
-// bench/cuda.sh prints where it is wrong.
+// What each way costs, as measured on one H200 (bench/cuda.sh) in microseconds: blocks run in
+// waves, a tile costs so much for each step of its sum, latencies of memory included. Other devices
+// are taken for an H200 with another number of multiprocessors. It only has to rank the ways.
 
 // Product of the row (or column) factors of cores first .. last-1. Overflow was excluded before.
 static ptrdiff_t tt__cuda_legs(const tt_shape *shape, int first, int last, int of_rows) {
@@ -1341,7 +1315,7 @@ static size_t tt__cuda_fused_layout(const tt_cuda_matrix *w, int tile, int chunk
     ptrdiff_t columns = step->p * wide, next = columns * step->rows;
     if (next > 65536 || columns > 65536) return 0;
     int four_threads = step->rows <= 16 ? 4 : step->rows <= 32 ? 8 : 16;
-    step->row_threads = columns <= TT__NARROW ? 0 : four_threads;
+    step->row_threads = columns <= (wide == 1 ? TT__FEW_COLUMNS : TT__FEW_APART) ? 0 : four_threads;
     // neighbouring p in different banks; narrow sums read aligned fours instead
     ptrdiff_t span = step->depth * wide, pitch = span;
     if (wide == 1) pitch = step->row_threads ? span | 1 : (span + 3) / 4 * 4;
@@ -1365,36 +1339,26 @@ static size_t tt__cuda_fused_layout(const tt_cuda_matrix *w, int tile, int chunk
   return (size_t)total * sizeof(float);
 }
 
-// Expected seconds of a layout: what its blocks compute and fetch, if they share multiprocessors
-// perfectly, or else the waves they need.
-static double tt__cuda_fused_seconds(const tt_cuda_matrix *w, const tt__fused *f, ptrdiff_t batch,
-                                     size_t shared) {
-  double clocks = 0, delay = 2000, bytes = 0;
+// Expected microseconds of a layout: the waves of its blocks times what one of them takes.
+static double tt__cuda_fused_time(const tt_cuda_matrix *w, const tt__fused *f, ptrdiff_t batch,
+                                  size_t shared) {
+  double block = 0.2 * ceil(f->tile * (double)f->x_count / (4 * TT__CUDA_THREADS));
   for (int i = 0; i < f->order; i++) {
     const tt__dstep *step = &f->steps[i];
-    double columns = (double)step->p * step->w, depth = step->depth;
-    double row = (double)w->cores[step->core].row_size / w->cores[step->core].length;
+    double columns = (double)step->p * step->w;
     if (step->row_threads) {
-      double tile_columns = 4.0 * TT__CUDA_THREADS / step->row_threads;
-      double tiles = ceil(step->rows / (4.0 * step->row_threads)) * ceil(columns / tile_columns);
-      clocks += tiles * depth * 44;
-      delay += tiles * depth * 70;
-      bytes += ceil(columns / tile_columns) * step->rows * depth * row;
+      double wide = 4.0 * TT__CUDA_THREADS / step->row_threads;
+      block +=
+          ceil(step->rows / (4.0 * step->row_threads)) * ceil(columns / wide) * step->depth * 0.085;
     } else {
-      double sums = ceil(step->rows / 8.0) * ceil(columns / 4), rounds = ceil(depth / 128);
-      clocks += sums * rounds * 100;
-      delay += sums * (400 + rounds * 150);
-      bytes += ceil(columns / 4) * step->rows * depth * row;
+      double rounds = ceil(step->depth / 128.0), rows = columns > 1 ? 16 : 32; // rows at a time
+      double each = columns > 1 ? 0.9 + 0.12 * step->w : 0.5;
+      block += ceil(step->rows / rows) * ceil(columns / 4) * (1 + rounds * each);
     }
   }
-  bytes = f->slices * bytes + 4.0 * f->tile * f->slices * f->x_count;
-  clocks = f->slices * clocks + bytes / 48;
-  delay = f->slices * delay + bytes / 48;
-  double blocks = ceil((double)batch / f->tile) * f->chunks, resident = 2;
-  if (2 * (shared + 10240) > w->context->shared) resident = 1;
-  double waves = ceil(blocks / (w->context->multiprocessors * resident)) * delay;
-  double share = ceil(blocks / w->context->multiprocessors) * clocks;
-  return 4e-6 + (waves > share ? waves : share) / 1.6e9;
+  double blocks = ceil((double)batch / f->tile) * f->chunks;
+  double resident = 2 * (shared + 10240) > w->context->shared ? 1 : 2;
+  return 4 + ceil(blocks / (w->context->multiprocessors * resident)) * f->slices * block;
 }
 
 // The best layout that fits. Returns its bytes of shared memory; 0 = none fits.
@@ -1416,7 +1380,7 @@ static size_t tt__cuda_fused_plan(const tt_cuda_matrix *w, ptrdiff_t batch, tt__
         bytes = tt__cuda_fused_layout(w, tile, wide, part, &f);
       }
       if (!bytes || bytes > w->context->shared) continue;
-      double expected = tt__cuda_fused_seconds(w, &f, batch, bytes);
+      double expected = 1e-6 * tt__cuda_fused_time(w, &f, batch, bytes);
       if ((batch + tile - 1) / tile * f.chunks > 0x7fffffff) continue;
       if (shared && expected >= *seconds) continue;
       *seconds = expected;
@@ -1426,28 +1390,16 @@ static size_t tt__cuda_fused_plan(const tt_cuda_matrix *w, ptrdiff_t batch, tt__
   return shared;
 }
 
-// Launches and expected seconds of one product of p * w columns; adds them.
-static void tt__cuda_product_cost(const tt_cuda_context *context, double rows, double depth,
-                                  double columns, double bytes, double *seconds) {
-  double rate, tiles;
-  if (columns <= TT__NARROW) {
-    tiles = rows * ceil(columns / 4);
-    rate = 2.0 * 128 * 1.6e9 / 4; // flops per second and multiprocessor
-  } else if (rows > 64 && columns > 64 &&
-             ceil(rows / 128) * ceil(columns / 128) >= context->multiprocessors) {
-    tiles = ceil(rows / 128) * ceil(columns / 128);
-    rows = ceil(rows / 128) * 128;
-    columns = ceil(columns / 128) * 128;
-    rate = 2.0 * 128 * 1.6e9 * 0.55;
-  } else {
-    tiles = ceil(rows / 64) * ceil(columns / 64);
-    rows = ceil(rows / 64) * 64;
-    columns = ceil(columns / 64) * 64;
-    rate = 2.0 * 128 * 1.6e9 * 0.3;
-  }
-  double at_work = tiles < context->multiprocessors ? tiles : context->multiprocessors;
-  double computed = 2 * rows * columns * depth / (rate * at_work), moved = bytes / 2.5e12;
-  *seconds += 3e-6 + (computed > moved ? computed : moved);
+// Expected microseconds of one product.
+static double tt__cuda_product_time(const tt_cuda_context *context, double rows, double depth,
+                                    double columns) {
+  double many = context->multiprocessors, large = ceil(rows / 128) * ceil(columns / 128);
+  double small = ceil(rows / 64) * ceil(columns / 64), steps = ceil(depth / TT__PRODUCT_DEPTH);
+  if (columns <= TT__NARROW)
+    return 4 + ceil(rows * ceil(columns / 4) / many) * (0.5 + 0.00035 * depth);
+  if (rows > 64 && columns > 64 && large >= many)
+    return 4 + ceil(large / many) * (30 + 2.4 * steps);
+  return 4 + (small > many ? small / many : 1) * (4 + 0.8 * steps);
 }
 
 // Costs of the chain; *floats becomes the size of each of its two buffers.
@@ -1459,11 +1411,9 @@ static double tt__cuda_chain_seconds(const tt_cuda_matrix *w, ptrdiff_t batch, d
   for (int i = 0; i < w->header.shape.order; i++) {
     ptrdiff_t p, wide;
     const tt__dcore *core = &w->cores[tt__cuda_step_at(&w->header, batch, i, &p, &wide)];
-    double columns = (double)p * (double)wide, in = columns * core->length,
-           out = columns * core->rows;
-    *flops += 2 * in * core->rows;
-    tt__cuda_product_cost(w->context, core->rows, core->length, columns,
-                          4 * (in + out) + (double)core->rows * (double)core->row_size, &seconds);
+    double columns = (double)p * (double)wide;
+    *flops += 2 * columns * core->length * core->rows;
+    seconds += 1e-6 * tt__cuda_product_time(w->context, core->rows, core->length, columns);
     if (i + 1 < w->header.shape.order && p * wide * core->rows > *floats)
       *floats = p * wide * core->rows;
   }
@@ -1553,9 +1503,8 @@ static void tt__cuda_consider(const tt_cuda_matrix *w, const tt_cuda_args *args,
     made.work_size =
         2 * tt__cuda_room(floats) + tt__cuda_room(w->header.rows * tt__cuda_dense_ld(&w->header));
     made.num_launches = order + 1;
-    seconds = order * 3e-6 + (made.flops - 2 * batch * rows * cols) / 1e13 + size / 2e12;
-    tt__cuda_product_cost(w->context, rows, cols, batch, size + 4 * batch * (rows + cols),
-                          &seconds);
+    seconds = 4e-6 * order + (made.flops - 2 * batch * rows * cols) / 7e12 + size / 0.75e12 +
+              1e-6 * tt__cuda_product_time(w->context, rows, cols, batch);
   }
   made.seconds = seconds;
   if (way->plan.path && seconds >= way->plan.seconds) return;

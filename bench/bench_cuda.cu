@@ -3,8 +3,9 @@
 //   bench_cuda [quick]
 //   nvcc -std=c++14 -O2 -arch=native [-DBENCH_CUBLAS] bench_cuda.cu -o bench_cuda [-lcublas]
 // Floors come first, in the same run. Every time is the median of replays of a graph over copies of
-// the layer that together exceed the cache four times, so that all sides read cold weights; p10 and
-// p90 stand beside it where they differ by more than a tenth. x and y are bf16 everywhere.
+// the layer, so many that they exceed the cache four times, but at most 512 (a train of 262 KB then
+// exceeds it twice) and, for trains at batches above 16, 8. ~ marks times whose p10 and p90 differ
+// by more than a tenth. x and y are bf16 everywhere.
 #define TT_IMPLEMENTATION
 #include "../tt.h"
 #define TT_CUDA_IMPLEMENTATION
@@ -384,8 +385,8 @@ static void bench_layouts(const form *f) {
         } while ((part /= 2) > 0);
         if (!part) continue;
         double expected =
-            tt__cuda_fused_seconds(l.copies[0], &one.way.fused, batches[b], one.way.shared);
-        printf(" %d/%d/%d/%d: %.1f %.1f;", batches[b], tile, chunk, part, expected * 1e6,
+            tt__cuda_fused_time(l.copies[0], &one.way.fused, batches[b], one.way.shared);
+        printf(" %d/%d/%d/%d: %.1f %.1f;", batches[b], tile, chunk, part, expected,
                measure(run_layout, &one, 8, 0.005, spread) * 1e6);
       }
     printf("\n");

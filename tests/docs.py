@@ -233,14 +233,19 @@ def check_prototypes(text):
 
 
 def check_lines():
-    names = ["tt.h"] + [
+    names = ["tt.h", "tt_cuda.h"] + [
         os.path.relpath(path, TOP)
         for pattern in (
             "examples/*.c",
             "examples/*.h",
+<<<<<<< HEAD
             "examples/*/*.[ch]",
             "examples/*/*.sh",
+=======
+            "examples/cuda/*.cpp",
+>>>>>>> 07b068da592702ad5304350a2b8768ae9bff1349
             "bench/*.[ch]",
+            "bench/*.cu",
             "examples/python/*.py",
             "tests/*.[ch]",
             "tests/*.cpp",
