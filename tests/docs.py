@@ -238,12 +238,9 @@ def check_lines():
         for pattern in (
             "examples/*.c",
             "examples/*.h",
-<<<<<<< HEAD
             "examples/*/*.[ch]",
             "examples/*/*.sh",
-=======
             "examples/cuda/*.cpp",
->>>>>>> 07b068da592702ad5304350a2b8768ae9bff1349
             "bench/*.[ch]",
             "bench/*.cu",
             "examples/python/*.py",

@@ -103,9 +103,9 @@ static const char help_text[] =
     "\n"
     "Memory: three times the largest layer and 64 MB. More for an svd or tt of more than a low\n"
     "rank where both sides exceed 1024 (three square matrices of doubles of the smaller side),\n"
-    "for fits to inputs (six doubles for each number of the layer), for --eval (all candidates)\n"
-    "and profile (ten times the largest layer). --shard shares the time and the layers over\n"
-    "several processes.\n"
+    "for fits to inputs or row weights (six doubles for each number of the layer), for --eval (all\n"
+    "candidates) and profile (ten times the largest layer). --shard shares the time and the layers\n"
+    "over several processes.\n"
     "\n"
     "exit status: 0 good, 1 input or output failed, 2 wrong usage, 3 invalid input, 4 target not\n"
     "met (nothing written), 5 verify or diff found a difference\n";
