@@ -97,8 +97,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
   tt_file *file;
   tt_options options;
-  // U8 weights grow by 4, an index entry by about 20; a product takes 128 KB
-  size_t limit = 300000 + 64 * size;
+  // U8 weights grow by 4, an index entry by about 20; products have their workspace
+  ptrdiff_t most = PTRDIFF_MAX;
+  size_t limit = 170000 + (size_t)tt__gemm_work_size(most, most, most, 1) + 64 * size;
   memset(&options, 0, sizeof options);
   options.allocator.alloc_fn = fuzz_alloc;
   options.allocator.free_fn = fuzz_free;

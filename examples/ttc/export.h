@@ -268,21 +268,31 @@ static size_t export_flash(const tt_matrix *w) {
   return size;
 }
 
-// tt_apply_work_size(w, 1) as a program with TT_INFERENCE_ONLY has it: the states are the same,
-// slabs have 1024 numbers (see >>apply), products a block of 32 x 16 (see >>gemm). Tests compare.
-static size_t export_small_work(const tt_matrix *w) {
-  enum { SLAB = 1024, BLOCK = 32 * 16 };
-  const ptrdiff_t each = (ptrdiff_t)sizeof(float);
+// Limits of a program's workspace, see >>gemm and >>apply: floats of a slab, the block of the plain
+// product, the block of the vector kernels. Tests compare with what such programs ask for.
+struct export_limits {
+  ptrdiff_t slab, depth, width, vector_depth, vector_rows;
+};
+static const struct export_limits EXPORT_SMALL = {1024, 32, 16, 0, 0}, // TT_INFERENCE_ONLY
+    EXPORT_FULL = {16384, 128, 128, 256, 516};
+
+// tt_apply_work_size(w, 1) in a program with these limits, whatever this program was built with.
+static size_t export_work(const tt_matrix *w, const struct export_limits *limit) {
+  const ptrdiff_t each = (ptrdiff_t)sizeof(float), tile = 12;
   tt__buffers full;
-  ptrdiff_t slab = 0, total = 64;
+  ptrdiff_t slab = 0, product = 0, total = 64;
   if (!tt__plan_buffers(w, 1, &full)) fail(EXIT_INPUT, "the layer is too large to run");
   for (int k = 0; k < w->shape.order; k++) {
     tt__step step = tt__step_at(w, 1, k);
-    ptrdiff_t rows = tt__max(1, tt__min(step.rows, SLAB / step.length));
+    ptrdiff_t rows = tt__max(1, tt__min(step.rows, limit->slab / step.length));
+    ptrdiff_t m = step.w == 1 ? step.p : step.rows, n = step.w == 1 ? step.rows : step.w;
+    ptrdiff_t high = (tt__min(m, limit->vector_rows) + tile - 1) / tile * tile;
     if (!tt__plain_core(&w->cores[step.core])) slab = tt__max(slab, rows * step.length);
+    product = tt__max(product, tt__min(step.length, limit->depth) * tt__min(n, limit->width));
+    product = tt__max(product, tt__min(step.length, limit->vector_depth) * high);
   }
   if (!tt__add_size(&total, full.state, each) || !tt__add_size(&total, full.state, each) ||
-      !tt__add_size(&total, slab, each) || !tt__add_size(&total, BLOCK, each))
+      !tt__add_size(&total, slab, each) || !tt__add_size(&total, product, each))
     fail(EXIT_INPUT, "the layer is too large to run");
   return (size_t)total;
 }
@@ -322,8 +332,8 @@ static void export_macros(struct text *out, const char *upper, const tt_matrix *
            "#else\n"
            "#define %s_SCRATCH_BYTES %lu\n"
            "#endif\n\n",
-           upper, (unsigned long)export_small_work(w), upper,
-           (unsigned long)tt_apply_work_size(w, 1));
+           upper, (unsigned long)export_work(w, &EXPORT_SMALL), upper,
+           (unsigned long)export_work(w, &EXPORT_FULL));
 }
 
 // The whole header. Bytes of the arrays are counted as they are written and compared with what
