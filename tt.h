@@ -5873,6 +5873,22 @@ static double tt__fit_residual(const tt__fit *fit, const tt__frames *f, const do
   return tt__dot(size, spare, fit->expanded);
 }
 
+// Lower Cholesky factor of left^T D left (r,r), which preconditions where all rows and no columns
+// are left of the cores solved for: weights can make the frame far from orthonormal there. NULL in
+// all other cases, or if weights of 0 make it singular.
+static double *tt__weighted_frame(const tt__fit *fit, const tt__frames *f) {
+  const double *weights = fit->metric.weights;
+  if (!weights || f->left_m != fit->metric.rows || f->left_n != 1) return NULL;
+  double *scaled = tt__take_f64(fit->pool, f->left_m, f->r);
+  double *l = tt__take_f64(fit->pool, f->r, f->r);
+  if (fit->pool->status) return NULL;
+  memcpy(scaled, f->left, (size_t)(f->left_m * f->r) * sizeof(double));
+  for (ptrdiff_t i = 0; i < f->left_m; i++) tt__scale_row(f->r, weights[i], scaled + i * f->r);
+  tt__matmul(f->r, f->r, f->left_m, f->left, f->r, scaled, f->r, l, f->r, TT_TRANSPOSE_A,
+             fit->work);
+  return tt__cholesky(f->r, l) ? l : NULL;
+}
+
 enum { TT__CG_STEPS = 30 };
 
 // Conjugate gradients for the core between its frames [Golub13, 11.5]. Returns the squared error
@@ -5884,7 +5900,7 @@ static double tt__fit_core(const tt__fit *fit, const tt_shape *shape, const tt__
   ptrdiff_t count = tt__frames_size(f);
   double *spare = fit->spare, *r = tt__take_f64(pool, count, 1), *z = tt__take_f64(pool, count, 1),
          *p = tt__take_f64(pool, count, 1), *q = tt__take_f64(pool, count, 1);
-  double error = 0, rho = 0, gained = 0;
+  double error = 0, rho = 0, gained = 0, *frame = tt__weighted_frame(fit, f);
   if (!pool->status) {
     error = tt__fit_residual(fit, f, core);
     tt__frames_project(fit, f, fit->expanded, r);
@@ -5892,6 +5908,7 @@ static double tt__fit_core(const tt__fit *fit, const tt_shape *shape, const tt__
   for (int step = 0; step < TT__CG_STEPS && !pool->status; step++) {
     memcpy(z, r, (size_t)count * sizeof(double));
     tt__leg_factors(pool, &fit->metric, shape, f, TT__LEG_SOLVE, z);
+    if (frame) tt__leg_rows(f->r, count / f->r, frame, TT__LEG_SOLVE, z);
     double now = tt__dot(count, r, z), ratio = rho > 0 ? now / rho : 0;
     for (ptrdiff_t i = 0; i < count; i++) p[i] = z[i] + ratio * p[i];
     tt__frames_expand(fit, f, p, spare);

@@ -93,19 +93,36 @@ static tt_options fit_options(const struct layer_data *data) {
 
 // ------------------------------------------------------------------------------------------ errors
 
+// The train with float cores in *memory, which the caller frees. tt_rows decodes the later cores anew
+// for every row; that pays for one row, not for all.
+static tt_matrix decode_cores(const tt_matrix *train, float **memory) {
+  tt_matrix plain = *train;
+  float *at = *memory = (float *)get_memory((size_t)tt_shape_params(&train->shape), sizeof *at);
+  for (int k = 0; k < train->shape.order; k++) {
+    tt_core core = {TT_F32, 0, 1, at, NULL, NULL};
+    ptrdiff_t rows, length;
+    tt__view_size(&train->shape, train->sweep, k, &rows, &length);
+    tt__decode_rows(&train->cores[k], 0, rows, length, at);
+    plain.cores[k] = core;
+    at += rows * length;
+  }
+  return plain;
+}
+
 // ||W - W^|| / ||W||, each row weighted by row_weights if that is not NULL. Some rows at a time, so
 // that the dense matrix is not needed twice.
 static double weight_error(const tt_matrix *train, const float *w, const float *row_weights) {
   enum { ROWS = 64 };
   size_t cols = (size_t)train->cols, work_size = tt_rows_work_size(train);
-  float *rows = (float *)get_memory(ROWS * cols, sizeof *rows);
+  float *rows = (float *)get_memory(ROWS * cols, sizeof *rows), *cores = NULL;
   void *work = get_memory(work_size, 1);
+  tt_matrix plain = train->shape.order > 1 ? decode_cores(train, &cores) : *train;
   double lost = 0, all = 0;
   for (ptrdiff_t first = 0; first < train->rows; first += ROWS) {
     int index[ROWS];
     ptrdiff_t count = train->rows - first < ROWS ? train->rows - first : ROWS;
     for (int i = 0; i < count; i++) index[i] = (int)first + i;
-    must(tt_rows(train, index, count, rows, work, work_size), "rows");
+    must(tt_rows(&plain, index, count, rows, work, work_size), "rows");
     for (size_t i = 0; i < (size_t)count * cols; i++) {
       size_t at = (size_t)first * cols + i;
       double weight = row_weights ? (double)row_weights[at / cols] : 1, exact = (double)w[at];
@@ -115,6 +132,7 @@ static double weight_error(const tt_matrix *train, const float *w, const float *
     }
   }
   free(rows);
+  free(cores);
   free(work);
   return all > 0 ? sqrt(lost / all) : 0;
 }
