@@ -4,10 +4,10 @@
 // within the error, layer by layer; --target-ratio divides a budget. Include after profile.h and
 // pack.h.
 //
-// The mixed plan of a budget walks the convex hulls (tt_plan_budget) down the sum of squared
-// errors. That sum predicts little about a network, so a mixed plan is believed only if it promises
-// clearly less than the best uniform plan, one candidate for all layers; with --eval the score
-// decides.
+// The mixed plan of a budget walks the convex hulls (tt_plan_budget) down a weighted sum of squared
+// errors (set_weight). That sum predicts little about a network, so a mixed plan is believed only if
+// it promises clearly less than the best uniform plan, one candidate for all layers; with --eval the
+// score decides.
 #ifndef TTC_PLAN_H
 #define TTC_PLAN_H
 
@@ -222,6 +222,19 @@ static void check_profile_inputs(const struct job *job, const struct layer *laye
          job->options->profile, layer->name);
 }
 
+// What a squared error of this layer counts. Relative errors of different layers do not compare: a
+// few extreme inputs make an error small that costs much, and a look-up table is half of many
+// models. So errors are in units of the layer's worst candidate, and each number of the layer counts
+// once. Where all layers lose alike by the same method, no mixture then beats a uniform plan, and
+// it takes a layer that differs to make one. A layer that a rule decided is no argument for any plan.
+static void set_weight(struct plan_layer *layer, const struct layer *dense) {
+  double worst = 0;
+  for (size_t i = 1; i < layer->count; i++)
+    if (layer->points[i].error > worst) worst = layer->points[i].error;
+  layer->weight = worst > 0 ? (double)dense->rows * (double)dense->cols / (worst * worst)
+                            : layer->is_ruled == 0;
+}
+
 // Fills the points of one layer.
 static void measure_layer(struct plan *plan, struct plan_layer *layer) {
   const struct job *job = plan->job;
@@ -279,8 +292,7 @@ static struct plan plan_open(const struct job *job) {
     plan.profile = profile_read(options->profile, model, options->force_profile);
   for (int i = 0; i < model->num_layers; i++) {
     if (!is_planned(job, i)) continue;
-    plan.layers[plan.num_layers].index = i;
-    plan.layers[plan.num_layers++].weight = 1;
+    plan.layers[plan.num_layers++].index = i;
     progress.total += (double)model->layers[i].size;
   }
   for (int l = 0; l < plan.num_layers; l++) {
@@ -288,6 +300,7 @@ static struct plan plan_open(const struct job *job) {
     stop_if_interrupted();
     progress_show(&progress, dense->name);
     measure_layer(&plan, &plan.layers[l]);
+    set_weight(&plan.layers[l], dense);
     progress.done += (double)dense->size;
   }
   progress_clear();
