@@ -222,17 +222,28 @@ static void check_profile_inputs(const struct job *job, const struct layer *laye
          job->options->profile, layer->name);
 }
 
+// Geometric mean of the errors of a layer's candidates, of codes of the whole matrix if there are
+// any: codes disturb every matrix alike, whatever its spectrum.
+static double usual_error(const struct plan_layer *layer) {
+  double logs[2] = {0, 0};
+  int counts[2] = {0, 0};
+  for (size_t i = 1; i < layer->count; i++) {
+    int is_code = layer->points[i].spec.kind == SPEC_DENSE;
+    logs[is_code] += log(layer->points[i].error > 1e-4 ? layer->points[i].error : 1e-4);
+    counts[is_code]++;
+  }
+  int which = counts[1] > 0;
+  return counts[which] ? exp(logs[which] / counts[which]) : 1;
+}
+
 // What a squared error of this layer counts. Relative errors of different layers do not compare: a
 // few extreme inputs make an error small that costs much, and a look-up table is half of many
-// models. So errors are in units of the layer's worst candidate, and each number of the layer counts
+// models. So errors are in units of what is usual for the layer, and each of its numbers counts
 // once. Where all layers lose alike by the same method, no mixture then beats a uniform plan, and
 // it takes a layer that differs to make one. A layer that a rule decided is no argument for any plan.
 static void set_weight(struct plan_layer *layer, const struct layer *dense) {
-  double worst = 0;
-  for (size_t i = 1; i < layer->count; i++)
-    if (layer->points[i].error > worst) worst = layer->points[i].error;
-  layer->weight = worst > 0 ? (double)dense->rows * (double)dense->cols / (worst * worst)
-                            : layer->is_ruled == 0;
+  double error = usual_error(layer);
+  layer->weight = layer->is_ruled ? 0 : (double)dense->rows * (double)dense->cols / (error * error);
 }
 
 // Fills the points of one layer.
