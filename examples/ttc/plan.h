@@ -27,7 +27,7 @@ struct point { // one candidate of a layer
 
 struct plan_layer {
   int index; // of the layer in the model
-  int is_ruled;
+  int is_ruled, is_spared;
   struct point *points;
   size_t count, room;
   double weight; // of its squared error
@@ -257,6 +257,7 @@ static void measure_layer(struct plan *plan, struct plan_layer *layer) {
   struct text usual = {NULL, 0, 0};
   layer->is_ruled = rule != NULL;
   add_keep(layer, &job->model);
+  if (layer->is_spared) return;
   if (known) {
     if (!options->force_profile) check_profile_inputs(job, dense, known);
     take_profile(job, layer, known);
@@ -278,6 +279,26 @@ static void measure_layer(struct plan *plan, struct plan_layer *layer) {
   text_free(&usual);
   free_layer(&data);
   if (!options->eval) strip_fits(layer);
+}
+
+// Within a budget the smallest layers stay as they are, together a ten-thousandth of the bytes: they
+// save nothing, and some, such as a table of two rows that every input passes, cost much.
+static void spare_small_layers(struct plan *plan) {
+  const struct job *job = plan->job;
+  uint64_t room = 0;
+  for (int l = 0; l < plan->num_layers; l++) room += job->model.layers[plan->layers[l].index].size;
+  for (room /= 10000;;) {
+    struct plan_layer *least = NULL;
+    for (int l = 0; l < plan->num_layers; l++) {
+      struct plan_layer *layer = &plan->layers[l];
+      const struct layer *dense = &job->model.layers[layer->index];
+      if (layer->is_spared || find_rule(&job->rules, dense->name)) continue;
+      if (!least || dense->size < job->model.layers[least->index].size) least = layer;
+    }
+    if (!least || job->model.layers[least->index].size > room) return;
+    least->is_spared = 1;
+    room -= job->model.layers[least->index].size;
+  }
 }
 
 // Does the plan need the points of this layer? Rules decide alone where no sum is looked at; a
@@ -306,6 +327,7 @@ static struct plan plan_open(const struct job *job) {
     plan.layers[plan.num_layers++].index = i;
     progress.total += (double)model->layers[i].size;
   }
+  if (options->target_ratio > 0 || options->max_drop >= 0) spare_small_layers(&plan);
   for (int l = 0; l < plan.num_layers; l++) {
     const struct layer *dense = &model->layers[plan.layers[l].index];
     stop_if_interrupted();
