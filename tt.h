@@ -3511,6 +3511,55 @@ static void tt__slab(const tt__source *source, ptrdiff_t first, ptrdiff_t count,
   tt__block(source, 0, source->rows, first, count, out, count);
 }
 
+// A source that lies in memory as floats with two strides.
+typedef struct tt__floats {
+  const float *data;
+  ptrdiff_t row, col;
+  double scale;
+} tt__floats;
+
+// The stride of one side of a source, if its legs are the digits of one index; else 0.
+static ptrdiff_t tt__stride(const tt__legs *legs, ptrdiff_t ld) {
+  ptrdiff_t stride = 0, inner = 1;
+  for (int k = legs->count - 1; k >= 0; k--) {
+    ptrdiff_t step = legs->row[k] * ld + legs->col[k];
+    if (legs->size[k] == 1) continue;
+    if (inner > 1 && step != stride * inner) return 0;
+    if (inner == 1) stride = step;
+    inner *= legs->size[k];
+  }
+  return stride;
+}
+
+// Is the source such, and of a size that products in float stand? Then fills `floats`.
+static int tt__float_view(const tt__source *source, tt__floats *floats) {
+  floats->data = (const float *)source->data;
+  floats->row = tt__stride(&source->down, source->true_cols);
+  floats->col = tt__stride(&source->across, source->true_cols);
+  floats->scale = source->scale;
+  if (source->wide || source->scale < 1e-18 || source->scale > 1e18) return 0;
+  return floats->row > 0 && floats->col > 0 &&
+         source->rows * source->cols == source->true_rows * source->true_cols;
+}
+
+// A scaled copy (rows, cols) of a source.
+static float *tt__copy_floats(tt__pool *pool, const tt__source *source) {
+  double tile[TT__TILE_ROWS * TT__TILE_COLS];
+  ptrdiff_t count = source->rows;
+  if (!tt__multiply(&count, source->cols)) pool->status = TT_ERROR_MEMORY;
+  float *copy = (float *)tt__take(pool, count, (ptrdiff_t)sizeof(float));
+  for (ptrdiff_t i = 0; copy && i < source->rows; i += TT__TILE_ROWS)
+    for (ptrdiff_t j = 0; j < source->cols; j += TT__TILE_COLS) {
+      ptrdiff_t high = tt__min(TT__TILE_ROWS, source->rows - i),
+                width = tt__min(TT__TILE_COLS, source->cols - j);
+      tt__block(source, i, high, j, width, tile, width);
+      for (ptrdiff_t p = 0; p < high; p++)
+        for (ptrdiff_t q = 0; q < width; q++)
+          copy[(i + p) * source->cols + j + q] = (float)tile[p * width + q];
+    }
+  return copy;
+}
+
 // What a decomposition of a source (s,n), s <= n, returns: left singular vectors as rows and
 // singular values.
 typedef struct tt__factor {
@@ -3524,12 +3573,37 @@ typedef struct tt__factor {
   int complete;
 } tt__factor;
 
+// The same as tt__project by products in float.
+static void tt__project_floats(tt__pool *pool, const double *vectors, ptrdiff_t count, ptrdiff_t s,
+                               ptrdiff_t n, const tt__floats *a, float *out) {
+  enum { WIDTH = 512 };
+  float *x = (float *)tt__take(pool, count * s, (ptrdiff_t)sizeof(float));
+  float *part = (float *)tt__take(pool, count * WIDTH, (ptrdiff_t)sizeof(float));
+  void *work = tt__take_work(pool);
+  if (pool->status) return;
+  for (ptrdiff_t i = 0; i < count * s; i++) x[i] = (float)(vectors[i] * a->scale);
+  for (ptrdiff_t j = 0; j < n; j += WIDTH) {
+    ptrdiff_t now = tt__min(WIDTH, n - j);
+    tt__product p = {count, now, s,    x,   a->data + j * a->col, s, 1, a->row,
+                     a->col, part, now, 0, work};
+    tt__gemm(&p, 0);
+    for (ptrdiff_t i = 0; i < count; i++)
+      memcpy(out + i * n + j, part + i * now, (size_t)now * sizeof(float));
+  }
+}
+
 // out (count, n) = vectors (count, s) times the source, in slabs; out is of float or double and may
 // be the source's own array if that is plain and count <= its rows.
 static void tt__project(tt__pool *pool, const double *vectors, ptrdiff_t count,
                         const tt__source *source, void *out, int wide) {
   void *mark = pool->blocks;
   ptrdiff_t s = source->rows, n = source->cols, width = tt__min(n, TT__SLAB);
+  tt__floats floats;
+  if (!wide && tt__float_view(source, &floats)) {
+    tt__project_floats(pool, vectors, count, s, n, &floats, (float *)out);
+    tt__pool_rewind(pool, mark);
+    return;
+  }
   double *slab = tt__take_f64(pool, s, width), *part = tt__take_f64(pool, count, width);
   void *work = tt__take_work(pool);
   for (ptrdiff_t j = 0; j < n && !pool->status; j += width) {
@@ -3880,13 +3954,22 @@ static tt_status tt__gram_eigen(tt__pool *pool, ptrdiff_t s, double *g, double *
   return status;
 }
 
+// Squared weight of the singular values that a truncated decomposition did not compute.
+static double tt__unseen(const tt__factor *factor) {
+  double unseen = factor->square;
+  for (ptrdiff_t i = 0; i < factor->count; i++) unseen -= factor->values[i] * factor->values[i];
+  return factor->complete || unseen < 0 ? 0 : unseen;
+}
+
 // ---- randomised
 
-enum { TT__KRYLOV_BLOCK = 16 };
+// Rows of a Krylov block: floats are multiplied two vectors at a time, which costs little more than
+// one; narrow blocks reach further with as many columns.
+static ptrdiff_t tt__krylov_block(ptrdiff_t rank) { return rank < 32 ? 16 : 32; }
 
 // Columns of the Krylov space for `rank` triplets; 0 = the exact methods are as cheap.
 static ptrdiff_t tt__krylov_size(ptrdiff_t s, ptrdiff_t rank) {
-  ptrdiff_t size = (2 * rank + 64) / TT__KRYLOV_BLOCK * TT__KRYLOV_BLOCK;
+  ptrdiff_t size = (2 * rank + 64) / tt__krylov_block(rank) * tt__krylov_block(rank);
   return rank > 0 && size <= s / 2 ? size : 0;
 }
 
@@ -3923,17 +4006,15 @@ static void tt__orthonormalize_against(tt__pool *pool, ptrdiff_t s, ptrdiff_t co
   }
 }
 
-// Block Krylov: Q spans all of (A A^T)^i A Omega^T, H = Q A A^T Q^T, left vectors = eigenvectors of
-// H times Q.
-static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, ptrdiff_t rank,
+// Block Krylov in double, the matrix read in slabs: Q spans all of (A A^T)^i A Omega^T, H = Q A A^T
+// Q^T, left vectors = eigenvectors of H times Q.
+static tt_status tt__krylov_doubles(tt__pool *pool, const tt__source *source, ptrdiff_t rank,
                                     unsigned seed, tt__factor *out) {
-  ptrdiff_t s = source->rows, size = tt__krylov_size(s, rank), b = TT__KRYLOV_BLOCK;
+  ptrdiff_t s = source->rows, size = tt__krylov_size(s, rank), b = tt__krylov_block(rank);
   double *q = tt__take_f64(pool, size, s), *z = tt__take_f64(pool, size, s),
          *h = tt__take_f64(pool, size, size);
   double *coefficients = tt__take_f64(pool, b, size), *tau = tt__take_f64(pool, b, 1);
   void *work = tt__take_work(pool);
-  out->values = tt__take_f64(pool, size, 1);
-  out->vectors = tt__take_f64(pool, rank, s);
   if (pool->status) return pool->status;
   tt__krylov_multiply(pool, source, seed, b, NULL, q);
   for (ptrdiff_t at = 0; at < size && !pool->status; at += b) {
@@ -3947,11 +4028,85 @@ static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, pt
     for (ptrdiff_t j = 0; j < i; j++)
       h[i * size + j] = h[j * size + i] = (h[i * size + j] + h[j * size + i]) / 2;
   tt_status status = tt__gram_eigen(pool, size, h, out->values, rank);
-  if (status) return status;
-  tt__matmul(rank, s, size, h, size, q, s, out->vectors, s, 0, work);
+  if (!status) tt__matmul(rank, s, size, h, size, q, s, out->vectors, s, 0, work);
+  return status;
+}
+
+// The source itself where it lies in memory as floats, else a copy.
+static tt__floats tt__as_floats(tt__pool *pool, const tt__source *source) {
+  tt__floats floats;
+  if (tt__float_view(source, &floats)) return floats;
+  floats.data = tt__copy_floats(pool, source);
+  floats.row = source->cols;
+  floats.col = 1;
+  floats.scale = 1;
+  return floats;
+}
+
+// y (m,b) = A x for x (k,b), or A^T x; rows of A are broadcast, so that it is read as it lies.
+static void tt__times_floats(const tt__floats *a, int turned, ptrdiff_t m, ptrdiff_t k, ptrdiff_t b,
+                             const float *x, float *y, void *work) {
+  ptrdiff_t row = turned ? a->col : a->row, col = turned ? a->row : a->col;
+  tt__product p = {m, b, k, a->data, x, row, col, b, 1, y, b, 0, work};
+  tt__gemm(&p, 0);
+}
+
+// The same for floats: products in float on the matrix itself, all else in double. The blocks B =
+// Q A are kept, and H = B B^T; so singular values have the absolute accuracy of float, where
+// squares in float would lose half the digits.
+static tt_status tt__krylov_floats(tt__pool *pool, const tt__source *source, ptrdiff_t rank,
+                                   unsigned seed, tt__factor *out) {
+  ptrdiff_t s = source->rows, n = source->cols;
+  ptrdiff_t size = tt__krylov_size(s, rank), b = tt__krylov_block(rank);
+  tt__floats a = tt__as_floats(pool, source);
+  double *q = tt__take_f64(pool, size, s), *h = tt__take_f64(pool, size, size);
+  double *coefficients = tt__take_f64(pool, b, size), *tau = tt__take_f64(pool, b, 1);
+  float *x = (float *)tt__take(pool, b * s, (ptrdiff_t)sizeof(float));
+  float *blocks = (float *)tt__take(pool, size * n, (ptrdiff_t)sizeof(float));
+  void *work = tt__take_work(pool);
+  if (pool->status) return pool->status;
+  for (ptrdiff_t i = 0; i < b * n; i++)
+    blocks[i] = (float)tt__random_sign(seed, (uint64_t)(i % b) << 40 | (uint64_t)(i / b));
+  for (ptrdiff_t at = 0; at < size && !pool->status; at += b) {
+    double *y = q + at * s;
+    tt__times_floats(&a, 0, s, n, b, blocks + (at > 0 ? at - b : 0) * n, x, work);
+    for (ptrdiff_t i = 0; i < b * s; i++) y[i] = (double)x[i % s * b + i / s] * a.scale;
+    tt__orthonormalize_against(pool, s, at, q, b, y, coefficients, tau, work);
+    for (ptrdiff_t i = 0; i < b * s; i++) x[i % s * b + i / s] = (float)(y[i] * a.scale);
+    tt__times_floats(&a, 1, n, s, b, x, blocks + at * n, work);
+  }
+  tt__source made = tt__plain_source(blocks, 0, 1, size * n); // B (size,n), block after block
+  made.down.count = made.across.count = 0;
+  tt__legs_add(&made.down, size / b, 0, b * n);
+  tt__legs_add(&made.down, b, 0, 1);
+  tt__legs_add(&made.across, n, 0, b);
+  made.rows = size;
+  made.cols = n;
+  if (!pool->status) tt__gram(pool, &made, h);
+  if (pool->status) return pool->status;
+  tt_status status = tt__gram_eigen(pool, size, h, out->values, rank);
+  if (!status) tt__matmul(rank, s, size, h, size, q, s, out->vectors, s, 0, work);
+  return status;
+}
+
+// Values and left vectors of the `rank` largest triplets. What floats leave of the matrix must be
+// clear of their rounding, else the work is done again in double.
+static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, ptrdiff_t rank,
+                                    unsigned seed, tt__factor *out) {
+  ptrdiff_t s = source->rows;
   out->count = rank;
   out->complete = 0;
-  return TT_OK;
+  out->values = tt__take_f64(pool, tt__krylov_size(s, rank), 1);
+  out->vectors = tt__take_f64(pool, rank, s);
+  void *mark = pool->blocks;
+  if (!source->wide) {
+    tt_status status = tt__krylov_floats(pool, source, rank, seed, out);
+    tt__pool_rewind(pool, mark);
+    if (status || tt__unseen(out) > 1e-6 * out->square) return status;
+  }
+  tt_status status = tt__krylov_doubles(pool, source, rank, seed, out);
+  tt__pool_rewind(pool, mark);
+  return status;
 }
 
 // ---- the choice
@@ -4089,6 +4244,7 @@ static tt_status tt__public_svd(const void *a, ptrdiff_t rows, ptrdiff_t cols, v
   (void)tt__scan(&source, &square);
   double scale = source.scale;
   if (rows > cols) source = tt__turned(&source);
+  left.square = square;
   status = tt__both_vectors(&pool, &source, k, &options, &left, &right);
   if (!status || status == TT_ERROR_CONVERGENCE) {
     double *first = rows > cols ? right : left.vectors,
@@ -5529,13 +5685,6 @@ static tt__limits tt__bond_limits(ptrdiff_t side, int request, const tt_options 
   return limits;
 }
 
-// Squared weight of the singular values that a truncated decomposition did not compute.
-static double tt__unseen(const tt__factor *factor) {
-  double unseen = factor->square;
-  for (ptrdiff_t i = 0; i < factor->count; i++) unseen -= factor->values[i] * factor->values[i];
-  return factor->complete || unseen < 0 ? 0 : unseen;
-}
-
 // Chooses the rank of a bond and says in the report (at bond k) what was cut and why. Returns the
 // rank and the squared weight that is cut.
 static ptrdiff_t tt__choose_rank(const tt__factor *factor, const tt__limits *limits, double epsilon,
@@ -5632,6 +5781,12 @@ static tt_status tt__cut(tt__pool *keep, tt__remainder *left, int k, tt__limits 
   tt__pool scratch = tt__pool_open(&keep->allocator);
   tt_status status = TT_OK;
   report->limit[k] = TT_LIMIT_SHAPE;
+  if (!uncut && !left->array && !view.wide && small.rows == view.rows &&
+      tt__choose_method(&small, capped, options->method) == TT_SVD_RANDOMIZED) {
+    left->array = tt__copy_floats(keep, &view);              // it is read many times
+    if (keep->status) return keep->status;
+    small = view = tt__unfolding(left, k, 1);
+  }
   if (!uncut || wants_spectrum) {
     status = tt__left_vectors(&scratch, &small, capped, options->method, options->seed, &factor);
     if (!status) {
