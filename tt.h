@@ -4147,7 +4147,8 @@ static int tt__choose_method(const tt__source *source, ptrdiff_t rank, int metho
   ptrdiff_t s = source->rows;
   int exact = source->wide ? (s <= 128 ? TT_SVD_JACOBI : TT_SVD_HOUSEHOLDER) : TT_SVD_GRAM;
   if (method == TT_SVD_AUTO)
-    method = rank > 0 && rank <= s / 8 && s > 1024 ? TT_SVD_RANDOMIZED : exact;
+    method = rank > 0 && rank <= s / 8 && s > (source->wide ? 1024 : 512) ? TT_SVD_RANDOMIZED
+                                                                          : exact;
   return method == TT_SVD_RANDOMIZED && tt__krylov_size(s, rank) == 0 ? exact : method;
 }
 

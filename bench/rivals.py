@@ -120,7 +120,7 @@ def table(what, ours, seconds, errors):
             continue
         line = "%-28s %-34s %10.3f ms" % (what if name == ours else "", name, value * 1e3)
         error = errors.get(name)
-        line += "  err %8.1e" % error if error is not None else "  err        -"
+        line += "  err %10.4e" % error if error is not None else "  err          -"
         if name != ours:
             line += "   ratio %7.2fx" % (value / seconds[ours])
         elif rivals:
