@@ -1757,21 +1757,8 @@ static void tt__row_f32(ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t a_co
   }
 }
 
-// Dot product in a fixed number of lanes and one order of reduction.
-static float tt__plain_dot_f32(ptrdiff_t n, const float *TT_RESTRICT x,
-                               const float *TT_RESTRICT y) {
-  float lane[TT__LANES] = {0};
-  ptrdiff_t i = 0;
-  for (; i + TT__LANES <= n; i += TT__LANES)
-    for (int t = 0; t < TT__LANES; t++) lane[t] += x[i + t] * y[i + t];
-  for (int t = 0; i < n; i++, t++) lane[t] += x[i] * y[i];
-  for (int half = TT__LANES / 2; half > 0; half /= 2)
-    for (int t = 0; t < half; t++) lane[t] += lane[t + half];
-  return lane[0];
-}
-
 #ifndef TT_INFERENCE_ONLY
-// The same three for double.
+// The same for double.
 static void tt__add_rows8_f64(ptrdiff_t n, const double *x, const double *TT_RESTRICT b,
                               ptrdiff_t ldb, double *TT_RESTRICT c) {
   double x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3], x4 = x[4], x5 = x[5], x6 = x[6], x7 = x[7];
@@ -1804,6 +1791,7 @@ static void tt__row_f64(ptrdiff_t n, ptrdiff_t k, const double *a, ptrdiff_t a_c
   }
 }
 
+// Dot product in a fixed number of lanes and one order of reduction.
 static double tt__plain_dot_f64(ptrdiff_t n, const double *TT_RESTRICT x,
                                 const double *TT_RESTRICT y) {
   double lane[TT__LANES] = {0};
@@ -1858,11 +1846,12 @@ typedef struct tt__tile_job {
   int thirds, vectors, accumulate;
 } tt__tile_job;
 
-// For elements T and vectors of BYTES bytes: NAME runs a tile of HEIGHT rows at most, NAME_dot is a
-// dot product with 256 bytes of partial sums.
+// For elements T and vectors of BYTES bytes: NAME runs a tile of HEIGHT rows at most, NAME_dots
+// makes the dot products of up to four rows with one vector, each in the same order.
 #define TT__KERNELS(NAME, TARGET, T, BYTES, HEIGHT)                                                \
   typedef T NAME##_vector __attribute__((vector_size(BYTES)));                                     \
   typedef T NAME##_loose __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));       \
+  typedef T NAME##_short __attribute__((vector_size(16)));                                         \
                                                                                                    \
   TARGET TT__FUSED static inline __attribute__((always_inline)) void NAME##_body(                  \
       const tt__tile_job *t, const int rows, const int vectors) {                                  \
@@ -1905,28 +1894,37 @@ typedef struct tt__tile_job {
     }                                                                                              \
   }                                                                                                \
                                                                                                    \
-  TARGET TT__FUSED static __attribute__((noinline)) T NAME##_dot(ptrdiff_t n, const T *x,          \
-                                                                 const T *y) {                     \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_dots(                              \
+      ptrdiff_t n, ptrdiff_t count, const T *x, ptrdiff_t step, const T *y, T *out) {              \
     TT__FUSE                                                                                       \
-    enum { LANES = BYTES / (int)sizeof(T), COUNT = 256 / BYTES };                                  \
+    enum { LANES = BYTES / (int)sizeof(T) };                                                       \
     const NAME##_vector zero = {0};                                                                \
-    NAME##_vector sum[COUNT];                                                                      \
-    T lane[LANES];                                                                                 \
+    NAME##_vector sum[4][2];                                                                       \
+    const T *row[4];                                                                               \
+    NAME##_short part[BYTES / 16];                                                                 \
+    T lane[16 / sizeof(T)];                                                                        \
     ptrdiff_t i = 0;                                                                               \
-    TT__UNROLL for (int v = 0; v < COUNT; v++) sum[v] = zero;                                      \
-    for (; i + COUNT * LANES <= n; i += COUNT * LANES)                                             \
-      TT__UNROLL for (int v = 0; v < COUNT; v++)                                                   \
-        sum[v] += *(const NAME##_loose *)(x + i + v * LANES) *                                     \
-                  *(const NAME##_loose *)(y + i + v * LANES);                                      \
-    for (; i + LANES <= n; i += LANES)                                                             \
-      sum[0] += *(const NAME##_loose *)(x + i) * *(const NAME##_loose *)(y + i);                   \
-    TT__UNROLL for (int v = 0; v < COUNT / 2; v++) sum[v] += sum[v + COUNT / 2];                   \
-    TT__UNROLL for (int v = 1; v < COUNT / 2; v++) sum[0] += sum[v];                               \
-    memcpy(lane, &sum[0], sizeof lane);                                                            \
-    for (int v = 0; i < n; i++, v++) lane[v] += x[i] * y[i];                                       \
-    for (int half = LANES / 2; half > 0; half /= 2)                                                \
-      for (int v = 0; v < half; v++) lane[v] += lane[v + half];                                    \
-    return lane[0];                                                                                \
+    TT__UNROLL for (int r = 0; r < 4; r++) {                                                       \
+      row[r] = x + (r < count ? r : 0) * step;                                                     \
+      sum[r][0] = sum[r][1] = zero;                                                                \
+    }                                                                                              \
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {                                                   \
+      const NAME##_vector low = *(const NAME##_loose *)(y + i),                                    \
+                          high = *(const NAME##_loose *)(y + i + LANES);                           \
+      TT__UNROLL for (int r = 0; r < 4; r++) {                                                     \
+        sum[r][0] += *(const NAME##_loose *)(row[r] + i) * low;                                    \
+        sum[r][1] += *(const NAME##_loose *)(row[r] + i + LANES) * high;                           \
+      }                                                                                            \
+    }                                                                                              \
+    for (ptrdiff_t r = 0; r < count; r++) {                                                        \
+      sum[r][0] += sum[r][1];                                                                      \
+      memcpy(part, &sum[r][0], sizeof part);                                                       \
+      TT__UNROLL for (int v = 1; v < BYTES / 16; v++) part[0] += part[v];                          \
+      memcpy(lane, part, sizeof lane);                                                             \
+      out[r] = lane[0];                                                                            \
+      TT__UNROLL for (int v = 1; v < 16 / (int)sizeof(T); v++) out[r] += lane[v];                  \
+      for (ptrdiff_t p = i; p < n; p++) out[r] += row[r][p] * y[p];                                \
+    }                                                                                              \
   }
 
 #ifdef __aarch64__
@@ -2194,22 +2192,25 @@ static void tt__blocked_vectors(const tt__product *p, int wide, tt__level level)
     }
 }
 
-static float tt__dot_f32(ptrdiff_t n, const float *x, const float *y) {
+// out[0..count) = dot products of `count` <= 4 rows, `step` apart, with y; n >= 128.
+static void tt__dots_f32(ptrdiff_t n, ptrdiff_t count, const float *x, ptrdiff_t step,
+                         const float *y, float *out) {
 #ifdef TT__DISPATCH
   tt__level level = tt__best_level();
-  if (n >= 32 && level == TT__AVX512) return tt__tile_f32_avx512_dot(n, x, y);
-  if (n >= 32 && level == TT__AVX2) return tt__tile_f32_avx2_dot(n, x, y);
+  if (level == TT__AVX512) { tt__tile_f32_avx512_dots(n, count, x, step, y, out); return; }
+  if (level == TT__AVX2) { tt__tile_f32_avx2_dots(n, count, x, step, y, out); return; }
 #endif
-  return n < 32 ? tt__plain_dot_f32(n, x, y) : tt__tile_f32_dot(n, x, y);
+  tt__tile_f32_dots(n, count, x, step, y, out);
 }
 
-static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
+static void tt__dots_f64(ptrdiff_t n, ptrdiff_t count, const double *x, ptrdiff_t step,
+                         const double *y, double *out) {
 #ifdef TT__DISPATCH
   tt__level level = tt__best_level();
-  if (n >= 32 && level == TT__AVX512) return tt__tile_f64_avx512_dot(n, x, y);
-  if (n >= 32 && level == TT__AVX2) return tt__tile_f64_avx2_dot(n, x, y);
+  if (level == TT__AVX512) { tt__tile_f64_avx512_dots(n, count, x, step, y, out); return; }
+  if (level == TT__AVX2) { tt__tile_f64_avx2_dots(n, count, x, step, y, out); return; }
 #endif
-  return n < 32 ? tt__plain_dot_f64(n, x, y) : tt__tile_f64_dot(n, x, y);
+  tt__tile_f64_dots(n, count, x, step, y, out);
 }
 
 // Bytes that tt__blocked_vectors needs at most for this product or a smaller one.
@@ -2221,13 +2222,29 @@ static ptrdiff_t tt__vector_work(ptrdiff_t m, ptrdiff_t k, int wide) {
 #else
 static tt__level tt__best_level(void) { return TT__PLAIN; }
 
-static float tt__dot_f32(ptrdiff_t n, const float *x, const float *y) {
-  return tt__plain_dot_f32(n, x, y);
+// Dot product in a fixed number of lanes and one order of reduction.
+static float tt__plain_dot_f32(ptrdiff_t n, const float *TT_RESTRICT x,
+                               const float *TT_RESTRICT y) {
+  float lane[TT__LANES] = {0};
+  ptrdiff_t i = 0;
+  for (; i + TT__LANES <= n; i += TT__LANES)
+    for (int t = 0; t < TT__LANES; t++) lane[t] += x[i + t] * y[i + t];
+  for (int t = 0; i < n; i++, t++) lane[t] += x[i] * y[i];
+  for (int half = TT__LANES / 2; half > 0; half /= 2)
+    for (int t = 0; t < half; t++) lane[t] += lane[t + half];
+  return lane[0];
+}
+
+// out[0..count) = dot products of `count` rows, `step` apart, with y.
+static void tt__dots_f32(ptrdiff_t n, ptrdiff_t count, const float *x, ptrdiff_t step,
+                         const float *y, float *out) {
+  for (ptrdiff_t i = 0; i < count; i++) out[i] = tt__plain_dot_f32(n, x + i * step, y);
 }
 
 #ifndef TT_INFERENCE_ONLY
-static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
-  return tt__plain_dot_f64(n, x, y);
+static void tt__dots_f64(ptrdiff_t n, ptrdiff_t count, const double *x, ptrdiff_t step,
+                         const double *y, double *out) {
+  for (ptrdiff_t i = 0; i < count; i++) out[i] = tt__plain_dot_f64(n, x + i * step, y);
 }
 #endif
 #endif // TT__SIMD
@@ -2292,20 +2309,29 @@ static void tt__pack_row(const tt__product *p, int wide, ptrdiff_t p0, ptrdiff_t
 #endif
 }
 
-// Row i of C by dot products.
-static void tt__dot_row(const tt__product *p, int wide, ptrdiff_t i) {
-  for (ptrdiff_t j = 0; j < p->n; j++) {
-    ptrdiff_t a = i * p->a_row, b = j * p->b_col, c = i * p->ldc + j;
+// Group g of four rows of C by dot products, or of four columns where C is wide.
+static void tt__dot_group(const tt__product *p, int wide, ptrdiff_t g) {
+  int turned = p->m < p->n;
+  ptrdiff_t first = 4 * g, count = tt__min(4, (turned ? p->n : p->m) - first);
+  ptrdiff_t step = turned ? p->b_col : p->a_row, other = turned ? p->a_row : p->b_col;
+  ptrdiff_t along = turned ? 1 : p->ldc, across = turned ? p->ldc : 1;
+  const void *rows = turned ? p->b : p->a, *vectors = turned ? p->a : p->b;
+  for (ptrdiff_t j = 0; j < (turned ? p->m : p->n); j++) {
+    ptrdiff_t at = first * along + j * across;
     if (!wide) {
-      float sum = tt__dot_f32(p->k, (const float *)p->a + a, (const float *)p->b + b),
-            *to = (float *)p->c + c;
-      *to = p->accumulate ? *to + sum : sum;
+      float sum[4], *c = (float *)p->c + at;
+      tt__dots_f32(p->k, count, (const float *)rows + first * step, step,
+                   (const float *)vectors + j * other, sum);
+      for (ptrdiff_t i = 0; i < count; i++)
+        c[i * along] = p->accumulate ? c[i * along] + sum[i] : sum[i];
     }
 #ifndef TT_INFERENCE_ONLY
     else {
-      double sum = tt__dot(p->k, (const double *)p->a + a, (const double *)p->b + b),
-             *to = (double *)p->c + c;
-      *to = p->accumulate ? *to + sum : sum;
+      double sum[4], *c = (double *)p->c + at;
+      tt__dots_f64(p->k, count, (const double *)rows + first * step, step,
+                   (const double *)vectors + j * other, sum);
+      for (ptrdiff_t i = 0; i < count; i++)
+        c[i * along] = p->accumulate ? c[i * along] + sum[i] : sum[i];
     }
 #endif
   }
@@ -2374,7 +2400,7 @@ static void tt__gemm_at(const tt__product *given, int wide, tt__level level) {
   TT__PARALLEL_IF(worth_threads) {
     if (tt__wants_dots(p, level)) {
       TT__SHARED_LOOP
-      for (ptrdiff_t i = 0; i < p->m; i++) tt__dot_row(p, wide, i);
+      for (ptrdiff_t g = 0; g < (tt__max(p->m, p->n) + 3) / 4; g++) tt__dot_group(p, wide, g);
     } else {
 #ifdef TT__SIMD
       if (tt__wants_tiles(p, level)) tt__blocked_vectors(p, wide, level);
@@ -2472,10 +2498,35 @@ TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, c
 #ifdef TT__SIMD
 // ---- vector kernels on rows of doubles: the second block that a reader may skip. What they do is
 // said in plain C behind it.
+//   NAME_dot     dot product with 256 bytes of partial sums
 //   NAME_axpy2   z += a x + b y; y may be NULL
 //   NAME_rotate  tt__rotate
 #define TT__ROW_KERNELS(NAME, TARGET, BYTES)                                                       \
   typedef double NAME##_vector __attribute__((vector_size(BYTES), aligned(8), may_alias));         \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) double NAME##_dot(ptrdiff_t n, const double *x,\
+                                                                 const double *y) {                \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / 8, COUNT = 256 / BYTES };                                               \
+    const NAME##_vector zero = {0};                                                                \
+    NAME##_vector sum[COUNT];                                                                      \
+    double lane[LANES];                                                                            \
+    ptrdiff_t i = 0;                                                                               \
+    TT__UNROLL for (int v = 0; v < COUNT; v++) sum[v] = zero;                                      \
+    for (; i + COUNT * LANES <= n; i += COUNT * LANES)                                             \
+      TT__UNROLL for (int v = 0; v < COUNT; v++)                                                   \
+        sum[v] += *(const NAME##_vector *)(x + i + v * LANES) *                                    \
+                  *(const NAME##_vector *)(y + i + v * LANES);                                     \
+    for (; i + LANES <= n; i += LANES)                                                             \
+      sum[0] += *(const NAME##_vector *)(x + i) * *(const NAME##_vector *)(y + i);                 \
+    TT__UNROLL for (int v = 0; v < COUNT / 2; v++) sum[v] += sum[v + COUNT / 2];                   \
+    TT__UNROLL for (int v = 1; v < COUNT / 2; v++) sum[0] += sum[v];                               \
+    memcpy(lane, &sum[0], sizeof lane);                                                            \
+    for (int v = 0; i < n; i++, v++) lane[v] += x[i] * y[i];                                       \
+    for (int half = LANES / 2; half > 0; half /= 2)                                                \
+      for (int v = 0; v < half; v++) lane[v] += lane[v + half];                                    \
+    return lane[0];                                                                                \
+  }                                                                                                \
                                                                                                    \
   TARGET TT__FUSED static __attribute__((noinline)) void NAME##_axpy2(                             \
       ptrdiff_t n, double a, const double *x, double b, const double *y, double *z) {              \
@@ -2526,6 +2577,13 @@ TT__ROW_KERNELS(tt__row_avx512, TT__TARGET_AVX512, 64)
 #define TT__BEST_ROW(kernel, arguments) tt__row_##kernel arguments
 #endif
 #endif // TT__SIMD
+
+static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
+#ifdef TT__SIMD
+  if (n >= 32) return TT__BEST_ROW(dot, (n, x, y));
+#endif
+  return tt__plain_dot_f64(n, x, y);
+}
 
 // y += factor * x
 static void tt__axpy(ptrdiff_t n, double factor, const double *TT_RESTRICT x,
@@ -2655,6 +2713,7 @@ typedef struct tt__block_reflector {
 
 // Memory for reflections of m rows of n numbers. Returns 0 where one by one is as good.
 static int tt__reflectors_open(tt__pool *pool, ptrdiff_t m, ptrdiff_t n, tt__block_reflector *h) {
+  memset(h, 0, sizeof *h);
   if (tt__best_level() == TT__PLAIN || m < 2 * TT__REFLECTORS || n < 4 * TT__REFLECTORS) return 0;
   h->v = tt__take_f64(pool, TT__REFLECTORS, n);
   h->t = tt__take_f64(pool, TT__REFLECTORS, TT__REFLECTORS);
