@@ -8,7 +8,7 @@ passed=0 failed=0
 for line in $(./build/check list | tr ' ' ,); do
   name=${line%%,*} most=${line##*,} macs=${line#*,}
   macs=${macs%,*}
-  command -v valgrind >/dev/null || { echo "skipped: instruction counts (valgrind not found)"; break; }
+  command -v valgrind >/dev/null || { echo "skipped: instruction counts (no valgrind)"; break; }
   count=$(valgrind --tool=callgrind --collect-atstart=no --toggle-collect="run_$name" \
     --callgrind-out-file=/dev/null ./build/check "$name" 2>&1 | sed -n 's/.*Collected : //p')
   result=$(awk -v c="${count:-0}" -v m="$macs" -v b="$most" \

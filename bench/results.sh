@@ -11,8 +11,8 @@ cat <<END
 
 The latest run, losing lines included: $(date -u +%Y-%m-%d), ${machine:-unknown processor} (family
 ${family:-?}, model ${model:-?}, $cores processors), $($1 --version | head -n 1), \`$2\` and no
-\`-march\` (Eigen: \`-O2 -march=native\`); OpenBLAS with kernels ${OPENBLAS_CORETYPE:-of its choice};
-one thread on all sides.
+\`-march\` (Eigen: \`-O2 -march=native\`); OpenBLAS with kernels
+${OPENBLAS_CORETYPE:-of its choice}; one thread on all sides.
 
 C and C++: medians of the thread's processor time; ours and the rival's runs alternate in gemm,
 apply and eigen, follow each other in svd and compress. Python: least processor time of several
@@ -21,7 +21,7 @@ machine share its caches and memory: where operands leave the second-level cache
 shows on both sides. ratio = rival's time over ours (best: of the fastest rival), so above 1 we are
 faster; bound = the least time that the measured peak of multiply-adds or the read bandwidth allows.
 END
-for file in gemm svd compress apply eigen; do
+for file in gemm svd compress apply eigen growth model; do
   for suffix in txt python.txt; do
     [ -s build/$file.$suffix ] || continue
     question=$(sed -n '/./{p;q;}' build/$file.$suffix)
