@@ -3632,16 +3632,16 @@ typedef struct tt__factor {
   int complete;
 } tt__factor;
 
-// The same as tt__project by products in float.
+// The same as tt__project below, by products in float: where the vectors are approximate anyway.
 static void tt__project_floats(tt__pool *pool, const double *vectors, ptrdiff_t count, ptrdiff_t s,
                                ptrdiff_t n, const tt__floats *a, float *out) {
   enum { WIDTH = 512 };
+  void *mark = pool->blocks;
   float *x = (float *)tt__take(pool, count * s, (ptrdiff_t)sizeof(float));
   float *part = (float *)tt__take(pool, count * WIDTH, (ptrdiff_t)sizeof(float));
   void *work = tt__take_work(pool);
-  if (pool->status) return;
-  for (ptrdiff_t i = 0; i < count * s; i++) x[i] = (float)(vectors[i] * a->scale);
-  for (ptrdiff_t j = 0; j < n; j += WIDTH) {
+  for (ptrdiff_t i = 0; i < count * s && !pool->status; i++) x[i] = (float)(vectors[i] * a->scale);
+  for (ptrdiff_t j = 0; j < n && !pool->status; j += WIDTH) {
     ptrdiff_t now = tt__min(WIDTH, n - j);
     tt__product p = {count, now, s,    x,   a->data + j * a->col, s, 1, a->row,
                      a->col, part, now, 0, work};
@@ -3649,6 +3649,7 @@ static void tt__project_floats(tt__pool *pool, const double *vectors, ptrdiff_t 
     for (ptrdiff_t i = 0; i < count; i++)
       memcpy(out + i * n + j, part + i * now, (size_t)now * sizeof(float));
   }
+  tt__pool_rewind(pool, mark);
 }
 
 // out (count, n) = vectors (count, s) times the source, in slabs; out is of float or double and may
@@ -3657,12 +3658,6 @@ static void tt__project(tt__pool *pool, const double *vectors, ptrdiff_t count,
                         const tt__source *source, void *out, int wide) {
   void *mark = pool->blocks;
   ptrdiff_t s = source->rows, n = source->cols, width = tt__min(n, TT__SLAB);
-  tt__floats floats;
-  if (!wide && tt__float_view(source, &floats)) {
-    tt__project_floats(pool, vectors, count, s, n, &floats, (float *)out);
-    tt__pool_rewind(pool, mark);
-    return;
-  }
   double *slab = tt__take_f64(pool, s, width), *part = tt__take_f64(pool, count, width);
   void *work = tt__take_work(pool);
   for (ptrdiff_t j = 0; j < n && !pool->status; j += width) {
@@ -5789,14 +5784,17 @@ static void tt__take_array(tt__pool *keep, tt__remainder *left, ptrdiff_t rank, 
 
 // Cut of a wide unfolding: core = U, remainder = U^T A.
 static tt_status tt__cut_wide(tt__pool *keep, tt__pool *scratch, tt__remainder *left,
-                              const tt__source *view, const double *vectors, ptrdiff_t rank,
+                              const tt__source *view, const tt__factor *factor, ptrdiff_t rank,
                               double **core) {
   void *array;
+  tt__floats floats;
   *core = tt__take_f64(keep, rank, view->rows);
   tt__take_array(keep, left, rank, view->cols, &array);
   if (keep->status) return keep->status;
-  memcpy(*core, vectors, (size_t)(rank * view->rows) * sizeof(double));
-  tt__project(scratch, *core, rank, view, array, view->wide);
+  memcpy(*core, factor->vectors, (size_t)(rank * view->rows) * sizeof(double));
+  if (!factor->complete && tt__float_view(view, &floats))
+    tt__project_floats(scratch, *core, rank, view->rows, view->cols, &floats, (float *)array);
+  else tt__project(scratch, *core, rank, view, array, view->wide);
   left->array = array;
   return scratch->status;
 }
@@ -5860,7 +5858,7 @@ static tt_status tt__cut(tt__pool *keep, tt__remainder *left, int k, tt__limits 
     status = keep->status;
   } else if (!status) {
     status = small.rows == view.rows
-                 ? tt__cut_wide(keep, &scratch, left, &view, factor.vectors, rank, &vectors)
+                 ? tt__cut_wide(keep, &scratch, left, &view, &factor, rank, &vectors)
                  : tt__cut_tall(keep, &scratch, left, &view, factor.vectors, rank, &vectors);
     left->square = left->square > cut ? left->square - cut : 0;
   }

@@ -5,7 +5,7 @@ cd "$(dirname "$0")" || exit 1
 machine=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
 family=$(sed -n 's/^cpu family[^:]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
 model=$(sed -n 's/^model[[:space:]]*: //p' /proc/cpuinfo 2>/dev/null | head -n 1)
-cores=$(nproc 2>/dev/null || echo '?')
+cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo '?')
 cat <<END
 # Results of \`make -C bench\`
 
