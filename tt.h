@@ -106,6 +106,10 @@
      [Novikov15]       Novikov, Podoprikhin, Osokin, Vetrov: Tensorizing neural networks. NIPS 2015.
      [Golub13]         Golub, Van Loan: Matrix Computations, 4th edition (2013).
      [Demmel92]        Demmel, Veselic: Jacobi's method is more accurate than QR. SIMAX 13 (1992).
+     [Cuppen81]        A divide and conquer method for the symmetric tridiagonal eigenproblem.
+                       Numer. Math. 36 (1981).
+     [Gu95]            Gu, Eisenstat: A divide-and-conquer algorithm for the symmetric tridiagonal
+                       eigenproblem. SIMAX 16 (1995).
      [Goto08]          Goto, van de Geijn: Anatomy of high-performance matrix multiplication. ACM
                        TOMS 34 (2008).
      [Drmac08]         Drmac, Veselic: New fast and accurate Jacobi SVD algorithm. SIMAX 29 (2008).
@@ -1753,21 +1757,8 @@ static void tt__row_f32(ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t a_co
   }
 }
 
-// Dot product in a fixed number of lanes and one order of reduction.
-static float tt__plain_dot_f32(ptrdiff_t n, const float *TT_RESTRICT x,
-                               const float *TT_RESTRICT y) {
-  float lane[TT__LANES] = {0};
-  ptrdiff_t i = 0;
-  for (; i + TT__LANES <= n; i += TT__LANES)
-    for (int t = 0; t < TT__LANES; t++) lane[t] += x[i + t] * y[i + t];
-  for (int t = 0; i < n; i++, t++) lane[t] += x[i] * y[i];
-  for (int half = TT__LANES / 2; half > 0; half /= 2)
-    for (int t = 0; t < half; t++) lane[t] += lane[t + half];
-  return lane[0];
-}
-
 #ifndef TT_INFERENCE_ONLY
-// The same three for double.
+// The same for double.
 static void tt__add_rows8_f64(ptrdiff_t n, const double *x, const double *TT_RESTRICT b,
                               ptrdiff_t ldb, double *TT_RESTRICT c) {
   double x0 = x[0], x1 = x[1], x2 = x[2], x3 = x[3], x4 = x[4], x5 = x[5], x6 = x[6], x7 = x[7];
@@ -1800,6 +1791,7 @@ static void tt__row_f64(ptrdiff_t n, ptrdiff_t k, const double *a, ptrdiff_t a_c
   }
 }
 
+// Dot product in a fixed number of lanes and one order of reduction.
 static double tt__plain_dot_f64(ptrdiff_t n, const double *TT_RESTRICT x,
                                 const double *TT_RESTRICT y) {
   double lane[TT__LANES] = {0};
@@ -1854,11 +1846,12 @@ typedef struct tt__tile_job {
   int thirds, vectors, accumulate;
 } tt__tile_job;
 
-// For elements T and vectors of BYTES bytes: NAME runs a tile of HEIGHT rows at most, NAME_dot is a
-// dot product with 256 bytes of partial sums.
+// For elements T and vectors of BYTES bytes: NAME runs a tile of HEIGHT rows at most, NAME_dots
+// makes the dot products of up to four rows with one vector, each in the same order.
 #define TT__KERNELS(NAME, TARGET, T, BYTES, HEIGHT)                                                \
   typedef T NAME##_vector __attribute__((vector_size(BYTES)));                                     \
   typedef T NAME##_loose __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));       \
+  typedef T NAME##_short __attribute__((vector_size(16)));                                         \
                                                                                                    \
   TARGET TT__FUSED static inline __attribute__((always_inline)) void NAME##_body(                  \
       const tt__tile_job *t, const int rows, const int vectors) {                                  \
@@ -1901,28 +1894,37 @@ typedef struct tt__tile_job {
     }                                                                                              \
   }                                                                                                \
                                                                                                    \
-  TARGET TT__FUSED static __attribute__((noinline)) T NAME##_dot(ptrdiff_t n, const T *x,          \
-                                                                 const T *y) {                     \
+  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_dots(                              \
+      ptrdiff_t n, ptrdiff_t count, const T *x, ptrdiff_t step, const T *y, T *out) {              \
     TT__FUSE                                                                                       \
-    enum { LANES = BYTES / (int)sizeof(T), COUNT = 256 / BYTES };                                  \
+    enum { LANES = BYTES / (int)sizeof(T) };                                                       \
     const NAME##_vector zero = {0};                                                                \
-    NAME##_vector sum[COUNT];                                                                      \
-    T lane[LANES];                                                                                 \
+    NAME##_vector sum[4][2];                                                                       \
+    const T *row[4];                                                                               \
+    NAME##_short part[BYTES / 16];                                                                 \
+    T lane[16 / sizeof(T)];                                                                        \
     ptrdiff_t i = 0;                                                                               \
-    TT__UNROLL for (int v = 0; v < COUNT; v++) sum[v] = zero;                                      \
-    for (; i + COUNT * LANES <= n; i += COUNT * LANES)                                             \
-      TT__UNROLL for (int v = 0; v < COUNT; v++)                                                   \
-        sum[v] += *(const NAME##_loose *)(x + i + v * LANES) *                                     \
-                  *(const NAME##_loose *)(y + i + v * LANES);                                      \
-    for (; i + LANES <= n; i += LANES)                                                             \
-      sum[0] += *(const NAME##_loose *)(x + i) * *(const NAME##_loose *)(y + i);                   \
-    TT__UNROLL for (int v = 0; v < COUNT / 2; v++) sum[v] += sum[v + COUNT / 2];                   \
-    TT__UNROLL for (int v = 1; v < COUNT / 2; v++) sum[0] += sum[v];                               \
-    memcpy(lane, &sum[0], sizeof lane);                                                            \
-    for (int v = 0; i < n; i++, v++) lane[v] += x[i] * y[i];                                       \
-    for (int half = LANES / 2; half > 0; half /= 2)                                                \
-      for (int v = 0; v < half; v++) lane[v] += lane[v + half];                                    \
-    return lane[0];                                                                                \
+    TT__UNROLL for (int r = 0; r < 4; r++) {                                                       \
+      row[r] = x + (r < count ? r : 0) * step;                                                     \
+      sum[r][0] = sum[r][1] = zero;                                                                \
+    }                                                                                              \
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {                                                   \
+      const NAME##_vector low = *(const NAME##_loose *)(y + i),                                    \
+                          high = *(const NAME##_loose *)(y + i + LANES);                           \
+      TT__UNROLL for (int r = 0; r < 4; r++) {                                                     \
+        sum[r][0] += *(const NAME##_loose *)(row[r] + i) * low;                                    \
+        sum[r][1] += *(const NAME##_loose *)(row[r] + i + LANES) * high;                           \
+      }                                                                                            \
+    }                                                                                              \
+    for (ptrdiff_t r = 0; r < count; r++) {                                                        \
+      sum[r][0] += sum[r][1];                                                                      \
+      memcpy(part, &sum[r][0], sizeof part);                                                       \
+      TT__UNROLL for (int v = 1; v < BYTES / 16; v++) part[0] += part[v];                          \
+      memcpy(lane, part, sizeof lane);                                                             \
+      out[r] = lane[0];                                                                            \
+      TT__UNROLL for (int v = 1; v < 16 / (int)sizeof(T); v++) out[r] += lane[v];                  \
+      for (ptrdiff_t p = i; p < n; p++) out[r] += row[r][p] * y[p];                                \
+    }                                                                                              \
   }
 
 #ifdef __aarch64__
@@ -2190,22 +2192,25 @@ static void tt__blocked_vectors(const tt__product *p, int wide, tt__level level)
     }
 }
 
-static float tt__dot_f32(ptrdiff_t n, const float *x, const float *y) {
+// out[0..count) = dot products of `count` <= 4 rows, `step` apart, with y; n >= 128.
+static void tt__dots_f32(ptrdiff_t n, ptrdiff_t count, const float *x, ptrdiff_t step,
+                         const float *y, float *out) {
 #ifdef TT__DISPATCH
   tt__level level = tt__best_level();
-  if (n >= 32 && level == TT__AVX512) return tt__tile_f32_avx512_dot(n, x, y);
-  if (n >= 32 && level == TT__AVX2) return tt__tile_f32_avx2_dot(n, x, y);
+  if (level == TT__AVX512) { tt__tile_f32_avx512_dots(n, count, x, step, y, out); return; }
+  if (level == TT__AVX2) { tt__tile_f32_avx2_dots(n, count, x, step, y, out); return; }
 #endif
-  return n < 32 ? tt__plain_dot_f32(n, x, y) : tt__tile_f32_dot(n, x, y);
+  tt__tile_f32_dots(n, count, x, step, y, out);
 }
 
-static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
+static void tt__dots_f64(ptrdiff_t n, ptrdiff_t count, const double *x, ptrdiff_t step,
+                         const double *y, double *out) {
 #ifdef TT__DISPATCH
   tt__level level = tt__best_level();
-  if (n >= 32 && level == TT__AVX512) return tt__tile_f64_avx512_dot(n, x, y);
-  if (n >= 32 && level == TT__AVX2) return tt__tile_f64_avx2_dot(n, x, y);
+  if (level == TT__AVX512) { tt__tile_f64_avx512_dots(n, count, x, step, y, out); return; }
+  if (level == TT__AVX2) { tt__tile_f64_avx2_dots(n, count, x, step, y, out); return; }
 #endif
-  return n < 32 ? tt__plain_dot_f64(n, x, y) : tt__tile_f64_dot(n, x, y);
+  tt__tile_f64_dots(n, count, x, step, y, out);
 }
 
 // Bytes that tt__blocked_vectors needs at most for this product or a smaller one.
@@ -2217,13 +2222,29 @@ static ptrdiff_t tt__vector_work(ptrdiff_t m, ptrdiff_t k, int wide) {
 #else
 static tt__level tt__best_level(void) { return TT__PLAIN; }
 
-static float tt__dot_f32(ptrdiff_t n, const float *x, const float *y) {
-  return tt__plain_dot_f32(n, x, y);
+// Dot product in a fixed number of lanes and one order of reduction.
+static float tt__plain_dot_f32(ptrdiff_t n, const float *TT_RESTRICT x,
+                               const float *TT_RESTRICT y) {
+  float lane[TT__LANES] = {0};
+  ptrdiff_t i = 0;
+  for (; i + TT__LANES <= n; i += TT__LANES)
+    for (int t = 0; t < TT__LANES; t++) lane[t] += x[i + t] * y[i + t];
+  for (int t = 0; i < n; i++, t++) lane[t] += x[i] * y[i];
+  for (int half = TT__LANES / 2; half > 0; half /= 2)
+    for (int t = 0; t < half; t++) lane[t] += lane[t + half];
+  return lane[0];
+}
+
+// out[0..count) = dot products of `count` rows, `step` apart, with y.
+static void tt__dots_f32(ptrdiff_t n, ptrdiff_t count, const float *x, ptrdiff_t step,
+                         const float *y, float *out) {
+  for (ptrdiff_t i = 0; i < count; i++) out[i] = tt__plain_dot_f32(n, x + i * step, y);
 }
 
 #ifndef TT_INFERENCE_ONLY
-static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
-  return tt__plain_dot_f64(n, x, y);
+static void tt__dots_f64(ptrdiff_t n, ptrdiff_t count, const double *x, ptrdiff_t step,
+                         const double *y, double *out) {
+  for (ptrdiff_t i = 0; i < count; i++) out[i] = tt__plain_dot_f64(n, x + i * step, y);
 }
 #endif
 #endif // TT__SIMD
@@ -2288,20 +2309,29 @@ static void tt__pack_row(const tt__product *p, int wide, ptrdiff_t p0, ptrdiff_t
 #endif
 }
 
-// Row i of C by dot products.
-static void tt__dot_row(const tt__product *p, int wide, ptrdiff_t i) {
-  for (ptrdiff_t j = 0; j < p->n; j++) {
-    ptrdiff_t a = i * p->a_row, b = j * p->b_col, c = i * p->ldc + j;
+// Group g of four rows of C by dot products, or of four columns where C is wide.
+static void tt__dot_group(const tt__product *p, int wide, ptrdiff_t g) {
+  int turned = p->m < p->n;
+  ptrdiff_t first = 4 * g, count = tt__min(4, (turned ? p->n : p->m) - first);
+  ptrdiff_t step = turned ? p->b_col : p->a_row, other = turned ? p->a_row : p->b_col;
+  ptrdiff_t along = turned ? 1 : p->ldc, across = turned ? p->ldc : 1;
+  const void *rows = turned ? p->b : p->a, *vectors = turned ? p->a : p->b;
+  for (ptrdiff_t j = 0; j < (turned ? p->m : p->n); j++) {
+    ptrdiff_t at = first * along + j * across;
     if (!wide) {
-      float sum = tt__dot_f32(p->k, (const float *)p->a + a, (const float *)p->b + b),
-            *to = (float *)p->c + c;
-      *to = p->accumulate ? *to + sum : sum;
+      float sum[4], *c = (float *)p->c + at;
+      tt__dots_f32(p->k, count, (const float *)rows + first * step, step,
+                   (const float *)vectors + j * other, sum);
+      for (ptrdiff_t i = 0; i < count; i++)
+        c[i * along] = p->accumulate ? c[i * along] + sum[i] : sum[i];
     }
 #ifndef TT_INFERENCE_ONLY
     else {
-      double sum = tt__dot(p->k, (const double *)p->a + a, (const double *)p->b + b),
-             *to = (double *)p->c + c;
-      *to = p->accumulate ? *to + sum : sum;
+      double sum[4], *c = (double *)p->c + at;
+      tt__dots_f64(p->k, count, (const double *)rows + first * step, step,
+                   (const double *)vectors + j * other, sum);
+      for (ptrdiff_t i = 0; i < count; i++)
+        c[i * along] = p->accumulate ? c[i * along] + sum[i] : sum[i];
     }
 #endif
   }
@@ -2370,7 +2400,7 @@ static void tt__gemm_at(const tt__product *given, int wide, tt__level level) {
   TT__PARALLEL_IF(worth_threads) {
     if (tt__wants_dots(p, level)) {
       TT__SHARED_LOOP
-      for (ptrdiff_t i = 0; i < p->m; i++) tt__dot_row(p, wide, i);
+      for (ptrdiff_t g = 0; g < (tt__max(p->m, p->n) + 3) / 4; g++) tt__dot_group(p, wide, g);
     } else {
 #ifdef TT__SIMD
       if (tt__wants_tiles(p, level)) tt__blocked_vectors(p, wide, level);
@@ -2468,11 +2498,35 @@ TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, c
 #ifdef TT__SIMD
 // ---- vector kernels on rows of doubles: the second block that a reader may skip. What they do is
 // said in plain C behind it.
+//   NAME_dot     dot product with 256 bytes of partial sums
 //   NAME_axpy2   z += a x + b y; y may be NULL
 //   NAME_rotate  tt__rotate
-//   NAME_chain   tt__rotate_chain; the row that two rotations share stays in registers
 #define TT__ROW_KERNELS(NAME, TARGET, BYTES)                                                       \
   typedef double NAME##_vector __attribute__((vector_size(BYTES), aligned(8), may_alias));         \
+                                                                                                   \
+  TARGET TT__FUSED static __attribute__((noinline)) double NAME##_dot(ptrdiff_t n, const double *x,\
+                                                                 const double *y) {                \
+    TT__FUSE                                                                                       \
+    enum { LANES = BYTES / 8, COUNT = 256 / BYTES };                                               \
+    const NAME##_vector zero = {0};                                                                \
+    NAME##_vector sum[COUNT];                                                                      \
+    double lane[LANES];                                                                            \
+    ptrdiff_t i = 0;                                                                               \
+    TT__UNROLL for (int v = 0; v < COUNT; v++) sum[v] = zero;                                      \
+    for (; i + COUNT * LANES <= n; i += COUNT * LANES)                                             \
+      TT__UNROLL for (int v = 0; v < COUNT; v++)                                                   \
+        sum[v] += *(const NAME##_vector *)(x + i + v * LANES) *                                    \
+                  *(const NAME##_vector *)(y + i + v * LANES);                                     \
+    for (; i + LANES <= n; i += LANES)                                                             \
+      sum[0] += *(const NAME##_vector *)(x + i) * *(const NAME##_vector *)(y + i);                 \
+    TT__UNROLL for (int v = 0; v < COUNT / 2; v++) sum[v] += sum[v + COUNT / 2];                   \
+    TT__UNROLL for (int v = 1; v < COUNT / 2; v++) sum[0] += sum[v];                               \
+    memcpy(lane, &sum[0], sizeof lane);                                                            \
+    for (int v = 0; i < n; i++, v++) lane[v] += x[i] * y[i];                                       \
+    for (int half = LANES / 2; half > 0; half /= 2)                                                \
+      for (int v = 0; v < half; v++) lane[v] += lane[v + half];                                    \
+    return lane[0];                                                                                \
+  }                                                                                                \
                                                                                                    \
   TARGET TT__FUSED static __attribute__((noinline)) void NAME##_axpy2(                             \
       ptrdiff_t n, double a, const double *x, double b, const double *y, double *z) {              \
@@ -2505,31 +2559,8 @@ TTDEF tt_status tt_matmul_f64(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t depth, c
       x[i] = sign * (u - s * (v + tau * u));                                                       \
       y[i] = sign * (v + s * (u - tau * v));                                                       \
     }                                                                                              \
-  }                                                                                                \
-                                                                                                   \
-  TARGET TT__FUSED static __attribute__((noinline)) void NAME##_chain(                             \
-      ptrdiff_t count, const double *cs, double *z) {                                              \
-    TT__FUSE                                                                                       \
-    enum { LANES = BYTES / 8, COUNT = BYTES > 16 ? 256 / BYTES : 8 };                              \
-    enum { NEXT = TT__PANEL * 8 / BYTES };                                                         \
-    for (int j = 0; j < TT__PANEL; j += COUNT * LANES) {                                           \
-      NAME##_vector low[COUNT], *row = (NAME##_vector *)(z + count * TT__PANEL + j);               \
-      TT__UNROLL for (int v = 0; v < COUNT; v++) low[v] = row[v];                                  \
-      for (ptrdiff_t i = count - 1; i >= 0; i--) {                                                 \
-        double c = cs[2 * i], s = cs[2 * i + 1];                                                   \
-        NAME##_vector *above = (NAME##_vector *)(z + i * TT__PANEL + j);                           \
-        TT__UNROLL for (int v = 0; v < COUNT; v++) {                                               \
-          NAME##_vector high = above[v];                                                           \
-          above[v + NEXT] = s * high + c * low[v];                                                 \
-          low[v] = c * high - s * low[v];                                                          \
-        }                                                                                          \
-      }                                                                                            \
-      row = (NAME##_vector *)(z + j);                                                              \
-      TT__UNROLL for (int v = 0; v < COUNT; v++) row[v] = low[v];                                  \
-    }                                                                                              \
   }
 
-enum { TT__PANEL = 32 };                                     // columns that are rotated together
 TT__ROW_KERNELS(tt__row, , 16)
 #ifdef TT__DISPATCH
 TT__ROW_KERNELS(tt__row_avx2, TT__TARGET_AVX2, 32)
@@ -2545,9 +2576,14 @@ TT__ROW_KERNELS(tt__row_avx512, TT__TARGET_AVX512, 64)
 #else
 #define TT__BEST_ROW(kernel, arguments) tt__row_##kernel arguments
 #endif
-#else
-enum { TT__PANEL = 32 };
 #endif // TT__SIMD
+
+static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
+#ifdef TT__SIMD
+  if (n >= 32) return TT__BEST_ROW(dot, (n, x, y));
+#endif
+  return tt__plain_dot_f64(n, x, y);
+}
 
 // y += factor * x
 static void tt__axpy(ptrdiff_t n, double factor, const double *TT_RESTRICT x,
@@ -2606,16 +2642,6 @@ static void tt__rotate(ptrdiff_t n, double c, double s, double *TT_RESTRICT x,
     x[i] = sign * (u - s * (v + tau * u));
     y[i] = sign * (v + s * (u - tau * v));
   }
-#endif
-}
-
-// Rotates rows i and i+1 of z (count + 1, TT__PANEL) by (cs[2i], cs[2i+1]), from i = count-1 down.
-static void tt__rotate_chain(ptrdiff_t count, const double *cs, double *z) {
-#ifdef TT__SIMD
-  TT__BEST_ROW(chain, (count, cs, z));
-#else
-  for (ptrdiff_t i = count - 1; i >= 0; i--)
-    tt__rotate(TT__PANEL, cs[2 * i], cs[2 * i + 1], z + i * TT__PANEL, z + (i + 1) * TT__PANEL);
 #endif
 }
 
@@ -2687,6 +2713,7 @@ typedef struct tt__block_reflector {
 
 // Memory for reflections of m rows of n numbers. Returns 0 where one by one is as good.
 static int tt__reflectors_open(tt__pool *pool, ptrdiff_t m, ptrdiff_t n, tt__block_reflector *h) {
+  memset(h, 0, sizeof *h);
   if (tt__best_level() == TT__PLAIN || m < 2 * TT__REFLECTORS || n < 4 * TT__REFLECTORS) return 0;
   h->v = tt__take_f64(pool, TT__REFLECTORS, n);
   h->t = tt__take_f64(pool, TT__REFLECTORS, TT__REFLECTORS);
@@ -2836,6 +2863,30 @@ static void tt__put_element(void *a, int wide, ptrdiff_t index, double value) {
   else ((float *)a)[index] = (float)value;
 }
 
+// Sum of squares of floats, and their largest magnitude. No such sum overflows, so one that is not
+// finite says that a number is not.
+static double tt__float_squares(ptrdiff_t n, const float *x, double *largest) {
+  double sum[8] = {0};
+  float top[8] = {0};
+  ptrdiff_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int t = 0; t < 8; t++) {
+      double value = (double)x[i + t];
+      float size = x[i + t] < 0 ? -x[i + t] : x[i + t];
+      sum[t] += value * value;
+      top[t] = size > top[t] ? size : top[t];
+    }
+  for (int t = 0; i < n; i++, t++) {
+    float size = x[i] < 0 ? -x[i] : x[i];
+    sum[t] += (double)x[i] * (double)x[i];
+    top[t] = size > top[t] ? size : top[t];
+  }
+  *largest = 0;
+  for (int t = 0; t < 8; t++)
+    if ((double)top[t] > *largest) *largest = (double)top[t];
+  return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+}
+
 // Checks a public matrix argument: sizes, leading dimension, finite entries.
 static tt_status tt__check_matrix(ptrdiff_t rows, ptrdiff_t cols, const void *a, ptrdiff_t lda,
                                   int wide, const tt_options *options) {
@@ -2843,9 +2894,13 @@ static tt_status tt__check_matrix(ptrdiff_t rows, ptrdiff_t cols, const void *a,
   if (rows == 0 || cols == 0) return TT_OK;
   if (!a) return TT_ERROR_INVALID;
   if (!tt__spans(rows, lda, 8)) return TT_ERROR_MEMORY;
-  for (ptrdiff_t i = 0; i < rows; i++)
+  for (ptrdiff_t i = 0; i < rows; i++) {
+    double largest;
+    if (!wide && tt__is_finite(tt__float_squares(cols, (const float *)a + i * lda, &largest)))
+      continue;
     for (ptrdiff_t j = 0; j < cols; j++)
       if (!tt__is_finite(tt__element(a, wide, i * lda + j))) return TT_ERROR_NONFINITE;
+  }
   return TT_OK;
 }
 
@@ -2892,13 +2947,15 @@ TTDEF tt_status tt_qr_f64(ptrdiff_t rows, ptrdiff_t cols, const double *a, ptrdi
 
 #ifndef TT_INFERENCE_ONLY
 // ----------------------------------------------------------------------------------------- >>eigen
-// Symmetric eigenvalue problem: Householder tridiagonalisation, then implicit QL [Golub13, 8.3].
+// Symmetric eigenvalue problem: Householder tridiagonalisation by panels [Golub13, 8.3], divide and
+// conquer [Cuppen81] with the vectors of [Gu95], QL for the small pieces at the bottom.
 //
-// The full matrix is kept, so that every inner loop runs along a contiguous row. Eigenvectors are
-// rows of Z throughout: Z starts as the product of the reflections and takes each rotation of the
-// QL sweeps on two neighbouring rows, many sweeps at a time while a few columns of it are in the
-// cache. Absolute accuracy n eps |lambda_max|. An eigenvalue that needs more than `limit` sweeps
-// ends the iteration: the caller gets TT_ERROR_CONVERGENCE, never an endless loop.
+// Vectors are rows throughout, so that inner loops run along contiguous memory. A panel of the
+// matrix is reduced while the rest of it stays as it was and is read once per column; then a matrix
+// product brings it up to date. Nearly all work of divide and conquer is matrix products too, and
+// where only the leading vectors are wanted its last and largest step computes no others. Absolute
+// accuracy n eps |lambda_max|. A piece whose QL needs more than `limit` sweeps for an eigenvalue
+// ends it all: the caller gets TT_ERROR_CONVERGENCE, never an endless loop.
 
 enum { TT__QL_SWEEPS = 60 };
 
@@ -2914,67 +2971,103 @@ static void tt__form_behind_diagonal(tt__pool *pool, ptrdiff_t n, double *a, con
   for (ptrdiff_t j = 1; j < n; j++) a[j] = 0;
 }
 
-// A = Z^T T Z with T tridiagonal (diagonal d, neighbours e[0..n-2]); Z as rows replaces A. work:
-// 2n.
-static void tt__tridiagonal(tt__pool *pool, ptrdiff_t n, double *a, double *d, double *e,
-                            double *work) {
-  double *tau = work, *p = work + n;
-  for (ptrdiff_t k = 0; k + 1 < n; k++) {
-    ptrdiff_t rest = n - k - 1;
-    double *v = a + k * n + k + 1, *trailing = a + (k + 1) * n + k + 1;
-    tau[k] = tt__reflector(rest, v);
-    e[k] = v[0];
-    if (tau[k] == 0) continue;
-    v[0] = 1;                                                // now v is explicit
-    TT__PARALLEL_IF(rest > 256) {
-      TT__SHARED_LOOP
-      for (ptrdiff_t i = 0; i < rest; i++) p[i] = tau[k] * tt__dot(rest, trailing + i * n, v);
+// Rows of z (m,n) times the same reflections, Z .. H_1 H_0, without forming their product.
+static void tt__reflect_behind_diagonal(tt__pool *pool, ptrdiff_t n, const double *a,
+                                        const double *tau, ptrdiff_t m, double *z) {
+  void *mark = pool->blocks;
+  tt__block_reflector h;
+  ptrdiff_t count = n - 1;
+  ptrdiff_t step = tt__reflectors_open(pool, m, count, &h) ? (ptrdiff_t)TT__REFLECTORS : 1;
+  for (ptrdiff_t i = (count - 1) / step * step; i >= 0 && !pool->status; i -= step) {
+    const double *v = a + i * n + i + 1;
+    if (step > 1) {
+      tt__reflectors_gather(&h, tt__min(step, count - i), count - i, v, n, tau + i);
+      tt__reflectors_apply(&h, m, z + i + 1, n, 1);
     }
-    tt__axpy(rest, -tau[k] / 2 * tt__dot(rest, p, v), v, p); // w = p - (tau/2)(p.v) v
-    TT__PARALLEL_IF(rest > 256) {
-      TT__SHARED_LOOP
-      for (ptrdiff_t i = 0; i < rest; i++) {                 // A -= v w^T + w v^T
-        tt__axpy2(rest, -v[i], p, -p[i], v, trailing + i * n);
+    for (ptrdiff_t j = 0; j < m && step == 1 && tau[i] != 0; j++)
+      tt__reflect(count - i, tau[i], v, z + j * n + i + 1);
+  }
+  tt__pool_rewind(pool, mark);
+}
+
+// Columns that are reduced before the rest is brought up to date; sums that share a product with a
+// symmetric matrix, whatever the number of threads.
+enum { TT__PANEL = 32, TT__PARTS = 4 };
+
+// p = A v for symmetric A (n,n), of which the lower triangle is read, once. part: TT__PARTS * n.
+static void tt__symmetric_times(ptrdiff_t n, const double *a, ptrdiff_t lda, const double *v,
+                                double *p, double *part) {
+  TT__PARALLEL_IF(n > 256) {
+    TT__SHARED_LOOP
+    for (ptrdiff_t t = 0; t < TT__PARTS; t++) {
+      double *sum = part + t * n;
+      for (ptrdiff_t i = 0; i < n; i++) sum[i] = 0;
+      for (ptrdiff_t i = t; i < n; i += TT__PARTS) {
+        const double *row = a + i * lda;
+        sum[i] += tt__dot(i, row, v) + row[i] * v[i];
+        tt__axpy(i, v[i], row, sum);
       }
     }
   }
-  for (ptrdiff_t k = 0; k < n; k++) d[k] = a[k * n + k];
-  if (n > 0) tt__form_behind_diagonal(pool, n, a, tau);
+  for (ptrdiff_t i = 0; i < n; i++)
+    p[i] = part[i] + part[n + i] + part[2 * n + i] + part[3 * n + i];
 }
 
-// Rotations of up to TT__BATCH sweeps, not yet applied to the rows of z (n,n): sweep t turns rows
-// low[t] .. high[t] by the pairs (cosine, sine) at cs + 2 t n.
-enum { TT__BATCH = 32 };
-typedef struct tt__sweeps_kept {
-  ptrdiff_t n;
-  int count;
-  ptrdiff_t low[TT__BATCH], high[TT__BATCH];
-  double *z, *cs, *panel;
-} tt__sweeps_kept;
-
-static ptrdiff_t tt__ql_work(ptrdiff_t n) { return (2 * TT__BATCH + TT__PANEL) * n; }
-
-// Applies what was kept, to one panel of columns after the other: it stays in the cache meanwhile.
-static void tt__ql_apply(tt__sweeps_kept *kept) {
-  ptrdiff_t n = kept->n;
-  for (ptrdiff_t j = 0; j < n && kept->count; j += TT__PANEL) {
-    ptrdiff_t width = tt__min(n - j, TT__PANEL);
-    for (ptrdiff_t i = 0; i < n; i++)
-      memcpy(kept->panel + i * TT__PANEL, kept->z + i * n + j, (size_t)width * sizeof(double));
-    for (int t = 0; t < kept->count; t++)
-      tt__rotate_chain(kept->high[t] - kept->low[t], kept->cs + 2 * (t * n + kept->low[t]),
-                       kept->panel + kept->low[t] * TT__PANEL);
-    for (ptrdiff_t i = 0; i < n; i++)
-      memcpy(kept->z + i * n + j, kept->panel + i * TT__PANEL, (size_t)width * sizeof(double));
+// Column k of the matrix, v (rest = n-k-1 numbers behind entry k), becomes a reflector; w is made
+// such that the update of the matrix is A - v w^T - w v^T. Earlier columns of the panel, `count` of
+// them, are rows of x (reflectors) and of y (their w).
+static double tt__panel_column(ptrdiff_t n, ptrdiff_t k, ptrdiff_t count, const double *a,
+                               double *x, double *y, double *part, double *e) {
+  ptrdiff_t rest = n - k - 1;
+  double *v = x + count * n + k, *w = y + count * n + k + 1;
+  for (ptrdiff_t s = 0; s < count; s++)
+    tt__axpy2(rest + 1, -y[s * n + k], x + s * n + k, -x[s * n + k], y + s * n + k, v);
+  double tau = tt__reflector(rest, ++v);
+  *e = v[0];
+  v[0] = 1;                                                  // now v is explicit
+  tt__symmetric_times(rest, a + (k + 1) * n + k + 1, n, v, w, part);
+  for (ptrdiff_t s = 0; s < count; s++) {
+    const double *v_s = x + s * n + k + 1, *w_s = y + s * n + k + 1;
+    tt__axpy2(rest, -tt__dot(rest, w_s, v), v_s, -tt__dot(rest, v_s, v), w_s, w);
   }
-  kept->count = 0;
+  tt__scale_row(rest, tau, w);
+  tt__axpy(rest, -tau / 2 * tt__dot(rest, w, v), v, w);      // w = p - (tau/2)(p.v) v
+  return tau;
 }
 
-// One QL sweep with Wilkinson's shift on the block low..high; its rotations are kept.
-static void tt__ql_sweep(ptrdiff_t low, ptrdiff_t high, double *d, double *e,
-                         tt__sweeps_kept *kept) {
+static ptrdiff_t tt__tridiagonal_work(ptrdiff_t n) { return (2 * TT__PANEL + TT__PARTS) * n; }
+
+// A = Q^T T Q with T tridiagonal (diagonal d, neighbours e[0..n-2]). Reads the lower triangle of A;
+// the reflectors of Q, with tau, go behind the diagonal.
+static void tt__tridiagonal(ptrdiff_t n, double *a, double *d, double *e, double *tau,
+                            double *work, void *gemm) {
+  double *x = work, *y = x + TT__PANEL * n, *part = y + TT__PANEL * n;
+  for (ptrdiff_t first = 0; first + 1 < n; first += TT__PANEL) {
+    ptrdiff_t count = tt__min(TT__PANEL, n - 1 - first), end = first + count;
+    for (ptrdiff_t i = first; i < n; i++)
+      for (ptrdiff_t t = 0; t < count; t++) x[t * n + i] = a[i * n + first + t];
+    for (ptrdiff_t t = 0; t < count; t++) {
+      ptrdiff_t k = first + t;
+      tau[k] = tt__panel_column(n, k, t, a, x, y, part, e + k);
+      d[k] = x[t * n + k];
+      memcpy(a + k * n + k + 1, x + t * n + k + 1, (size_t)(n - k - 1) * sizeof(double));
+    }
+    for (ptrdiff_t i = 0; i < count; i++) tt__scale_row(n - end, -1, x + i * n + end);
+    for (ptrdiff_t i = end; i < n; i += 64) {                // A -= V W^T + W V^T, V negated above
+      ptrdiff_t high = tt__min(64, n - i);
+      int flags = TT_TRANSPOSE_A | TT_ACCUMULATE;
+      double *rows = a + i * n + end;
+      tt__matmul(high, i + high - end, count, x + i, n, y + end, n, rows, n, flags, gemm);
+      tt__matmul(high, i + high - end, count, y + i, n, x + end, n, rows, n, flags, gemm);
+    }
+  }
+  d[n - 1] = a[n * n - 1];
+}
+
+// One QL sweep with Wilkinson's shift on the block low..high; rotates rows of z (n, ld) along.
+static void tt__ql_sweep(ptrdiff_t low, ptrdiff_t high, double *d, double *e, ptrdiff_t n,
+                         double *z, ptrdiff_t ld) {
   double g = (d[low + 1] - d[low]) / (2 * e[low]), s = 1, c = 1, p = 0;
-  double *cs = kept->cs + 2 * kept->count * kept->n;
   ptrdiff_t i = high - 1;
   g = d[high] - d[low] + e[low] / (g + copysign(hypot(g, 1.0), g));
   for (; i >= low; i--) {
@@ -2988,41 +3081,263 @@ static void tt__ql_sweep(ptrdiff_t low, ptrdiff_t high, double *d, double *e,
     p = s * r;
     d[i + 1] = g + p;
     g = c * r - b;
-    cs[2 * i] = c;
-    cs[2 * i + 1] = s;
+    tt__rotate(n, c, s, z + i * ld, z + (i + 1) * ld);
   }
   d[i + 1] -= p;
   if (i < low) e[low] = g;
   e[high] = 0;
-  kept->low[kept->count] = i + 1;
-  kept->high[kept->count] = high;
-  if (++kept->count == TT__BATCH) tt__ql_apply(kept);
 }
 
-// QL iteration; d becomes the eigenvalues, in no order. e has n entries, the last of them spare.
-// work: tt__ql_work(n), zeroed.
-static tt_status tt__ql(ptrdiff_t n, double *d, double *e, double *z, int limit, double *work) {
-  tt__sweeps_kept kept;
-  tt_status status = TT_OK;
-  memset(&kept, 0, sizeof kept);
-  kept.n = n;
-  kept.z = z;
-  kept.cs = work;
-  kept.panel = work + 2 * TT__BATCH * n;
-  for (ptrdiff_t low = 0; low < n && !status; low++) {
+// QL iteration on a small piece, z (n, ld) zero on entry; d becomes the eigenvalues, in no order. e
+// has n entries, the last of them spare.
+static tt_status tt__ql(ptrdiff_t n, double *d, double *e, double *z, ptrdiff_t ld, int limit) {
+  for (ptrdiff_t i = 0; i < n; i++) z[i * ld + i] = 1;
+  for (ptrdiff_t low = 0; low < n; low++) {
     for (int sweep = 0;; sweep++) {
       ptrdiff_t high = low;
       while (high + 1 < n && fabs(e[high]) > DBL_EPSILON * (fabs(d[high]) + fabs(d[high + 1])))
         high++;
       if (high == low) break;
-      if (sweep == limit) {
-        status = TT_ERROR_CONVERGENCE;
-        break;
-      }
-      tt__ql_sweep(low, high, d, e, &kept);
+      if (sweep == limit) return TT_ERROR_CONVERGENCE;
+      tt__ql_sweep(low, high, d, e, n, z, ld);
     }
   }
-  tt__ql_apply(&kept);
+  return TT_OK;
+}
+
+// ---- divide and conquer
+//
+// T without the coupling of its two halves is diagonal in the basis of their eigenvectors, and the
+// coupling adds a rank-one matrix there: D + u u^T, whose eigenvalues are the roots of
+//   f(x) = 1 + sum_i w_i / (poles_i - x),   w_i = u_i^2,
+// one between every two neighbouring poles and one above the last. Entries of u that are next to
+// zero, and one of every two poles that lie close together, drop out first ("deflation").
+
+// sum of w_i / (gap_i - x), and of w_i / (gap_i - x)^2.
+static double tt__secular_sum(ptrdiff_t n, const double *w, const double *gap, double x,
+                              double *slope) {
+  double sum = 0, steep = 0;
+  for (ptrdiff_t i = 0; i < n; i++) {
+    double inverse = 1 / (gap[i] - x), term = w[i] * inverse;
+    sum += term;
+    steep += term * inverse;
+  }
+  *slope = steep;
+  return sum;
+}
+
+// Root j of f, k poles ascending. The pole next to it is the origin, so that gap_i = poles_i - root
+// has a small relative error, on which the orthogonality of the vectors rests. Iteration: both
+// halves of the sum are replaced by one pole each that agree in value and slope, bisection where
+// that leaves the bracket.
+static double tt__secular_root(ptrdiff_t k, ptrdiff_t j, const double *poles, const double *w,
+                               double *gap) {
+  int last = j == k - 1;
+  ptrdiff_t origin = j, split = last ? j : j + 1;
+  double low = 0, high = 0, x;
+  if (last)
+    for (ptrdiff_t i = 0; i < k; i++) high += w[i];
+  else high = (poles[j + 1] - poles[j]) / 2;
+  x = last ? high / 2 : high;
+  for (ptrdiff_t i = 0; i < k; i++) gap[i] = poles[i] - poles[j];
+  for (int step = 0; k > 1 && step < 200; step++) {
+    double slope[2], sum[2];
+    sum[0] = tt__secular_sum(split, w, gap, x, &slope[0]);
+    sum[1] = tt__secular_sum(k - split, w + split, gap + split, x, &slope[1]);
+    double f = 1 + sum[0] + sum[1], size = 1 + fabs(sum[0]) + fabs(sum[1]);
+    if (!last && step == 0 && f < 0) {                       // nearer to the pole above
+      double shift = gap[j + 1];
+      for (ptrdiff_t i = 0; i < k; i++) gap[i] = poles[i] - poles[j + 1];
+      origin = j + 1;
+      low = x - shift;
+      high = 0;
+      x = low;
+    } else if (f < 0) {
+      low = x;
+    } else {
+      high = x;
+    }
+    if (fabs(f) <= DBL_EPSILON * (4 * size + fabs(x) * (slope[0] + slope[1]))) break;
+    double a = gap[split - 1] - x, b = gap[split] - x, sign = last ? 1 : -1;
+    double c = 1 + sum[0] - slope[0] * a + sum[1] - slope[1] * b;
+    double middle = c * (a + b) + slope[0] * a * a + slope[1] * b * b, end = a * b * f;
+    double root = sign * sqrt(fabs(middle * middle - 4 * c * end));
+    int direct = sign * middle >= 0;                         // no cancellation in the quadratic
+    double above = direct ? middle + root : 2 * end, below = direct ? 2 * c : middle - root;
+    double next = below != 0 ? x + above / below : x;
+    if (!(next > low && next < high)) next = low + (high - low) / 2;
+    if (next == x || next <= low || next >= high) break;
+    x = next;
+  }
+  if (k == 1) x = high;
+  for (ptrdiff_t i = 0; i < k; i++) gap[i] -= x;
+  return poles[origin] + x;
+}
+
+enum { TT__LEAF = 32, TT__STRIPE = 256 };
+
+// Workspace of one conquest and of all smaller ones: n numbers per array, but for the last three.
+typedef struct tt__conquest {
+  ptrdiff_t *order, *kept, *place, *kind;
+  double *u, *poles, *w, *roots;
+  double *v;                                                 // (n, n)
+  double *old, *made;                                        // (n, TT__STRIPE)
+  void *gemm;
+} tt__conquest;
+
+static void tt__conquest_open(tt__pool *pool, ptrdiff_t n, tt__conquest *t) {
+  t->order = (ptrdiff_t *)tt__take(pool, n, (ptrdiff_t)sizeof(ptrdiff_t));
+  t->kept = (ptrdiff_t *)tt__take(pool, n, (ptrdiff_t)sizeof(ptrdiff_t));
+  t->place = (ptrdiff_t *)tt__take(pool, n, (ptrdiff_t)sizeof(ptrdiff_t));
+  t->kind = (ptrdiff_t *)tt__take(pool, n, (ptrdiff_t)sizeof(ptrdiff_t));
+  t->u = tt__take_f64(pool, n, 1);
+  t->poles = tt__take_f64(pool, n, 1);
+  t->w = tt__take_f64(pool, n, 1);
+  t->roots = tt__take_f64(pool, n, 1);
+  t->v = tt__take_f64(pool, n, n);
+  t->old = tt__take_f64(pool, n, TT__STRIPE);
+  t->made = tt__take_f64(pool, n, TT__STRIPE);
+  t->gemm = tt__take_work(pool);
+}
+
+// order[i] = index of the i-th smallest value; nearly linear for two sorted halves of like size.
+static void tt__sort_ascending(ptrdiff_t n, const double *values, ptrdiff_t *order) {
+  for (ptrdiff_t i = 0; i < n; i++) {
+    ptrdiff_t at = i;
+    for (; at > 0 && values[order[at - 1]] > values[i]; at--) order[at] = order[at - 1];
+    order[at] = i;
+  }
+}
+
+// Deflation: fills t->kept with the rows that remain, by ascending d, t->kind with the halves that
+// a row reaches into (1 left, 2 right, 3 both). Returns their number.
+static ptrdiff_t tt__deflate(tt__conquest *t, ptrdiff_t n, double rho, double *d, double *z,
+                             ptrdiff_t ld) {
+  double limit = tt__largest_magnitude(n, d), *u = t->u;
+  ptrdiff_t k = 0;
+  limit = 8 * DBL_EPSILON * (limit > rho ? limit : rho) + 1e-290;
+  for (ptrdiff_t at = 0; at < n; at++) {
+    ptrdiff_t i = t->order[at], p = k > 0 ? t->kept[k - 1] : 0;
+    if (rho * fabs(u[i]) <= limit) continue;
+    if (k > 0) {
+      double r = hypot(u[p], u[i]), c = u[i] / r, s = u[p] / r, low = d[p], high = d[i];
+      if (fabs((high - low) * c * s) <= limit) {             // a rotation clears u[p]
+        u[i] = r;
+        tt__rotate(n, c, s, z + p * ld, z + i * ld);
+        d[p] = low * c * c + high * s * s;
+        d[i] = low * s * s + high * c * c;
+        t->kind[i] |= t->kind[p];
+        t->kept[--k] = i;
+      }
+    }
+    t->kept[k++] = i;
+  }
+  return k;
+}
+
+// t->v (k,k) = gaps of all roots, then coordinates of the new vectors, rows from..k-1 of them.
+static void tt__rank_one_vectors(tt__conquest *t, ptrdiff_t k, ptrdiff_t from) {
+  double *v = t->v, *poles = t->poles, *w = t->w;
+  TT__PARALLEL_IF(k > 128) {
+    TT__SHARED_LOOP
+    for (ptrdiff_t j = 0; j < k; j++) t->roots[j] = tt__secular_root(k, j, poles, w, v + j * k);
+  }
+  for (ptrdiff_t i = 0; i < k; i++) w[i] = 1;                // u^ of which the roots are exact
+  for (ptrdiff_t j = 0; j < k; j++) {
+    for (ptrdiff_t i = 0; i < j; i++) w[i] *= v[j * k + i] / (poles[i] - poles[j]);
+    w[j] *= v[j * k + j];
+    for (ptrdiff_t i = j + 1; i < k; i++) w[i] *= v[j * k + i] / (poles[i] - poles[j]);
+  }
+  for (ptrdiff_t i = 0; i < k; i++) w[i] = copysign(sqrt(fabs(w[i])), t->u[t->kept[i]]);
+  for (ptrdiff_t j = from; j < k; j++) {
+    double *row = v + j * k, *turned = t->made;
+    for (ptrdiff_t i = 0; i < k; i++) turned[t->place[i]] = w[i] / row[i];
+    double norm = tt__norm2(k, turned);
+    for (ptrdiff_t i = 0; i < k; i++) row[i] = turned[i] / norm;
+  }
+}
+
+// Joins the eigenvectors of two halves, the first of size `half`, that `coupling` connects. z is
+// (n, ld); only the `wanted` rows of largest values need be right.
+static void tt__conquer(tt__conquest *t, ptrdiff_t n, ptrdiff_t half, double coupling, double *d,
+                        double *z, ptrdiff_t ld, ptrdiff_t wanted) {
+  double rho = 2 * fabs(coupling);
+  for (ptrdiff_t i = 0; i < n; i++) {
+    double part = i < half ? z[i * ld + half - 1] : z[i * ld + half];
+    t->u[i] = (i >= half && coupling < 0 ? -part : part) * sqrt(0.5);
+    t->kind[i] = i < half ? 1 : 2;
+  }
+  tt__sort_ascending(n, d, t->order);
+  ptrdiff_t k = tt__deflate(t, n, rho, d, z, ld), from = tt__max(0, k - wanted);
+  ptrdiff_t first[4] = {0, 0, 0, 0};                         // where left, mixed, right rows begin
+  static const int rank_of[4] = {0, 0, 2, 1};
+  for (ptrdiff_t i = 0; i < k; i++) first[rank_of[t->kind[t->kept[i]]] + 1]++;
+  first[2] += first[1];
+  first[3] += first[2];
+  ptrdiff_t right = first[1], mixed_end = first[2];
+  for (ptrdiff_t i = 0; i < k; i++) {
+    ptrdiff_t row = t->kept[i];
+    t->place[i] = first[rank_of[t->kind[row]]]++;
+    t->poles[i] = d[row];
+    t->w[i] = rho * t->u[row] * t->u[row];
+  }
+  tt__rank_one_vectors(t, k, from);
+  for (ptrdiff_t j = 0, width; j < n; j += width) {
+    int is_left = j < half;
+    width = tt__min(TT__STRIPE, (is_left ? half : n) - j);
+    ptrdiff_t low = is_left ? 0 : right, count = (is_left ? mixed_end : k) - low;
+    for (ptrdiff_t i = 0; i < k; i++) {
+      ptrdiff_t at = t->place[i] - low;
+      if (at < 0 || at >= count) continue;
+      memcpy(t->old + at * width, z + t->kept[i] * ld + j, (size_t)width * sizeof(double));
+    }
+    tt__matmul(k - from, width, count, t->v + from * k + low, k, t->old, width, t->made, width, 0,
+               t->gemm);
+    for (ptrdiff_t i = from; i < k; i++)
+      memcpy(z + t->kept[i] * ld + j, t->made + (i - from) * width, (size_t)width * sizeof(double));
+  }
+  for (ptrdiff_t i = 0; i < k; i++) d[t->kept[i]] = t->roots[i];
+}
+
+// Eigenvalues d, in no order, and vectors as rows of z (n, ld), zero on entry, of the tridiagonal
+// matrix (d, e); of the vectors the `wanted` ones of largest values at least.
+static tt_status tt__divide(tt__conquest *t, ptrdiff_t n, double *d, double *e, double *z,
+                            ptrdiff_t ld, ptrdiff_t wanted, int limit) {
+  if (n <= TT__LEAF) return tt__ql(n, d, e, z, ld, limit);
+  ptrdiff_t half = n / 2;
+  double coupling = e[half - 1];
+  d[half - 1] -= fabs(coupling);
+  d[half] -= fabs(coupling);
+  tt_status status = tt__divide(t, half, d, e, z, ld, half, limit);
+  if (!status)
+    status = tt__divide(t, n - half, d + half, e + half, z + half * ld + half, ld, n - half, limit);
+  if (!status) tt__conquer(t, n, half, coupling, d, z, ld, wanted);
+  return status;
+}
+
+// Eigenvalues, descending, of symmetric a (n,n), of which the lower triangle is read; its first
+// `count` rows become the eigenvectors of the largest.
+static tt_status tt__eigen(tt__pool *pool, ptrdiff_t n, double *a, double *values, ptrdiff_t count,
+                           int limit) {
+  void *mark = pool->blocks;
+  tt__conquest t;
+  tt__conquest_open(pool, n, &t);
+  double *e = tt__take_f64(pool, n, 1), *tau = tt__take_f64(pool, n, 1),
+         *d = tt__take_f64(pool, n, 1), *z = tt__take_f64(pool, n, n);
+  double *work = tt__take_f64(pool, 1, tt__tridiagonal_work(n));
+  tt_status status = pool->status;
+  if (!status && n > 0) {
+    tt__tridiagonal(n, a, d, e, tau, work, t.gemm);
+    status = tt__divide(&t, n, d, e, z, n, count, limit);
+    tt__sort_ascending(n, d, t.order);
+    for (ptrdiff_t i = 0; i < n; i++) values[i] = d[t.order[n - 1 - i]];
+    for (ptrdiff_t i = 0; i < count; i++)
+      memcpy(t.v + i * n, z + t.order[n - 1 - i] * n, (size_t)n * sizeof(double));
+    tt__reflect_behind_diagonal(pool, n, a, tau, count, t.v);
+    memcpy(a, t.v, (size_t)(count * n) * sizeof(double));
+  }
+  if (!status) status = pool->status;
+  tt__pool_rewind(pool, mark);
   return status;
 }
 
@@ -3039,18 +3354,6 @@ static void tt__sort_rows(ptrdiff_t count, double *values, ptrdiff_t n_x, double
     if (x) tt__swap_rows(n_x, x + i * n_x, x + best * n_x);
     if (y) tt__swap_rows(n_y, y + i * n_y, y + best * n_y);
   }
-}
-
-static ptrdiff_t tt__eigen_work(ptrdiff_t n) { return 3 * n + tt__ql_work(n); }
-
-// Eigenvalues, descending, of the full symmetric a (n,n), whose rows become the eigenvectors. work:
-// tt__eigen_work(n).
-static tt_status tt__eigen(tt__pool *pool, ptrdiff_t n, double *a, double *values, int limit,
-                           double *work) {
-  tt__tridiagonal(pool, n, a, values, work, work + n);
-  tt_status status = tt__ql(n, values, work, a, limit, work + 3 * n);
-  tt__sort_rows(n, values, n, a, 0, NULL);
-  return status;
 }
 
 // Makes the largest entry of x positive and turns y along with it; y may be NULL. Ties go to the
@@ -3077,8 +3380,7 @@ static tt_status tt__public_eigh(ptrdiff_t n, const void *a, ptrdiff_t lda, void
     for (ptrdiff_t j = 0; j <= i; j++)
       if (!tt__is_finite(tt__element(a, wide, i * lda + j))) return TT_ERROR_NONFINITE;
   tt__pool pool = tt__pool_open(options ? &options->allocator : NULL);
-  double *z = tt__take_f64(&pool, n, n), *d = tt__take_f64(&pool, n, 1),
-         *work = tt__take_f64(&pool, 1, tt__eigen_work(n));
+  double *z = tt__take_f64(&pool, n, n), *d = tt__take_f64(&pool, n, 1);
   tt_status status = pool.status;
   if (!status) {
     int exponent = 0;
@@ -3088,8 +3390,8 @@ static tt_status tt__public_eigh(ptrdiff_t n, const void *a, ptrdiff_t lda, void
     double largest = tt__largest_magnitude(n * n, z);
     if (largest > 0) (void)frexp(largest, &exponent);
     for (ptrdiff_t i = 0; i < n * n; i++) z[i] = ldexp(z[i], -exponent);
-    status = tt__eigen(&pool, n, z, d, TT__QL_SWEEPS, work);
-    for (ptrdiff_t i = 0; i < n; i++) {
+    status = tt__eigen(&pool, n, z, d, n, TT__QL_SWEEPS);
+    for (ptrdiff_t i = 0; i < n && status != TT_ERROR_MEMORY; i++) {
       tt__put_element(values, wide, i, ldexp(d[i], exponent));
       tt__fix_sign(n, z + i * n, 0, NULL);
       for (ptrdiff_t j = 0; vectors && j < n; j++)
@@ -3268,6 +3570,55 @@ static void tt__slab(const tt__source *source, ptrdiff_t first, ptrdiff_t count,
   tt__block(source, 0, source->rows, first, count, out, count);
 }
 
+// A source that lies in memory as floats with two strides.
+typedef struct tt__floats {
+  const float *data;
+  ptrdiff_t row, col;
+  double scale;
+} tt__floats;
+
+// The stride of one side of a source, if its legs are the digits of one index; else 0.
+static ptrdiff_t tt__stride(const tt__legs *legs, ptrdiff_t ld) {
+  ptrdiff_t stride = 0, inner = 1;
+  for (int k = legs->count - 1; k >= 0; k--) {
+    ptrdiff_t step = legs->row[k] * ld + legs->col[k];
+    if (legs->size[k] == 1) continue;
+    if (inner > 1 && step != stride * inner) return 0;
+    if (inner == 1) stride = step;
+    inner *= legs->size[k];
+  }
+  return stride;
+}
+
+// Is the source such, and of a size that products in float stand? Then fills `floats`.
+static int tt__float_view(const tt__source *source, tt__floats *floats) {
+  floats->data = (const float *)source->data;
+  floats->row = tt__stride(&source->down, source->true_cols);
+  floats->col = tt__stride(&source->across, source->true_cols);
+  floats->scale = source->scale;
+  if (source->wide || source->scale < 1e-18 || source->scale > 1e18) return 0;
+  return floats->row > 0 && floats->col > 0 &&
+         source->rows * source->cols == source->true_rows * source->true_cols;
+}
+
+// A scaled copy (rows, cols) of a source.
+static float *tt__copy_floats(tt__pool *pool, const tt__source *source) {
+  double tile[TT__TILE_ROWS * TT__TILE_COLS];
+  ptrdiff_t count = source->rows;
+  if (!tt__multiply(&count, source->cols)) pool->status = TT_ERROR_MEMORY;
+  float *copy = (float *)tt__take(pool, count, (ptrdiff_t)sizeof(float));
+  for (ptrdiff_t i = 0; copy && i < source->rows; i += TT__TILE_ROWS)
+    for (ptrdiff_t j = 0; j < source->cols; j += TT__TILE_COLS) {
+      ptrdiff_t high = tt__min(TT__TILE_ROWS, source->rows - i),
+                width = tt__min(TT__TILE_COLS, source->cols - j);
+      tt__block(source, i, high, j, width, tile, width);
+      for (ptrdiff_t p = 0; p < high; p++)
+        for (ptrdiff_t q = 0; q < width; q++)
+          copy[(i + p) * source->cols + j + q] = (float)tile[p * width + q];
+    }
+  return copy;
+}
+
 // What a decomposition of a source (s,n), s <= n, returns: left singular vectors as rows and
 // singular values.
 typedef struct tt__factor {
@@ -3280,6 +3631,26 @@ typedef struct tt__factor {
   // 0: smaller values exist but were not computed
   int complete;
 } tt__factor;
+
+// The same as tt__project below, by products in float: where the vectors are approximate anyway.
+static void tt__project_floats(tt__pool *pool, const double *vectors, ptrdiff_t count, ptrdiff_t s,
+                               ptrdiff_t n, const tt__floats *a, float *out) {
+  enum { WIDTH = 512 };
+  void *mark = pool->blocks;
+  float *x = (float *)tt__take(pool, count * s, (ptrdiff_t)sizeof(float));
+  float *part = (float *)tt__take(pool, count * WIDTH, (ptrdiff_t)sizeof(float));
+  void *work = tt__take_work(pool);
+  for (ptrdiff_t i = 0; i < count * s && !pool->status; i++) x[i] = (float)(vectors[i] * a->scale);
+  for (ptrdiff_t j = 0; j < n && !pool->status; j += WIDTH) {
+    ptrdiff_t now = tt__min(WIDTH, n - j);
+    tt__product p = {count, now, s,    x,   a->data + j * a->col, s, 1, a->row,
+                     a->col, part, now, 0, work};
+    tt__gemm(&p, 0);
+    for (ptrdiff_t i = 0; i < count; i++)
+      memcpy(out + i * n + j, part + i * now, (size_t)now * sizeof(float));
+  }
+  tt__pool_rewind(pool, mark);
+}
 
 // out (count, n) = vectors (count, s) times the source, in slabs; out is of float or double and may
 // be the source's own array if that is plain and count <= its rows.
@@ -3628,35 +3999,31 @@ static void tt__gram(tt__pool *pool, const tt__source *source, double *g) {
   tt__pool_rewind(pool, mark);
 }
 
-// Eigenvectors of a Gram matrix as rows, square roots of its eigenvalues. Where QL gives up after
-// `limit` sweeps, Jacobi starts again from the same matrix.
-static tt_status tt__gram_eigen(tt__pool *pool, ptrdiff_t s, double *g, double *values, int limit) {
-  void *mark = pool->blocks;
-  double *copy = tt__take_f64(pool, s, s),
-         *work = tt__take_f64(pool, 1, tt__max(tt__eigen_work(s), s * (s + 1)));
-  tt_status status = pool->status;
-  if (!status) {
-    memcpy(copy, g, (size_t)(s * s) * sizeof(double));
-    status = tt__eigen(pool, s, g, values, limit, work);
-    if (status) {
-      memcpy(g, copy, (size_t)(s * s) * sizeof(double));
-      status = tt__jacobi(s, s, g, 0, NULL, values, TT__JACOBI_SWEEPS);
-      tt__normalize_rows(pool, s, s, g, values, work);
-      tt__sort_rows(s, values, s, g, 0, NULL);
-    }
-    for (ptrdiff_t i = 0; i < s; i++) values[i] = values[i] > 0 ? sqrt(values[i]) : 0;
-  }
-  tt__pool_rewind(pool, mark);
+// Square roots of all eigenvalues of a Gram matrix; its first `count` rows become the eigenvectors
+// of the largest.
+static tt_status tt__gram_eigen(tt__pool *pool, ptrdiff_t s, double *g, double *values,
+                                ptrdiff_t count) {
+  tt_status status = tt__eigen(pool, s, g, values, count, TT__QL_SWEEPS);
+  for (ptrdiff_t i = 0; i < s; i++) values[i] = values[i] > 0 ? sqrt(values[i]) : 0;
   return status;
+}
+
+// Squared weight of the singular values that a truncated decomposition did not compute.
+static double tt__unseen(const tt__factor *factor) {
+  double unseen = factor->square;
+  for (ptrdiff_t i = 0; i < factor->count; i++) unseen -= factor->values[i] * factor->values[i];
+  return factor->complete || unseen < 0 ? 0 : unseen;
 }
 
 // ---- randomised
 
-enum { TT__KRYLOV_BLOCK = 16 };
+// Rows of a Krylov block: floats are multiplied two vectors at a time, which costs little more than
+// one; narrow blocks reach further with as many columns.
+static ptrdiff_t tt__krylov_block(ptrdiff_t rank) { return rank < 32 ? 16 : 32; }
 
 // Columns of the Krylov space for `rank` triplets; 0 = the exact methods are as cheap.
 static ptrdiff_t tt__krylov_size(ptrdiff_t s, ptrdiff_t rank) {
-  ptrdiff_t size = (2 * rank + 64) / TT__KRYLOV_BLOCK * TT__KRYLOV_BLOCK;
+  ptrdiff_t size = (2 * rank + 64) / tt__krylov_block(rank) * tt__krylov_block(rank);
   return rank > 0 && size <= s / 2 ? size : 0;
 }
 
@@ -3693,17 +4060,15 @@ static void tt__orthonormalize_against(tt__pool *pool, ptrdiff_t s, ptrdiff_t co
   }
 }
 
-// Block Krylov: Q spans all of (A A^T)^i A Omega^T, H = Q A A^T Q^T, left vectors = eigenvectors of
-// H times Q.
-static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, ptrdiff_t rank,
+// Block Krylov in double, the matrix read in slabs: Q spans all of (A A^T)^i A Omega^T, H = Q A A^T
+// Q^T, left vectors = eigenvectors of H times Q.
+static tt_status tt__krylov_doubles(tt__pool *pool, const tt__source *source, ptrdiff_t rank,
                                     unsigned seed, tt__factor *out) {
-  ptrdiff_t s = source->rows, size = tt__krylov_size(s, rank), b = TT__KRYLOV_BLOCK;
+  ptrdiff_t s = source->rows, size = tt__krylov_size(s, rank), b = tt__krylov_block(rank);
   double *q = tt__take_f64(pool, size, s), *z = tt__take_f64(pool, size, s),
          *h = tt__take_f64(pool, size, size);
   double *coefficients = tt__take_f64(pool, b, size), *tau = tt__take_f64(pool, b, 1);
   void *work = tt__take_work(pool);
-  out->values = tt__take_f64(pool, size, 1);
-  out->vectors = tt__take_f64(pool, rank, s);
   if (pool->status) return pool->status;
   tt__krylov_multiply(pool, source, seed, b, NULL, q);
   for (ptrdiff_t at = 0; at < size && !pool->status; at += b) {
@@ -3716,12 +4081,86 @@ static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, pt
   for (ptrdiff_t i = 0; i < size; i++)
     for (ptrdiff_t j = 0; j < i; j++)
       h[i * size + j] = h[j * size + i] = (h[i * size + j] + h[j * size + i]) / 2;
-  tt_status status = tt__gram_eigen(pool, size, h, out->values, TT__QL_SWEEPS);
-  if (status) return status;
-  tt__matmul(rank, s, size, h, size, q, s, out->vectors, s, 0, work);
+  tt_status status = tt__gram_eigen(pool, size, h, out->values, rank);
+  if (!status) tt__matmul(rank, s, size, h, size, q, s, out->vectors, s, 0, work);
+  return status;
+}
+
+// The source itself where it lies in memory as floats, else a copy.
+static tt__floats tt__as_floats(tt__pool *pool, const tt__source *source) {
+  tt__floats floats;
+  if (tt__float_view(source, &floats)) return floats;
+  floats.data = tt__copy_floats(pool, source);
+  floats.row = source->cols;
+  floats.col = 1;
+  floats.scale = 1;
+  return floats;
+}
+
+// y (m,b) = A x for x (k,b), or A^T x; rows of A are broadcast, so that it is read as it lies.
+static void tt__times_floats(const tt__floats *a, int turned, ptrdiff_t m, ptrdiff_t k, ptrdiff_t b,
+                             const float *x, float *y, void *work) {
+  ptrdiff_t row = turned ? a->col : a->row, col = turned ? a->row : a->col;
+  tt__product p = {m, b, k, a->data, x, row, col, b, 1, y, b, 0, work};
+  tt__gemm(&p, 0);
+}
+
+// The same for floats: products in float on the matrix itself, all else in double. The blocks B =
+// Q A are kept, and H = B B^T; so singular values have the absolute accuracy of float, where
+// squares in float would lose half the digits.
+static tt_status tt__krylov_floats(tt__pool *pool, const tt__source *source, ptrdiff_t rank,
+                                   unsigned seed, tt__factor *out) {
+  ptrdiff_t s = source->rows, n = source->cols;
+  ptrdiff_t size = tt__krylov_size(s, rank), b = tt__krylov_block(rank);
+  tt__floats a = tt__as_floats(pool, source);
+  double *q = tt__take_f64(pool, size, s), *h = tt__take_f64(pool, size, size);
+  double *coefficients = tt__take_f64(pool, b, size), *tau = tt__take_f64(pool, b, 1);
+  float *x = (float *)tt__take(pool, b * s, (ptrdiff_t)sizeof(float));
+  float *blocks = (float *)tt__take(pool, size * n, (ptrdiff_t)sizeof(float));
+  void *work = tt__take_work(pool);
+  if (pool->status) return pool->status;
+  for (ptrdiff_t i = 0; i < b * n; i++)
+    blocks[i] = (float)tt__random_sign(seed, (uint64_t)(i % b) << 40 | (uint64_t)(i / b));
+  for (ptrdiff_t at = 0; at < size && !pool->status; at += b) {
+    double *y = q + at * s;
+    tt__times_floats(&a, 0, s, n, b, blocks + (at > 0 ? at - b : 0) * n, x, work);
+    for (ptrdiff_t i = 0; i < b * s; i++) y[i] = (double)x[i % s * b + i / s] * a.scale;
+    tt__orthonormalize_against(pool, s, at, q, b, y, coefficients, tau, work);
+    for (ptrdiff_t i = 0; i < b * s; i++) x[i % s * b + i / s] = (float)(y[i] * a.scale);
+    tt__times_floats(&a, 1, n, s, b, x, blocks + at * n, work);
+  }
+  tt__source made = tt__plain_source(blocks, 0, 1, size * n); // B (size,n), block after block
+  made.down.count = made.across.count = 0;
+  tt__legs_add(&made.down, size / b, 0, b * n);
+  tt__legs_add(&made.down, b, 0, 1);
+  tt__legs_add(&made.across, n, 0, b);
+  made.rows = size;
+  made.cols = n;
+  if (!pool->status) tt__gram(pool, &made, h);
+  if (pool->status) return pool->status;
+  tt_status status = tt__gram_eigen(pool, size, h, out->values, rank);
+  if (!status) tt__matmul(rank, s, size, h, size, q, s, out->vectors, s, 0, work);
+  return status;
+}
+
+// Values and left vectors of the `rank` largest triplets. What floats leave of the matrix must be
+// clear of their rounding, else the work is done again in double.
+static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, ptrdiff_t rank,
+                                    unsigned seed, tt__factor *out) {
+  ptrdiff_t s = source->rows;
   out->count = rank;
   out->complete = 0;
-  return TT_OK;
+  out->values = tt__take_f64(pool, tt__krylov_size(s, rank), 1);
+  out->vectors = tt__take_f64(pool, rank, s);
+  void *mark = pool->blocks;
+  if (!source->wide) {
+    tt_status status = tt__krylov_floats(pool, source, rank, seed, out);
+    tt__pool_rewind(pool, mark);
+    if (status || tt__unseen(out) > 1e-6 * out->square) return status;
+  }
+  tt_status status = tt__krylov_doubles(pool, source, rank, seed, out);
+  tt__pool_rewind(pool, mark);
+  return status;
 }
 
 // ---- the choice
@@ -3732,7 +4171,12 @@ static tt_status tt__svd_randomized(tt__pool *pool, const tt__source *source, pt
 static ptrdiff_t tt__scan(tt__source *source, double *square) {
   ptrdiff_t count = source->true_rows * source->true_cols;
   double largest = 0, sum = 0;
-  for (ptrdiff_t i = 0; i < count; i++) {
+  int known = !source->wide;
+  if (known) {
+    sum = tt__float_squares(count, (const float *)source->data, &largest);
+    known = tt__is_finite(sum);
+  }
+  for (ptrdiff_t i = 0; i < count && !known; i++) {
     double value = tt__element(source->data, source->wide, i);
     if (!tt__is_finite(value)) return i;
     if (fabs(value) > largest) largest = fabs(value);
@@ -3743,7 +4187,8 @@ static ptrdiff_t tt__scan(tt__source *source, double *square) {
     (void)frexp(largest, &exponent);
     source->scale = ldexp(1, exponent < -1000 ? 1000 : -exponent);
   }
-  for (ptrdiff_t i = 0; i < count; i++) {
+  if (known) sum *= source->scale * source->scale;
+  for (ptrdiff_t i = 0; i < count && !known; i++) {
     double value = tt__element(source->data, source->wide, i) * source->scale;
     sum += value * value;
   }
@@ -3756,7 +4201,8 @@ static int tt__choose_method(const tt__source *source, ptrdiff_t rank, int metho
   ptrdiff_t s = source->rows;
   int exact = source->wide ? (s <= 128 ? TT_SVD_JACOBI : TT_SVD_HOUSEHOLDER) : TT_SVD_GRAM;
   if (method == TT_SVD_AUTO)
-    method = rank > 0 && rank <= s / 8 && s > 1024 ? TT_SVD_RANDOMIZED : exact;
+    method = rank > 0 && rank <= s / 8 && s > (source->wide ? 1024 : 512) ? TT_SVD_RANDOMIZED
+                                                                          : exact;
   return method == TT_SVD_RANDOMIZED && tt__krylov_size(s, rank) == 0 ? exact : method;
 }
 
@@ -3788,7 +4234,7 @@ static tt_status tt__left_vectors(tt__pool *pool, const tt__source *source, ptrd
   if (method == TT_SVD_GRAM) {
     tt__gram(pool, source, out->vectors);
     return pool->status ? pool->status
-                        : tt__gram_eigen(pool, s, out->vectors, out->values, TT__QL_SWEEPS);
+                        : tt__gram_eigen(pool, s, out->vectors, out->values, rank > 0 ? rank : s);
   }
   double *l = tt__take_f64(pool, s, s);
   if (pool->status) return pool->status;
@@ -3824,9 +4270,16 @@ static tt_status tt__both_vectors(tt__pool *pool, const tt__source *source, ptrd
   *right = tt__take_f64(pool, k, n);
   double *l = tt__take_f64(pool, k, k), *tau = tt__take_f64(pool, k, 1);
   if (status || pool->status) return status ? status : pool->status;
-  // rows s_i v_i: L of their LQ is nearly diagonal
+  // rows s_i v_i, orthogonal up to eps s_1^2: good enough for float unless some s_i are small; L of
+  // their LQ is nearly diagonal
   tt__project(pool, left->vectors, k, source, *right, 1);
-  if (!pool->status) tt__lq_factors(pool, k, n, *right, n, l, tau);
+  if (pool->status) return pool->status;
+  if (!source->wide && left->values[k - 1] > 1e-4 * left->values[0]) {
+    for (ptrdiff_t i = 0; i < k; i++)
+      tt__scale_row(n, 1 / tt__norm2(n, *right + i * n), *right + i * n);
+  } else {
+    tt__lq_factors(pool, k, n, *right, n, l, tau);
+  }
   return pool->status;
 }
 
@@ -3846,6 +4299,7 @@ static tt_status tt__public_svd(const void *a, ptrdiff_t rows, ptrdiff_t cols, v
   (void)tt__scan(&source, &square);
   double scale = source.scale;
   if (rows > cols) source = tt__turned(&source);
+  left.square = square;
   status = tt__both_vectors(&pool, &source, k, &options, &left, &right);
   if (!status || status == TT_ERROR_CONVERGENCE) {
     double *first = rows > cols ? right : left.vectors,
@@ -5286,13 +5740,6 @@ static tt__limits tt__bond_limits(ptrdiff_t side, int request, const tt_options 
   return limits;
 }
 
-// Squared weight of the singular values that a truncated decomposition did not compute.
-static double tt__unseen(const tt__factor *factor) {
-  double unseen = factor->square;
-  for (ptrdiff_t i = 0; i < factor->count; i++) unseen -= factor->values[i] * factor->values[i];
-  return factor->complete || unseen < 0 ? 0 : unseen;
-}
-
 // Chooses the rank of a bond and says in the report (at bond k) what was cut and why. Returns the
 // rank and the squared weight that is cut.
 static ptrdiff_t tt__choose_rank(const tt__factor *factor, const tt__limits *limits, double epsilon,
@@ -5337,14 +5784,17 @@ static void tt__take_array(tt__pool *keep, tt__remainder *left, ptrdiff_t rank, 
 
 // Cut of a wide unfolding: core = U, remainder = U^T A.
 static tt_status tt__cut_wide(tt__pool *keep, tt__pool *scratch, tt__remainder *left,
-                              const tt__source *view, const double *vectors, ptrdiff_t rank,
+                              const tt__source *view, const tt__factor *factor, ptrdiff_t rank,
                               double **core) {
   void *array;
+  tt__floats floats;
   *core = tt__take_f64(keep, rank, view->rows);
   tt__take_array(keep, left, rank, view->cols, &array);
   if (keep->status) return keep->status;
-  memcpy(*core, vectors, (size_t)(rank * view->rows) * sizeof(double));
-  tt__project(scratch, *core, rank, view, array, view->wide);
+  memcpy(*core, factor->vectors, (size_t)(rank * view->rows) * sizeof(double));
+  if (!factor->complete && tt__float_view(view, &floats))
+    tt__project_floats(scratch, *core, rank, view->rows, view->cols, &floats, (float *)array);
+  else tt__project(scratch, *core, rank, view, array, view->wide);
   left->array = array;
   return scratch->status;
 }
@@ -5389,6 +5839,12 @@ static tt_status tt__cut(tt__pool *keep, tt__remainder *left, int k, tt__limits 
   tt__pool scratch = tt__pool_open(&keep->allocator);
   tt_status status = TT_OK;
   report->limit[k] = TT_LIMIT_SHAPE;
+  if (!uncut && !left->array && !view.wide && small.rows == view.rows &&
+      tt__choose_method(&small, capped, options->method) == TT_SVD_RANDOMIZED) {
+    left->array = tt__copy_floats(keep, &view);              // it is read many times
+    if (keep->status) return keep->status;
+    small = view = tt__unfolding(left, k, 1);
+  }
   if (!uncut || wants_spectrum) {
     status = tt__left_vectors(&scratch, &small, capped, options->method, options->seed, &factor);
     if (!status) {
@@ -5402,7 +5858,7 @@ static tt_status tt__cut(tt__pool *keep, tt__remainder *left, int k, tt__limits 
     status = keep->status;
   } else if (!status) {
     status = small.rows == view.rows
-                 ? tt__cut_wide(keep, &scratch, left, &view, factor.vectors, rank, &vectors)
+                 ? tt__cut_wide(keep, &scratch, left, &view, &factor, rank, &vectors)
                  : tt__cut_tall(keep, &scratch, left, &view, factor.vectors, rank, &vectors);
     left->square = left->square > cut ? left->square - cut : 0;
   }

@@ -23,7 +23,7 @@
 #define BENCH_FLAGS "unknown flags"
 #endif
 
-static int bench_quick;                                        // smaller sizes, fewer repetitions
+static int bench_quick; // smaller sizes, fewer repetitions
 
 // Processor time of this thread: what others do with the machine in the meantime does not count.
 static double bench_seconds(void) {
@@ -87,7 +87,10 @@ static void bench_versus(void (*ours)(void *), void (*rival)(void *), void *argu
 
 static void *bench_new(ptrdiff_t count, size_t each) {
   void *block = calloc((size_t)(count > 0 ? count : 1), each);
-  if (!block) { printf("out of memory\n"); exit(1); }
+  if (!block) {
+    printf("out of memory\n");
+    exit(1);
+  }
   return block;
 }
 
@@ -98,7 +101,7 @@ static void bench_must(tt_status status, const char *what) {
 }
 
 static uint64_t bench_state = 88172645463325252u;
-static double bench_uniform(void) {                            // xorshift64
+static double bench_uniform(void) { // xorshift64
   bench_state ^= bench_state << 13;
   bench_state ^= bench_state >> 7;
   bench_state ^= bench_state << 17;
@@ -112,6 +115,90 @@ static float *bench_floats(ptrdiff_t count) {
   float *x = (float *)bench_new(count, sizeof *x);
   for (ptrdiff_t i = 0; i < count; i++) x[i] = (float)bench_normal();
   return x;
+}
+
+// -------------------------------------------------------------------------------------------- data
+
+// side x side matrix with a falling spectrum: sum over 48 terms of (1+k)^-0.7 times a Kronecker
+// product of `order` random leg x leg factors, and 30 % noise.
+static inline float *bench_kronecker(ptrdiff_t side, int order, ptrdiff_t leg) {
+  double *w = (double *)bench_new(side * side, sizeof *w), norm = 0;
+  float *out = (float *)bench_new(side * side, sizeof *out);
+  double *term = (double *)bench_new(side * side, sizeof *term),
+         *next = (double *)bench_new(side * side, sizeof *next);
+  for (int k = 0; k < 48; k++) {
+    ptrdiff_t size = 1;
+    term[0] = pow(1 + k, -0.7);
+    for (int d = 0; d < order; d++) {
+      ptrdiff_t bigger = size * leg;
+      double factor[4096];
+      for (ptrdiff_t i = 0; i < leg * leg; i++) factor[i] = bench_normal();
+      for (ptrdiff_t i = 0; i < bigger; i++)
+        for (ptrdiff_t j = 0; j < bigger; j++)
+          next[i * bigger + j] = term[i / leg * size + j / leg] * factor[i % leg * leg + j % leg];
+      double *kept = term;
+      term = next;
+      next = kept;
+      size = bigger;
+    }
+    for (ptrdiff_t i = 0; i < side * side; i++) w[i] += term[i];
+  }
+  for (ptrdiff_t i = 0; i < side * side; i++) norm += w[i] * w[i];
+  double noise = 0.3 * sqrt(norm / (double)(side * side));
+  for (ptrdiff_t i = 0; i < side * side; i++) out[i] = (float)(w[i] + noise * bench_normal());
+  free(w);
+  free(term);
+  free(next);
+  return out;
+}
+
+// Matrix of a random train of this shape, whose ranks are `rank` with weights (1+p)^-0.7 on every
+// bond, and 30 % noise: spectra fall as those of weights do, at every cut.
+static inline float *bench_weights(const tt_shape *given, ptrdiff_t rows, ptrdiff_t cols,
+                                   int rank) {
+  tt_shape shape = *given;
+  tt_matrix w;
+  double square = 0;
+  for (int k = 1; k < shape.order; k++) shape.ranks[k] = 0;
+  bench_must(tt_shape_clip(&shape, rank), "tt_shape_clip");
+  bench_must(tt_create(&shape, rows, cols, NULL, &w), "tt_create");
+  for (int k = 0; k < shape.order; k++) {
+    float *core = (float *)tt_core_data(&w, k);
+    ptrdiff_t right = w.shape.ranks[k + 1],
+              count = (ptrdiff_t)w.shape.ranks[k] * shape.rows[k] * shape.cols[k] * right;
+    for (ptrdiff_t i = 0; i < count; i++)
+      core[i] = (float)(bench_normal() * pow(1 + (double)(i % right), -0.7));
+  }
+  float *dense = (float *)bench_new(rows * cols, sizeof *dense);
+  bench_must(tt_expand(&w, dense), "tt_expand");
+  for (ptrdiff_t i = 0; i < rows * cols; i++) square += (double)dense[i] * (double)dense[i];
+  float noise = (float)(0.3 * sqrt(square / (double)(rows * cols)));
+  for (ptrdiff_t i = 0; i < rows * cols; i++) dense[i] += noise * (float)bench_normal();
+  tt_free(&w);
+  return dense;
+}
+
+// A random train, every core scaled so that the entries of the matrix have variance of about one.
+static inline tt_matrix bench_train(int order, int leg, int rank) {
+  tt_shape shape;
+  tt_matrix w;
+  ptrdiff_t side = 1;
+  memset(&shape, 0, sizeof shape);
+  shape.order = order;
+  for (int k = 0; k < order; k++) {
+    shape.rows[k] = shape.cols[k] = leg;
+    shape.ranks[k] = k ? rank : 1;
+    side *= leg;
+  }
+  shape.ranks[order] = 1;
+  bench_must(tt_create(&shape, side, side, NULL, &w), "tt_create");
+  for (int k = 0; k < order; k++) {
+    float *core = (float *)tt_core_data(&w, k);
+    ptrdiff_t count = (ptrdiff_t)w.shape.ranks[k] * leg * leg * w.shape.ranks[k + 1];
+    for (ptrdiff_t i = 0; i < count; i++)
+      core[i] = (float)(bench_normal() / sqrt((double)w.shape.ranks[k]));
+  }
+  return w;
 }
 
 // --------------------------------------------------------------------------- bounds of the machine
@@ -200,7 +287,10 @@ static double bench_peak(int wide) {
   return best;
 }
 
-typedef struct bench_memory { ptrdiff_t count; const float *data; } bench_memory;
+typedef struct bench_memory {
+  ptrdiff_t count;
+  const float *data;
+} bench_memory;
 
 static void bench_read(void *argument) {
   const bench_memory *memory = (const bench_memory *)argument;
@@ -272,7 +362,8 @@ static void bench_line(const char *what, double ours, double our_error, double r
   printf("%-34s %10.3f ms  err %8.1e   ", what, ours * 1e3, our_error);
   if (rival > 0)
     printf("rival %10.3f ms  err %8.1e   ratio %6.2fx   ", rival * 1e3, rival_error, rival / ours);
-  else printf("rival          -                      ratio      -   ");
+  else
+    printf("rival          -                      ratio      -   ");
   printf("%6.1f x bound\n", ours / bound);
   fflush(stdout);
 }

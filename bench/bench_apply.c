@@ -47,29 +47,6 @@ static double apply_error(const apply_run *t, const double *exact) {
   return sqrt(difference / norm);
 }
 
-// A random train, every core scaled so that the entries of the matrix have variance of about one.
-static tt_matrix apply_train(int order, int leg, int rank) {
-  tt_shape shape;
-  tt_matrix w;
-  ptrdiff_t side = 1;
-  memset(&shape, 0, sizeof shape);
-  shape.order = order;
-  for (int k = 0; k < order; k++) {
-    shape.rows[k] = shape.cols[k] = leg;
-    shape.ranks[k] = k ? rank : 1;
-    side *= leg;
-  }
-  shape.ranks[order] = 1;
-  bench_must(tt_create(&shape, side, side, NULL, &w), "tt_create");
-  for (int k = 0; k < order; k++) {
-    float *core = (float *)tt_core_data(&w, k);
-    ptrdiff_t count = (ptrdiff_t)w.shape.ranks[k] * leg * leg * w.shape.ranks[k + 1];
-    for (ptrdiff_t i = 0; i < count; i++)
-      core[i] = (float)(bench_normal() / sqrt((double)w.shape.ranks[k]));
-  }
-  return w;
-}
-
 static double apply_bound(const tt_matrix *w, ptrdiff_t batch, double peak) {
   double bytes = (double)tt_stored_size(w), flops = 2.0 * (double)tt_apply_macs(w, batch) / peak;
   double reads = bytes / bench_bandwidth((ptrdiff_t)(bytes / 4) + 64);
@@ -84,7 +61,7 @@ static void apply_bench(const tt_matrix *train, const char *name, ptrdiff_t batc
   char line[64];
   double seconds[2], rival_error = 0;
   t.train = *train;
-  t.train.block = NULL;                                        // a view
+  t.train.block = NULL; // a view
   if (prepared) bench_must(tt_prepare(train, batch, NULL, &t.train), "tt_prepare");
   t.dense = dense;
   t.batch = batch;
@@ -107,7 +84,7 @@ static void apply_bench(const tt_matrix *train, const char *name, ptrdiff_t batc
 }
 
 static void apply_shape(int order, int leg, int rank, double peak) {
-  tt_matrix w = apply_train(order, leg, rank);
+  tt_matrix w = bench_train(order, leg, rank);
   float *dense = (float *)bench_new(w.rows * w.cols, sizeof *dense);
   double *exact = (double *)bench_new(w.rows * w.cols, sizeof *exact);
   char name[64];

@@ -1,7 +1,7 @@
 // How fast is TT-SVD (tt_compress), beside LAPACK's ?gesdd once per unfolding in its tall layout,
-// at equal ranks? Data: a sum of Kronecker products with weights k^-0.7 and 30 % noise. Error:
-// relative, of the whole matrix. Bound: the flops of the truncated steps (two products with the
-// unfolding per kept rank, twice oversampled) at the f32 peak.
+// at equal ranks? Data: bench_kronecker. Error: relative, of the whole matrix. Bound: the flops of
+// the truncated steps (two products with the unfolding per kept rank, twice oversampled) at the f32
+// peak.
 #include "bench.h"
 
 typedef struct compress_run {
@@ -18,39 +18,6 @@ static void compress_ours(void *argument) {
   tt_free(&t->train);
   bench_must(tt_compress(t->w, t->side, t->side, &t->shape, &t->options, &t->train, &t->report),
              "tt_compress");
-}
-
-// side x side matrix: sum over 48 terms of (1+k)^-0.7 times a Kronecker product of `order` random
-// leg x leg factors, and noise.
-static float *compress_data(ptrdiff_t side, int order, ptrdiff_t leg) {
-  double *w = (double *)bench_new(side * side, sizeof *w), norm = 0;
-  float *out = (float *)bench_new(side * side, sizeof *out);
-  double *term = (double *)bench_new(side * side, sizeof *term),
-         *next = (double *)bench_new(side * side, sizeof *next);
-  for (int k = 0; k < 48; k++) {
-    ptrdiff_t size = 1;
-    term[0] = pow(1 + k, -0.7);
-    for (int d = 0; d < order; d++) {
-      ptrdiff_t bigger = size * leg;
-      double factor[4096];
-      for (ptrdiff_t i = 0; i < leg * leg; i++) factor[i] = bench_normal();
-      for (ptrdiff_t i = 0; i < bigger; i++)
-        for (ptrdiff_t j = 0; j < bigger; j++)
-          next[i * bigger + j] = term[i / leg * size + j / leg] * factor[i % leg * leg + j % leg];
-      double *kept = term;
-      term = next;
-      next = kept;
-      size = bigger;
-    }
-    for (ptrdiff_t i = 0; i < side * side; i++) w[i] += term[i];
-  }
-  for (ptrdiff_t i = 0; i < side * side; i++) norm += w[i] * w[i];
-  double noise = 0.3 * sqrt(norm / (double)(side * side));
-  for (ptrdiff_t i = 0; i < side * side; i++) out[i] = (float)(w[i] + noise * bench_normal());
-  free(w);
-  free(term);
-  free(next);
-  return out;
 }
 
 #ifdef BENCH_BLAS
@@ -120,7 +87,7 @@ static void compress_bench(int order, int leg, int cap, double peak) {
   t.shape.ranks[0] = t.shape.ranks[order] = 1;
   t.side = side;
   t.options.max_rank = cap;
-  t.w = compress_data(side, order, leg);
+  t.w = bench_kronecker(side, order, leg);
   double ours = bench_median(compress_ours, &t, 3);
   ptrdiff_t total = side * side;
   for (int d = 0; d + 1 < order;
@@ -132,7 +99,10 @@ static void compress_bench(int order, int leg, int cap, double peak) {
   }
 #ifdef BENCH_BLAS
   compress_lapack l;
-  l.run = &t; l.order = order; l.leg = leg; l.error = 0;
+  l.run = &t;
+  l.order = order;
+  l.leg = leg;
+  l.error = 0;
   rival = bench_median(compress_rival, &l, 1);
   rival_error = l.error;
 #endif

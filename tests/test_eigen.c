@@ -171,6 +171,72 @@ static void eigen_test_tridiagonal(void) {
   eigen_check_tridiagonal(30, d, e);
 }
 
+// Sizes that divide and conquer splits, in the cases that its deflation is for and not for.
+static void eigen_test_conquer(void) {
+  static const int sizes[] = {33, 64, 65, 129, 200};
+  double d[200], e[200];
+  for (int c = 0; c < 5; c++)
+    for (int kind = 0; kind < 9; kind++) {
+      for (int i = 0; i < sizes[c]; i++) {
+        d[i] = kind == 0 ? (double)(float)test_normal() : 0;
+        e[i] = kind == 0 ? (double)(float)test_normal() : 1;
+        if (kind == 1) e[i] = -1;                              // negative couplings
+        if (kind == 2) { d[i] = abs(i % 21 - 10); e[i] = i % 21 == 20 ? 0x1p-47 : 1; } // glued
+        if (kind == 3) { d[i] = 1; e[i] = i % 3 ? 0 : 0x1p-40; }
+        if (kind == 4) { d[i] = ldexp(1, -i); e[i] = ldexp(1, -i - 2); }
+        if (kind == 5) { d[i] = ldexp(1, i - 200); e[i] = ldexp(1, i - 202); }
+        if (kind == 6) { d[i] = i; e[i] = 0x1p-60; }           // all deflate
+        if (kind == 7) { d[i] = i % 2; e[i] = 0x1p-26; }
+        if (kind == 8) { d[i] = i == sizes[c] / 2 ? 1e6 : 1; e[i] = 0.5; }
+      }
+      eigen_check_tridiagonal(sizes[c], d, e);
+    }
+}
+
+// The leading rows alone are the leading rows of all.
+static void eigen_test_leading(void) {
+  static const int counts[] = {0, 1, 7, 63, 64, 90};
+  ptrdiff_t n = 90;
+  for (int c = 0; c < 6; c++) {
+    double *a = eigen_random(n), *b = test_doubles(n * n), values[2][90];
+    memcpy(b, a, (size_t)(n * n) * sizeof *b);
+    tt__pool pool = tt__pool_open(NULL);
+    CHECK_STATUS(tt__eigen(&pool, n, a, values[0], n, TT__QL_SWEEPS), TT_OK);
+    CHECK_STATUS(tt__eigen(&pool, n, b, values[1], counts[c], TT__QL_SWEEPS), TT_OK);
+    tt__pool_close(&pool);
+    for (ptrdiff_t i = 0; i < n; i++) CHECK(values[0][i] == values[1][i]);
+    for (ptrdiff_t i = 0; i < counts[c]; i++)
+      CHECK_CLOSE(fabs(tt__dot(n, a + i * n, b + i * n)), 1, 1e-13);
+    free(a);
+    free(b);
+  }
+}
+
+// Roots of the secular equation lie between the poles, their sum is the trace, and the gaps are
+// those to the root.
+static void eigen_test_secular(void) {
+  double poles[40], w[40], gap[40];
+  for (int round = 0; round < 200; round++) {
+    ptrdiff_t k = 1 + round % 40;
+    double trace = 0, sum = 0, at = 0, largest = 0;
+    for (ptrdiff_t i = 0; i < k; i++) {
+      at += pow(10, -3 * fabs(test_normal()));
+      poles[i] = at;
+      w[i] = pow(10, -4 * fabs(test_normal()));
+      trace += poles[i] + w[i];
+    }
+    for (ptrdiff_t j = 0; j < k; j++) {
+      double root = tt__secular_root(k, j, poles, w, gap);
+      CHECK(gap[j] < 0 && (j == k - 1 || gap[j + 1] > 0));
+      for (ptrdiff_t i = 0; i < k; i++)
+        largest = fmax(largest, fabs(gap[i] - (poles[i] - root)) / (1 + at));
+      sum += root;
+    }
+    CHECK_AT_MOST(largest, 1e-15);
+    CHECK_AT_MOST(fabs(sum - trace) / trace, 1e-14);
+  }
+}
+
 // The largest two eigenvalues of W21+ agree in 13 digits; both are known.
 static void eigen_test_wilkinson_pair(void) {
   double a[441] = {0}, values[21];
@@ -325,6 +391,9 @@ static void test_eigen(void) {
   eigen_test_random();
   eigen_print("random:");
   eigen_test_tridiagonal();
+  eigen_test_conquer();
+  eigen_test_leading();
+  eigen_test_secular();
   eigen_test_wilkinson_pair();
   eigen_test_toeplitz();
   eigen_test_hilbert();

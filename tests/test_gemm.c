@@ -378,27 +378,60 @@ static void gemm_test_levels(void) {
   gemm_level = -1;
 }
 
+// The dot product of x and y as the last of 1 to 4 rows: the same bits whatever their number.
+static double gemm_dots_f32(void (*dots)(ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t,
+                                         const float *, float *),
+                            ptrdiff_t n, const float *x, const float *y) {
+  float *rows = test_floats(4 * n + 1), out[4] = {0};
+  for (ptrdiff_t count = 1; count <= 4; count++) {
+    float before = out[0];
+    for (ptrdiff_t i = 0; i < count * n; i++) rows[i] = i < (count - 1) * n ? 1 : x[i % n];
+    dots(n, count, rows, n, y, out);
+    CHECK(count == 1 || out[count - 1] == before);
+    out[0] = out[count - 1];
+  }
+  free(rows);
+  return (double)out[0];
+}
+
+static double gemm_dots_f64(void (*dots)(ptrdiff_t, ptrdiff_t, const double *, ptrdiff_t,
+                                         const double *, double *),
+                            ptrdiff_t n, const double *x, const double *y) {
+  double *rows = test_doubles(4 * n + 1), out[4] = {0};
+  for (ptrdiff_t count = 1; count <= 4; count++) {
+    double before = out[0];
+    for (ptrdiff_t i = 0; i < count * n; i++) rows[i] = i < (count - 1) * n ? 1 : x[i % n];
+    dots(n, count, rows, n, y, out);
+    CHECK(count == 1 || out[count - 1] == before);
+    out[0] = out[count - 1];
+  }
+  free(rows);
+  return out[0];
+}
+
 // Dot products of every length around the blocks of the kernels.
 static void gemm_test_dots(void) {
   for (ptrdiff_t n = 0; n < 200; n += 1 + n / 70) {
     gemm_case t = gemm_create(1, 1, n, TT_TRANSPOSE_B, (int)(n % 2), 0);
     float *x = gemm_narrow(n, t.a, 1), *y = gemm_narrow(n, t.b, 0);
-    double single[4], wide[4];
+    double single[5], wide[5];
     int kinds = 1;
-    single[0] = (double)tt__dot_f32(n, x + 1, y);
-    wide[0] = tt__dot(n, t.a, t.b);
+    single[0] = gemm_dots_f32(tt__dots_f32, n, x + 1, y);
+    wide[0] = gemm_dots_f64(tt__dots_f64, n, t.a, t.b);
+    wide[kinds] = tt__dot(n, t.a, t.b);
+    single[kinds++] = single[0];
 #ifdef TT__SIMD
-    single[kinds] = (double)tt__tile_f32_dot(n, x + 1, y);
-    wide[kinds++] = tt__tile_f64_dot(n, t.a, t.b);
+    single[kinds] = gemm_dots_f32(tt__tile_f32_dots, n, x + 1, y);
+    wide[kinds++] = gemm_dots_f64(tt__tile_f64_dots, n, t.a, t.b);
 #endif
 #ifdef TT__DISPATCH
     if (tt__best_level() >= TT__AVX2) {
-      single[kinds] = (double)tt__tile_f32_avx2_dot(n, x + 1, y);
-      wide[kinds++] = tt__tile_f64_avx2_dot(n, t.a, t.b);
+      single[kinds] = gemm_dots_f32(tt__tile_f32_avx2_dots, n, x + 1, y);
+      wide[kinds++] = gemm_dots_f64(tt__tile_f64_avx2_dots, n, t.a, t.b);
     }
     if (tt__best_level() >= TT__AVX512) {
-      single[kinds] = (double)tt__tile_f32_avx512_dot(n, x + 1, y);
-      wide[kinds++] = tt__tile_f64_avx512_dot(n, t.a, t.b);
+      single[kinds] = gemm_dots_f32(tt__tile_f32_avx512_dots, n, x + 1, y);
+      wide[kinds++] = gemm_dots_f64(tt__tile_f64_avx512_dots, n, t.a, t.b);
     }
 #endif
     t.single = 0;
