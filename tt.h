@@ -66,6 +66,7 @@
      >>quantize  storage formats of cores
      >>apply     the forward pass, rows of a matrix
      >>integer   the forward pass in integers
+     >>prepare   plans for it: scales, multipliers, proofs that sums fit
      >>gradient  gradients, optimisers, the balanced gauge: to train and to heal
      >>file      byte order and streams
      >>json      the one reader of text
@@ -402,8 +403,8 @@ typedef struct tt_options {    // all zero = default: tt_options opt = {0};
   // (rows) importance of each row, not negative, e.g. look-up counts of an embedding; NULL = 1
   const float *row_weights;
   int diagonal_inputs;         // tt_inputs_create: variances only, for very wide layers
-  // what integer codes clip: enum tt_clip; 0 = nothing, or with inputs or row_weights what gives the
-  // smallest squared error
+  // what integer codes clip: enum tt_clip; 0 = nothing, or, with inputs or row_weights, what gives
+  // the smallest squared error
   int clip;
   double percentile;           // for TT_CLIP_PERCENTILE, in (0, 100]; 0 = 99.9
   int gauge;                   // enum tt_gauge, for tt_quantize_budget
@@ -1282,8 +1283,8 @@ TTDEF tt_status tt_export_c(const tt_matrix *w, const tt_integer *plan, const ch
 #endif
 #endif
 
-// Integer dot products: by AVX-512 VNNI where the processor has it, by ARM's where the build may use
-// them.
+// Integer dot products: by AVX-512 VNNI where the processor has it, by ARM's where the build may
+// use them.
 #if defined(TT__SIMD) && (defined(__clang__) || __GNUC__ >= 9)
 #if defined(TT__DISPATCH)
 #define TT__DOTS __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
@@ -7641,7 +7642,10 @@ TTDEF int32_t tt_requantize(int32_t value, int32_t multiplier, int shift, int ro
   }
 }
 
-typedef struct tt__quotient { int32_t multiplier; int shift; } tt__quotient; // for tt_requantize
+typedef struct tt__quotient {
+  int32_t multiplier;
+  int shift;
+} tt__quotient; // for tt_requantize
 
 // value + zero, kept to low .. 127.
 static int8_t tt__fit_code(int32_t value, int zero, int low) {
@@ -7680,7 +7684,7 @@ typedef struct tt__integers {
   int32_t *wide;
   int8_t *states;
 #ifndef TT_INFERENCE_ONLY
-  ptrdiff_t panel;             // bytes of columns packed for the instructions of some machines
+  ptrdiff_t panel; // bytes of columns packed for the instructions of some machines
   unsigned char *pack;
 #endif
   int index; // of the step at work, and what it is
@@ -7732,7 +7736,7 @@ static void tt__integer_open(tt__integers *run, void *work) {
   unsigned char *at = tt__align(work);
 #ifndef TT_INFERENCE_ONLY
   run->pack = at;
-  at += run->panel;                                          // a multiple of 64
+  at += run->panel; // a multiple of 64
 #endif
   run->wide = (int32_t *)(void *)at;
   run->states = (int8_t *)(run->wide + (run->plan->dynamic ? run->state : 0));
@@ -7806,7 +7810,9 @@ TT__INLINE TT__DOTS void tt__dot_words(tt__dot_vector *sum, tt__dot_vector colum
   __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(columns), "v"(g));
 }
 TT__INLINE TT__DOTS void tt__dot_word(tt__dot_vector *sum, tt__dot_vector columns, const void *g) {
-  __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*sum) : "v"(columns), "m"(*(const tt__any_word *)g));
+  __asm__("vpdpbusd %2%{1to16%}, %1, %0"
+          : "+v"(*sum)
+          : "v"(columns), "m"(*(const tt__any_word *)g));
 }
 #endif
 
@@ -7830,16 +7836,20 @@ TT__INLINE TT__DOTS void tt__dot_tile_of(const int vectors, ptrdiff_t quads,
   }
   TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) {
     TT__UNROLL for (int v = 0; v < vectors; v++)
-      memcpy(sums + r * TT__DOT_COLUMNS + v * TT__DOT_LANES, &sum[r][v], sizeof sum[r][v]);
+        memcpy(sums + r * TT__DOT_COLUMNS + v * TT__DOT_LANES, &sum[r][v], sizeof sum[r][v]);
   }
 }
 
 TT__DOTS static void tt__dot_tile(int vectors, ptrdiff_t quads, const unsigned char *panel,
                                   const int8_t *const *rows, const int32_t *last, int32_t *sums) {
-  if (vectors == 1) tt__dot_tile_of(1, quads, panel, rows, last, sums);
-  else if (vectors == 2) tt__dot_tile_of(2, quads, panel, rows, last, sums);
-  else if (vectors == 3) tt__dot_tile_of(3, quads, panel, rows, last, sums);
-  else tt__dot_tile_of(4, quads, panel, rows, last, sums);
+  if (vectors == 1)
+    tt__dot_tile_of(1, quads, panel, rows, last, sums);
+  else if (vectors == 2)
+    tt__dot_tile_of(2, quads, panel, rows, last, sums);
+  else if (vectors == 3)
+    tt__dot_tile_of(3, quads, panel, rows, last, sums);
+  else
+    tt__dot_tile_of(4, quads, panel, rows, last, sums);
 }
 
 // The same for a few columns, each `stride` bytes of the panel: the sum runs along vectors.
@@ -7855,7 +7865,7 @@ TT__DOTS static void tt__dot_few(ptrdiff_t length, ptrdiff_t columns, ptrdiff_t 
       TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) {
         if (t + STEP <= length) {
           memcpy(&g, rows[r] + t, sizeof g);
-        } else {                                             // the row ends here
+        } else { // the row ends here
           g = none;
           memcpy(&g, rows[r] + t, (size_t)(length - t));
         }
@@ -7910,7 +7920,7 @@ static void tt__code_run(const int32_t *wide, ptrdiff_t count, tt__quotient rati
 static void tt__dot_pack(const int8_t *in, ptrdiff_t step, ptrdiff_t stride, ptrdiff_t length,
                          ptrdiff_t count, ptrdiff_t width, unsigned char *panel) {
   ptrdiff_t quads = (length + 3) / 4;
-  if (stride == 1 && length % 4 == 0) {                      // four terms are one word
+  if (stride == 1 && length % 4 == 0) { // four terms are one word
     for (ptrdiff_t c = 0; c < count; c++)
       for (ptrdiff_t q = 0; q < quads; q++) {
         uint32_t word;
@@ -7944,13 +7954,15 @@ static void tt__dot_panel(const tt__integers *run, ptrdiff_t p, ptrdiff_t first,
   if (!few)
     tt__dot_pack(in, fold ? length : 1, step->w, length, count, vectors * TT__DOT_LANES, run->pack);
   for (ptrdiff_t r = 0; r < step->rows; r += TT__DOT_ROWS) {
-    for (int k = 0; k < TT__DOT_ROWS; k++) {                 // rows behind the last are the last
+    for (int k = 0; k < TT__DOT_ROWS; k++) { // rows behind the last are the last
       rows[k] = g + tt__min(r + k, step->rows - 1) * length;
       tail[k] = 0;
       memcpy(&tail[k], rows[k] + whole, (size_t)(length - whole));
     }
-    if (few) tt__dot_few(length, count, stride, run->pack, rows, sums);
-    else tt__dot_tile((int)vectors, quads, run->pack, rows, tail, sums);
+    if (few)
+      tt__dot_few(length, count, stride, run->pack, rows, sums);
+    else
+      tt__dot_tile((int)vectors, quads, run->pack, rows, tail, sums);
     for (ptrdiff_t k = 0; k < tt__min(TT__DOT_ROWS, step->rows - r); k++) {
       int32_t *sum = sums + k * TT__DOT_COLUMNS;
       uint32_t start = (uint32_t)row_sums[r + k] * (uint32_t)-TT__DOT_FLIP;
@@ -8066,7 +8078,8 @@ static float tt__encode_input(const float *x, ptrdiff_t count, ptrdiff_t padded,
   tt__quotient ratio = tt__code_ratio(tt__fixed_point(tt__bits_float(top), top));
   for (ptrdiff_t i = 0; i < count; i++)
     codes[i] = tt__fit_code(
-        tt_requantize(tt__fixed_point(x[i], top), ratio.multiplier, ratio.shift, rounding), 0, -127);
+        tt_requantize(tt__fixed_point(x[i], top), ratio.multiplier, ratio.shift, rounding), 0,
+        -127);
   for (ptrdiff_t i = count; i < padded; i++) codes[i] = 0;
   return tt__bits_float(top) / 127;
 }
@@ -8127,10 +8140,11 @@ TTDEF tt_status tt_integer_apply_f32(const tt_integer *plan, const tt_matrix *w,
 }
 
 #ifndef TT_INFERENCE_ONLY
-// ---- plans
-//
-// Samples run through the float sweep, one at a time: once for the range of every state, once for
-// histograms of magnitudes, from which scales follow, and once to compare.
+// --------------------------------------------------------------------------------------- >>prepare
+// Plans for the forward pass in integers. A static plan needs a scale for every state: samples run
+// through the float sweep one at a time, once for the range of every state, once for histograms of
+// magnitudes, from which scales follow, and, for a report, once to compare. Sums are bounded row by
+// row, from the codes that are there.
 
 enum { TT__BINS = 2048 };
 
@@ -8154,7 +8168,7 @@ typedef struct tt__preparation {
   void *work;              // of the integers
   size_t work_size;
   double lost, energy; // of y as integers give it
-  int32_t *row_sums;           // of the plan, of the next step
+  int32_t *row_sums;   // of the plan, of the next step
 } tt__preparation;
 
 enum tt__pass { TT__PASS_RANGE, TT__PASS_BINS, TT__PASS_ERROR };
@@ -12693,16 +12707,18 @@ TTDEF tt_status tt_decide_budget(const tt_demand *plans, int count, const tt_hw 
 }
 // ------------------------------------------------------------------------------------------ >>bits
 // A budget of bytes over the cores of one train. Each core has a few formats with their bytes and
-// their relative errors, measured on that core alone; the law says that squares of errors add up, so
-// choosing formats is the problem of choosing points of layers, which >>plan solves. What the law
-// makes of the whole depends on the gauge: where it may change, each is tried and measured.
+// their relative errors, measured on that core alone; the law says that squares of errors add up,
+// so choosing formats is the problem of choosing points of layers, which >>plan solves. What the
+// law makes of the whole depends on the gauge: where it may change, each is tried and measured.
 
 enum { TT__MOST_FORMATS = 7 };
 
 // Formats that a core may take, the finest first. Returns their number.
 static int tt__core_formats(const tt_options *options, int limited, tt_core formats[]) {
-  static const tt_dtype dtypes[TT__MOST_FORMATS] = {TT_I8, TT_I8, TT_I4, TT_I4, TT_I3, TT_I2, TT_I2};
-  static const int groups[TT__MOST_FORMATS] = {TT_GROUP_ROW, 0, 32, TT_GROUP_ROW, 32, 32, TT_GROUP_ROW};
+  static const tt_dtype dtypes[TT__MOST_FORMATS] = {TT_I8, TT_I8, TT_I4, TT_I4,
+                                                    TT_I3, TT_I2, TT_I2};
+  static const int groups[TT__MOST_FORMATS] = {TT_GROUP_ROW, 0,  32,          TT_GROUP_ROW,
+                                               32,           32, TT_GROUP_ROW};
   int count = 0;
   memset(formats, 0, TT__MOST_FORMATS * sizeof *formats);
   if (!limited) {
@@ -12827,8 +12843,10 @@ TTDEF tt_status tt_quantize_budget(const tt_matrix *w, size_t bytes, const tt_op
     }
   }
   tt__pool_close(&pool);
-  if (status) tt_free(out);
-  else if (report) *report = best;
+  if (status)
+    tt_free(out);
+  else if (report)
+    *report = best;
   return status;
 }
 #endif // TT_INFERENCE_ONLY
