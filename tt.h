@@ -65,14 +65,18 @@
      >>entropy   spectra and entropies of bonds
      >>quantize  storage formats of cores
      >>apply     the forward pass, rows of a matrix
+     >>integer   the forward pass in integers
+     >>prepare   plans for it: scales, multipliers, proofs that sums fit
      >>gradient  gradients, optimisers, the balanced gauge: to train and to heal
      >>file      byte order and streams
      >>json      the one reader of text
      >>open      safetensors, their shards, and .npy: checking and reading
      >>layer     trains in files
      >>writer    safetensors: writing
+     >>export    a layer as a C header
      >>profile   candidates of one layer, built and measured
      >>plan      byte budgets over many layers, selection, decisions
+     >>bits      a byte budget over the cores of one train
 
    CONFIGURATION                         define before including, the same in every unit
      TT_IMPLEMENTATION   this unit holds the code (one unit only)
@@ -84,6 +88,7 @@
      TT_NO_SIMD          plain C alone: the same bits from every processor that rounds alike
      TT_USE_CBLAS        large products go to cblas_sgemm and cblas_dgemm (link a BLAS)
      TT_INFERENCE_ONLY   only what runs a train: no malloc, stdio, double, libm or writable data
+     TT_FLASH_BYTE(p)    with it: reads a byte of a core where pointers do not reach, as on AVR
      TT_MAX_ORDER        largest number of cores, 16; another value only together with TT_STATIC
      OpenMP              used where the compiler has it on (-fopenmp); changes not one bit
 
@@ -280,6 +285,78 @@ TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, f
 // the size does not fit.
 TTDEF size_t tt_rows_work_size(const tt_matrix *w);
 
+// ---------------------------------------------------------------------------------------- integers
+// The forward pass with integer codes everywhere: cores of I8 to I2 (one scale per core or per row
+// of the GEMM view), states of int8, sums of int32. No number is a float, so the result is the same
+// on every machine, bit for bit. A tt_integer says how one train runs; tt_integer_prepare makes it
+// where there is a heap, and both may then live in flash.
+//
+//   static   every state has a scale found from samples of x; int8 in, int8 out: tt_integer_apply
+//   dynamic  every state of every input gets the scale that just holds it; float in, float out:
+//            tt_integer_apply_f32. More accurate, needs no samples, takes room for 32-bit states.
+
+// How value * multiplier * 2^(shift - 31) becomes an integer:
+//   TT_ROUND_SINGLE  once, halves up: XNNPACK, the optimised path of TFLite, the option
+//                    CMSIS_NN_USE_SINGLE_ROUNDING
+//   TT_ROUND_DOUBLE  the product first, halves up, then a right shift, halves away from zero:
+//                    gemmlowp, the default of TFLite Micro and CMSIS-NN
+enum tt_rounding { TT_ROUND_SINGLE = 0, TT_ROUND_DOUBLE = 1 };
+
+// That integer, kept within int32. multiplier 0 .. 2^31 - 1, shift -31 .. 30 (any other gives 0);
+// where a double rounding shifts left, value 2^shift must fit too. The two roundings differ by at
+// most one step: (1, 2^30, -1) gives 0 and 1.
+TTDEF int32_t tt_requantize(int32_t value, int32_t multiplier, int shift, int rounding);
+
+// Steps of the sweep are counted from 0; step i works on core i, or order-1-i in a train that is
+// swept right to left.
+typedef struct tt_integer {
+  int order;                   // cores of the train that it was made for
+  int rounding;                // enum tt_rounding
+  int dynamic;                 // non-zero: scales of states are found for every input
+  // static: a code of x stands for (code - in_zero) in_scale, one of y likewise
+  float in_scale, out_scale;
+  int in_zero, out_zero;       // -128..127
+  // of step i: num_multipliers is 1, or the rows of the GEMM view where its core has TT_GROUP_ROW
+  int shifts[TT_MAX_ORDER];
+  int num_multipliers[TT_MAX_ORDER];
+  const int32_t *multipliers[TT_MAX_ORDER];
+  // dynamic: what one unit of the 32-bit results of step i stands for, with codes of x as they are
+  float units[TT_MAX_ORDER];
+  // (rows of the GEMM view of step 0) minus in_zero times the sum of the codes of a row
+  int num_offsets;
+  const int32_t *offsets;      // NULL if in_zero is 0
+  int num_bias;
+  const int32_t *bias;         // (rows) in units of the sums of the last step; NULL if none
+  // private to the running program; NULL is always valid, and is what flash holds
+  const int32_t *sums;
+  void *block;                 // for tt_integer_free; NULL if the caller owns the memory
+  tt_allocator allocator;
+} tt_integer;
+
+#define TT_INTEGER_LAYOUT 1    // changes whenever tt_integer does: exported headers check it
+
+// y = W x + bias in integers, for a static plan. Allocates nothing.
+//   w      the train that the plan was made for  x  (batch, cols) codes
+//   y      (batch, rows) codes, overwritten, must not overlap x
+//   work   at least tt_integer_work_size(plan, w) bytes, any alignment, whatever the batch
+// Cost     tt_apply_macs(w, batch) multiply-adds of bytes, and one requantisation for every number
+//          of every state. Sums are exact: tt_integer_prepare proves that they fit.
+// Returns  TT_OK; INVALID (NULL, batch < 0, work too small, not a valid train, a plan of another
+//          train or a dynamic one). batch 0 is TT_OK. y is untouched on error.
+TTDEF tt_status tt_integer_apply(const tt_integer *plan, const tt_matrix *w, const int8_t *x,
+                                 ptrdiff_t batch, int8_t *y, void *work, size_t work_size);
+
+// y = W x + bias for a dynamic plan: x (batch, cols) and y (batch, rows) float, inside as above.
+// Each input and each state of it has one scale, its largest magnitude over 127. Floats are only
+// taken apart and put together: codes are the same bits everywhere, y too where floats are IEEE.
+// Returns as above, for a static plan INVALID; NONFINITE (in x). y is untouched on error.
+TTDEF tt_status tt_integer_apply_f32(const tt_integer *plan, const tt_matrix *w, const float *x,
+                                     ptrdiff_t batch, float *y, void *work, size_t work_size);
+
+// Bytes of workspace for either, at least 1, alignment included. 0 = the plan is not one for w, or
+// the size does not fit.
+TTDEF size_t tt_integer_work_size(const tt_integer *plan, const tt_matrix *w);
+
 // Decodes one code of F16, BF16, E4M3 or E5M2 (0 for any other dtype). Exact. Bits above the code
 // are ignored.
 TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits);
@@ -302,6 +379,14 @@ enum tt_svd_method {
 // what decided a rank
 enum tt_limit { TT_LIMIT_NONE = 0, TT_LIMIT_SHAPE, TT_LIMIT_CAP, TT_LIMIT_EPSILON };
 
+// Which magnitude the largest code stands for.
+enum tt_clip {
+  TT_CLIP_DEFAULT = 0,
+  TT_CLIP_LARGEST,             // the largest there is: nothing is clipped
+  TT_CLIP_SQUARED_ERROR,       // the one with the smallest squared error
+  TT_CLIP_PERCENTILE           // the one that a given share of the magnitudes does not exceed
+};
+
 typedef struct tt_inputs tt_inputs;
 
 typedef struct tt_options {    // all zero = default: tt_options opt = {0};
@@ -322,6 +407,11 @@ typedef struct tt_options {    // all zero = default: tt_options opt = {0};
   // (rows) importance of each row, not negative, e.g. look-up counts of an embedding; NULL = 1
   const float *row_weights;
   int diagonal_inputs;         // tt_inputs_create: variances only, for very wide layers
+  // what integer codes clip: enum tt_clip; 0 = nothing, or, with inputs or row_weights, what gives
+  // the smallest squared error
+  int clip;
+  double percentile;           // for TT_CLIP_PERCENTILE, in (0, 100]; 0 = 99.9
+  int gauge;                   // enum tt_gauge, for tt_quantize_budget
   // further fields may follow; zero keeps today's behaviour
 } tt_options;
 
@@ -342,6 +432,9 @@ typedef struct tt_report {     // what an approximation did
   int limit[TT_MAX_ORDER];         // enum tt_limit: what decided the rank of bond k
   // sqrt(E||y - y^||^2 / E||y - E y||^2) under options.inputs, bias included; 0 without inputs
   double functional_error;
+  // what the errors of the single cores let expect of relative_error: the root of the sum of their
+  // squares; 0 but for tt_quantize without inputs and tt_quantize_budget
+  double predicted_error;
 } tt_report;
 // tails where known, else measured (quantising, refitting): then discarded = 0
 
@@ -504,11 +597,34 @@ TTDEF tt_status tt_shape_search(ptrdiff_t rows, ptrdiff_t cols, int order, int r
 //            behind it [Frantar23], for longer trains the cores behind a coded one are fitted
 //            again; the bias makes up for the mean. Cost of order 1: 2 rows cols^2 + cols^3 flops.
 //            Norms beyond 1e37 or below 1e-30 per core are then UNSUPPORTED.
-//   report   relative_error is measured: the norm of the difference of the two trains
+//            clip says which magnitude the largest code of a group stands for
+//   report   relative_error is measured: the norm of the difference of the two trains;
+//            predicted_error meets it where cores are orthogonal to one side, or balanced with
+//            slowly falling spectra, and is too high elsewhere
 // Returns    TT_OK; INVALID; UNSUPPORTED (groups for a float format, values outside its range);
 // MEMORY; NONFINITE.
 TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group,
                             const tt_options *options, tt_matrix *out, tt_report *report);
+
+// In which form of the same matrix cores are coded.
+enum tt_gauge {
+  TT_GAUGE_KEEP = 0,           // as it is
+  TT_GAUGE_ORTHOGONAL,         // tt_orthogonalize, centre last
+  TT_GAUGE_BALANCED,           // tt_balance: one scale per core then loses less
+  TT_GAUGE_BEST                // all three are tried, the smallest measured error wins
+};
+
+// Integer cores within a number of bytes: of I8 (one scale per row or per core), I4, I3 and I2 (per
+// row or in groups of 32) each core takes the format that makes the predicted error of the whole
+// smallest. With order 1 that is the finest ordinary quantisation that fits.
+//   bytes    at most tt_stored_size(out); 0 = no limit, all cores in options->dtype and group
+//   options  gauge, clip; group TT_GROUP_ROW: no groups of 32, as tt_integer_prepare wants it
+//   report   predicted_error against relative_error, which is measured
+// Cost     one coding of each core in each format per gauge, and that of the gauge.
+// Returns  TT_OK; INVALID (also bytes 0 with a dtype of floats); UNSUPPORTED (bytes below the
+//          smallest formats; inputs or row_weights); MEMORY; NONFINITE. *out is zeroed on error.
+TTDEF tt_status tt_quantize_budget(const tt_matrix *w, size_t bytes, const tt_options *options,
+                                   tt_matrix *out, tt_report *report);
 
 // Encodes one value as F16, BF16, E4M3 or E5M2 (0 for any other dtype), round to nearest even,
 // subnormals kept, sign of zero kept, NaN stays NaN. saturate != 0: beyond the range the largest
@@ -518,6 +634,47 @@ TTDEF unsigned tt_from_f32(tt_dtype dtype, float value, int saturate);
 // Bytes of the cores, their scales and the bias as a file or flash holds them. 0 = not a valid
 // train.
 TTDEF size_t tt_stored_size(const tt_matrix *w);
+
+// ------------------------------------------------------------------------------ plans for integers
+
+typedef struct tt_integer_options { // all zero = default
+  int dynamic;                 // scales at run time: no samples are needed
+  int rounding;                // enum tt_rounding
+  // static: how the scale of a state follows from samples. enum tt_clip; 0 = TT_CLIP_SQUARED_ERROR
+  int clip;
+  double percentile;           // for TT_CLIP_PERCENTILE, in (0, 100]; 0 = 99.9
+  // x and y use all of -128..127 and a zero point: for one-sided numbers, as behind a ReLU
+  int affine_in, affine_out;
+  // scales and zero points given instead of found, to fit a neighbouring layer; 0 = none
+  float in_scale, out_scale;
+  int in_zero, out_zero;
+  tt_allocator allocator;      // zeroed = malloc/free
+} tt_integer_options;
+
+typedef struct tt_integer_report { // on the samples given; zeros without
+  // relative errors, sqrt(sum |z - z^|^2 / sum |z|^2), by rounding and clipping alone: of the codes
+  // of x, of the state behind each step but the last, and of y (0 where y is float)
+  double in_error, state_error[TT_MAX_ORDER], out_error;
+  double predicted;            // the law: root of the sum of squares of all of these
+  double measured;             // error of the integers' y against tt_apply of the same train
+} tt_integer_report;
+
+// The plan of a train of integer cores (tt_quantize with I8 to I2 and group 0 or TT_GROUP_ROW).
+//   x        (count, cols) samples of inputs; may be NULL with count 0 if options->dynamic, or for
+//            order 1 if in_scale and out_scale are given
+//   options  may be NULL
+//   out      owned by the caller: tt_integer_free
+//   report   may be NULL; costs another pass over the samples
+// The bias is rounded to the unit of its sums. Where it is so large that it would not fit, that
+// unit is raised: an error of at most 2^-17 cols[k] ranks[k+1] of the bias.
+// Cost     two (report: three) float forward passes over the samples, one of them at a time.
+// Returns  TT_OK; INVALID; NONFINITE (in x); MEMORY; UNSUPPORTED (other cores; sums beyond int32; a
+//          scale more than 2^30 times too fine). *out is zeroed on error.
+TTDEF tt_status tt_integer_prepare(const tt_matrix *w, const float *x, ptrdiff_t count,
+                                   const tt_integer_options *options, tt_integer *out,
+                                   tt_integer_report *report);
+// Releases the block of a plan and zeroes the struct. NULL, zeroed and borrowed plans are fine.
+TTDEF void tt_integer_free(tt_integer *plan);
 
 // ------------------------------------------------------------------------------- algebra of trains
 // Every function here reads trains in any format and sweep, computes in double and returns a new
@@ -1039,6 +1196,26 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path);
 // room is INVALID.
 TTDEF tt_status tt_writer_save_memory(tt_writer *writer, void *bytes, size_t *size);
 TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
+
+// A layer as a C header, for programs without files and without an allocator; C99 and C++11:
+//   arrays in constant memory, aligned to 16 bytes, and `static const tt_matrix NAME` made of them;
+//   macros NAME_ROWS, _COLS, _MACS, _FLASH_BYTES (of the arrays), and _SCRATCH_BYTES: the workspace
+//     of tt_apply for one input, in every build of the including program;
+//   where NAME_SELF_TEST is defined, a function NAME_self_test;
+//   with a plan `static const tt_integer NAME_plan`, NAME_INTEGER_FLASH_BYTES, _SCRATCH_BYTES and,
+//     where NAME_INTEGER_SELF_TEST is defined, NAME_integer_self_test.
+// Arrays carry the attribute TT_FLASH if the program defines one, such as PROGMEM, together with
+// TT_FLASH_BYTE. The header refuses to compile against another layout of the structs.
+//   plan   of w, or NULL
+//   name   of the layer, from which NAME is made: "h.0.attn" gives h_0_attn
+//   note   lines for the comment on top, such as the source's SHA-256, or NULL
+//   text   *size in: room, out: bytes needed, the terminator among them. NULL asks for the size;
+//          too little room is INVALID
+// Some 4 bytes of text for a code and 14 for a float, the same for the same input. Workspace for
+// one forward pass comes from w->allocator. Returns TT_OK; INVALID (also a plan of another train);
+// NONFINITE (a number, or y of the self-test); UNSUPPORTED; MEMORY.
+TTDEF tt_status tt_export_c(const tt_matrix *w, const tt_integer *plan, const char *name,
+                            const char *note, char *text, size_t *size);
 #endif // TT_INFERENCE_ONLY
 
 #ifdef __cplusplus
@@ -1076,6 +1253,19 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 #define TT_ASSERT(condition) ((void)0)
 #endif
 
+// Constant memory that ordinary pointers do not reach (the program memory of an AVR) is read byte
+// by byte through this macro: codes, scales, float cores, bias, and the arrays of a tt_integer.
+#ifdef TT_FLASH_BYTE
+#ifndef TT_INFERENCE_ONLY
+#error "TT_FLASH_BYTE is for TT_INFERENCE_ONLY: all else reads trains in ordinary memory"
+#endif
+#define TT__FLASH         1
+#define TT__READ(address) TT_FLASH_BYTE(address)
+#else
+#define TT__FLASH         0
+#define TT__READ(address) (*(const unsigned char *)(address))
+#endif
+
 #if defined(__GNUC__) || defined(_MSC_VER)
 #define TT_RESTRICT __restrict
 #else
@@ -1094,6 +1284,18 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 // GCC misaligns wide vectors on the stack of Windows; clang-cl lacks the library that asks.
 #if defined(__x86_64__) && !defined(_WIN32)
 #define TT__DISPATCH
+#endif
+#endif
+
+// Integer dot products: by AVX-512 VNNI where the processor has it, by ARM's where the build may
+// use them.
+#if defined(TT__SIMD) && (defined(__clang__) || __GNUC__ >= 9)
+#if defined(TT__DISPATCH)
+#define TT__DOTS __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+enum { TT__DOT_LANES = 16, TT__DOT_FLIP = 128 };
+#elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+#define TT__DOTS
+enum { TT__DOT_LANES = 4, TT__DOT_FLIP = 0 };
 #endif
 #endif
 
@@ -1136,10 +1338,26 @@ static unsigned char *tt__align(void *p) {
   return (unsigned char *)p + (64 - (uintptr_t)p % 64) % 64;
 }
 
+static uint32_t tt__float_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
 static float tt__bits_float(uint32_t bits) {
   float value;
   memcpy(&value, &bits, sizeof value);
   return value;
+}
+
+// Element `index`, `size` bytes wide, of an array in constant memory of any alignment.
+static void tt__fetch(void *to, const void *array, ptrdiff_t index, size_t size) {
+  const unsigned char *from = (const unsigned char *)array + index * (ptrdiff_t)size;
+#if TT__FLASH
+  for (size_t i = 0; i < size; i++) ((unsigned char *)to)[i] = TT__READ(from + i);
+#else
+  memcpy(to, from, size);
+#endif
 }
 
 TTDEF const char *tt_status_string(tt_status status) {
@@ -1188,6 +1406,9 @@ static int tt__options_valid(const tt_options *options) {
   return options->max_rank >= 0 && options->epsilon >= 0 && tt__is_finite(options->epsilon) &&
          options->dtype >= TT_F32 && options->dtype <= TT_I2 && options->group >= TT_GROUP_ROW &&
          options->method >= TT_SVD_AUTO && options->method <= TT_SVD_RANDOMIZED &&
+         options->clip >= TT_CLIP_DEFAULT && options->clip <= TT_CLIP_PERCENTILE &&
+         options->percentile >= 0 && options->percentile <= 100 &&
+         options->gauge >= TT_GAUGE_KEEP && options->gauge <= TT_GAUGE_BEST &&
          !options->allocator.alloc_fn == !options->allocator.free_fn;
 }
 
@@ -1319,15 +1540,15 @@ TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits) {
 // The element `index` of a code stream whose codes have `bits` bits (8, 4, 3 or 2), sign-extended.
 static int tt__integer_code(const unsigned char *row, ptrdiff_t index, int bits) {
   ptrdiff_t first = index * bits;
-  int shift = (int)(first % 8), code = row[first / 8] >> shift;
-  if (shift + bits > 8) code |= (int)row[first / 8 + 1] << (8 - shift);
+  int shift = (int)(first % 8), code = TT__READ(row + first / 8) >> shift;
+  if (shift + bits > 8) code |= (int)TT__READ(row + first / 8 + 1) << (8 - shift);
   code &= (1 << bits) - 1;
   return code - ((code >> (bits - 1)) << bits);
 }
 
 static unsigned tt__load_u16(const void *codes, ptrdiff_t index) {
   uint16_t code;
-  memcpy(&code, (const unsigned char *)codes + 2 * index, sizeof code);
+  tt__fetch(&code, codes, index, sizeof code);
   return code;
 }
 
@@ -1351,7 +1572,7 @@ static float tt__scale_at(const tt_core *core, ptrdiff_t row, ptrdiff_t length, 
   *end = length;
   if (core->group == TT_GROUP_ROW) {
     float of_row;
-    memcpy(&of_row, (const unsigned char *)core->scales + 4 * row, sizeof of_row);
+    tt__fetch(&of_row, core->scales, row, sizeof of_row);
     return of_row * scale;
   }
   if (core->group == 0) return scale;
@@ -1365,10 +1586,10 @@ static float tt__decode_one(tt_dtype dtype, const unsigned char *row, ptrdiff_t 
   float value;
   switch (dtype) {
     case TT_F32:
-      memcpy(&value, row + 4 * index, sizeof value);
+      tt__fetch(&value, row, index, sizeof value);
       return value;
     case TT_F16: case TT_BF16: return tt_to_f32(dtype, tt__load_u16(row, index));
-    case TT_E4M3: case TT_E5M2: return tt_to_f32(dtype, row[index]);
+    case TT_E4M3: case TT_E5M2: return tt_to_f32(dtype, TT__READ(row + index));
     case TT_I8: case TT_I4: case TT_I3: case TT_I2:
       return (float)tt__integer_code(row, index, tt__dtype_bits(dtype));
     case TT_F64: break;
@@ -1398,12 +1619,6 @@ static void tt__decode_rows(const tt_core *core, ptrdiff_t first, ptrdiff_t coun
 
 #ifndef TT_INFERENCE_ONLY
 static int tt__largest_code(tt_dtype dtype) { return (1 << (tt__dtype_bits(dtype) - 1)) - 1; }
-
-static uint32_t tt__float_bits(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
 
 // value / 2^shift, rounded to nearest, ties to even.
 static uint32_t tt__shift_round(uint32_t value, int shift) {
@@ -1695,18 +1910,25 @@ TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]) {
 // There are two ways, the plain one first. Plain C: B is cut into blocks of TT__KC x TT__NC, copied
 // to contiguous rows unless they already are. One kernel adds eight rows of such a block, times
 // eight numbers of A, to a row of C, which costs one load and one store of C per eight
-// multiply-adds and vectorises with any compiler. With GCC and Clang, unless TT_NO_SIMD or
-// TT_INFERENCE_ONLY is defined, the vector kernels in the guarded block behind it replace it.
+// multiply-adds and vectorises with any compiler. With GCC and Clang, unless TT_NO_SIMD is defined,
+// the vector kernels in the guarded block behind it replace it; with TT_INFERENCE_ONLY a few lines
+// at the end of the section do, in as little code as possible.
 //
 // Either way the sums for an element of C are formed in one order, whatever the blocks and the
 // number of threads: same bits. Where C has few rows or columns and both operands are contiguous
 // along k, a dot product is faster; the choice depends on the shape of the whole product alone.
 
-#ifdef TT_INFERENCE_ONLY
-enum { TT__KC = 32, TT__NC = 16, TT__LANES = 16 };           // 2 KB of workspace
-#else
 enum { TT__KC = 128, TT__NC = 128, TT__LANES = 16 };         // 64 KB in float: L2
-#endif
+
+// The same for vector kernels: terms of a sum and rows (of float, of double) in one block of A,
+// half a megabyte; the largest tile.
+enum {
+  TT__DEPTH = 256,
+  TT__HEIGHT_F32 = 516,
+  TT__HEIGHT_F64 = 264,
+  TT__TILE_HEIGHT = 12,
+  TT__STRIP_BYTES = 128
+};
 
 // Instruction sets that the kernels below were compiled for.
 typedef enum tt__level { TT__PLAIN, TT__VECTORS, TT__AVX2, TT__AVX512 } tt__level;
@@ -1723,6 +1945,7 @@ typedef struct tt__product {
   void *work;
 } tt__product;
 
+#ifndef TT_INFERENCE_ONLY
 // c[0..n) += sum over p < 8 of x[p] * row p of b, in this order.
 static void tt__add_rows8_f32(ptrdiff_t n, const float *x, const float *TT_RESTRICT b,
                               ptrdiff_t ldb, float *TT_RESTRICT c) {
@@ -1757,7 +1980,6 @@ static void tt__row_f32(ptrdiff_t n, ptrdiff_t k, const float *a, ptrdiff_t a_co
   }
 }
 
-#ifndef TT_INFERENCE_ONLY
 // The same for double.
 static void tt__add_rows8_f64(ptrdiff_t n, const double *x, const double *TT_RESTRICT b,
                               ptrdiff_t ldb, double *TT_RESTRICT c) {
@@ -1827,16 +2049,6 @@ static double tt__plain_dot_f64(ptrdiff_t n, const double *TT_RESTRICT x,
 #define TT__FUSE
 #define TT__FUSED  __attribute__((optimize("fp-contract=fast")))
 #endif
-
-// Terms of a sum and rows (of float, of double) in one block of A, half a megabyte; the largest
-// tile.
-enum {
-  TT__DEPTH = 256,
-  TT__HEIGHT_F32 = 516,
-  TT__HEIGHT_F64 = 264,
-  TT__TILE_HEIGHT = 12,
-  TT__STRIP_BYTES = 128
-};
 
 // C (rows, vectors) = or += A B for one tile; rows are 1, 2 or 3 thirds of the full height.
 typedef struct tt__tile_job {
@@ -2212,14 +2424,8 @@ static void tt__dots_f64(ptrdiff_t n, ptrdiff_t count, const double *x, ptrdiff_
 #endif
   tt__tile_f64_dots(n, count, x, step, y, out);
 }
-
-// Bytes that tt__blocked_vectors needs at most for this product or a smaller one.
-static ptrdiff_t tt__vector_work(ptrdiff_t m, ptrdiff_t k, int wide) {
-  ptrdiff_t rows = tt__min(m, wide ? TT__HEIGHT_F64 : TT__HEIGHT_F32);
-  rows = (rows + TT__TILE_HEIGHT - 1) / TT__TILE_HEIGHT * TT__TILE_HEIGHT;
-  return rows * tt__min(k, TT__DEPTH) * (wide ? 8 : 4);
-}
 #else
+#ifndef TT_INFERENCE_ONLY
 static tt__level tt__best_level(void) { return TT__PLAIN; }
 
 // Dot product in a fixed number of lanes and one order of reduction.
@@ -2241,7 +2447,6 @@ static void tt__dots_f32(ptrdiff_t n, ptrdiff_t count, const float *x, ptrdiff_t
   for (ptrdiff_t i = 0; i < count; i++) out[i] = tt__plain_dot_f32(n, x + i * step, y);
 }
 
-#ifndef TT_INFERENCE_ONLY
 static void tt__dots_f64(ptrdiff_t n, ptrdiff_t count, const double *x, ptrdiff_t step,
                          const double *y, double *out) {
   for (ptrdiff_t i = 0; i < count; i++) out[i] = tt__plain_dot_f64(n, x + i * step, y);
@@ -2249,17 +2454,21 @@ static void tt__dots_f64(ptrdiff_t n, ptrdiff_t count, const double *x, ptrdiff_
 #endif
 #endif // TT__SIMD
 
-// Bytes of workspace for a product of this size or smaller.
+// Bytes of workspace for a product of this size or smaller: enough for either way, so that it is
+// the same for every build.
 static ptrdiff_t tt__gemm_work_size(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int wide) {
-  ptrdiff_t element = wide ? 8 : (ptrdiff_t)sizeof(float);
-  ptrdiff_t size = tt__min(k, TT__KC) * tt__min(n, TT__NC) * element;
-#ifdef TT__SIMD
-  size = tt__max(size, tt__vector_work(m, k, wide));
+  ptrdiff_t size = 0;
+#ifndef TT_INFERENCE_ONLY
+  ptrdiff_t rows = tt__min(m, wide ? TT__HEIGHT_F64 : TT__HEIGHT_F32);
+  rows = (rows + TT__TILE_HEIGHT - 1) / TT__TILE_HEIGHT * TT__TILE_HEIGHT;
+  size = tt__max(tt__min(k, TT__KC) * tt__min(n, TT__NC), rows * tt__min(k, TT__DEPTH));
+  size *= wide ? 8 : (ptrdiff_t)sizeof(float);
 #endif
-  (void)m;
+  (void)m; (void)n; (void)k; (void)wide;
   return size;
 }
 
+#ifndef TT_INFERENCE_ONLY
 // Is a dot product per element of C the better form? Short ones lose to tiles, where there are any.
 static int tt__wants_dots(const tt__product *p, tt__level level) {
   return (p->m < 4 || p->n < 4) && p->a_col == 1 && p->b_row == 1 &&
@@ -2285,11 +2494,9 @@ static void tt__row_block(const tt__product *p, int wide, ptrdiff_t i, ptrdiff_t
     tt__row_f32(nc, kc, (const float *)p->a + at_a, p->a_col, (const float *)block, ldb, c);
     return;
   }
-#ifndef TT_INFERENCE_ONLY
   double *c = (double *)p->c + at_c;
   if (clear) memset(c, 0, (size_t)nc * sizeof(double));
   tt__row_f64(nc, kc, (const double *)p->a + at_a, p->a_col, (const double *)block, ldb, c);
-#endif
 }
 
 // Copies row q of the block of B at (p0, j0) to row q of the workspace.
@@ -2302,11 +2509,9 @@ static void tt__pack_row(const tt__product *p, int wide, ptrdiff_t p0, ptrdiff_t
     for (ptrdiff_t j = 0; j < nc; j++) to[j] = b[j * p->b_col];
     return;
   }
-#ifndef TT_INFERENCE_ONLY
   const double *b = (const double *)p->b + from;
   double *to = (double *)p->work + q * nc;
   for (ptrdiff_t j = 0; j < nc; j++) to[j] = b[j * p->b_col];
-#endif
 }
 
 // Group g of four rows of C by dot products, or of four columns where C is wide.
@@ -2324,16 +2529,13 @@ static void tt__dot_group(const tt__product *p, int wide, ptrdiff_t g) {
                    (const float *)vectors + j * other, sum);
       for (ptrdiff_t i = 0; i < count; i++)
         c[i * along] = p->accumulate ? c[i * along] + sum[i] : sum[i];
-    }
-#ifndef TT_INFERENCE_ONLY
-    else {
+    } else {
       double sum[4], *c = (double *)p->c + at;
       tt__dots_f64(p->k, count, (const double *)rows + first * step, step,
                    (const double *)vectors + j * other, sum);
       for (ptrdiff_t i = 0; i < count; i++)
         c[i * along] = p->accumulate ? c[i * along] + sum[i] : sum[i];
     }
-#endif
   }
 }
 
@@ -2355,7 +2557,7 @@ static void tt__blocked(const tt__product *p, int wide) {
     }
 }
 
-#if defined(TT_USE_CBLAS) && !defined(TT_INFERENCE_ONLY)
+#ifdef TT_USE_CBLAS
 static int tt__fits_int(ptrdiff_t value) { return value <= INT_MAX; }
 
 // Hands the product to CBLAS if it is large and both operands have a unit stride. Returns whether
@@ -2387,7 +2589,7 @@ static void tt__gemm_at(const tt__product *given, int wide, tt__level level) {
   if (p->k == 0 && !p->accumulate)
     for (ptrdiff_t i = 0; i < p->m; i++)
       memset((char *)p->c + i * p->ldc * element, 0, (size_t)(p->n * element));
-#if defined(TT_USE_CBLAS) && !defined(TT_INFERENCE_ONLY)
+#ifdef TT_USE_CBLAS
   if (tt__gemm_cblas(p, wide)) return;
 #endif
   if (level != TT__PLAIN && p->n == 1 && p->ldc == 1 && p->a_row == 1) {
@@ -2412,6 +2614,18 @@ static void tt__gemm_at(const tt__product *given, int wide, tt__level level) {
 }
 
 static void tt__gemm(const tt__product *p, int wide) { tt__gemm_at(p, wide, tt__best_level()); }
+#else
+static void tt__gemm(const tt__product *p, int wide) {
+  (void)wide;
+  for (ptrdiff_t i = 0; i < p->m; i++)
+    for (ptrdiff_t j = 0; j < p->n; j++) {
+      const float *a = (const float *)p->a + i * p->a_row, *b = (const float *)p->b + j * p->b_col;
+      float *c = (float *)p->c + i * p->ldc + j, sum = p->accumulate ? *c : 0;
+      for (ptrdiff_t t = 0; t < p->k; t++) sum += a[t * p->a_col] * b[t * p->b_row];
+      *c = sum;
+    }
+}
+#endif
 
 #ifndef TT_INFERENCE_ONLY
 // Workspace for any product of doubles.
@@ -5390,6 +5604,7 @@ static tt_status tt__regroup(const tt_matrix *w, int groups, const int *starts, 
     for (int k = starts[g]; k < starts[g + 1] && !status; k++) exponent[g] += chain.tamed[k];
   for (int g = groups - 1; g >= 0 && !status; g--)
     status = tt__chain_merge(&pool, &chain, starts[g], starts[g + 1] - starts[g]);
+  if (!status) status = pool.status;
   tt_matrix header =
       tt__header(&chain.shape, w->rows, w->cols, options->dtype, tt__group_of(options));
   header.sweep = sweep;
@@ -7162,11 +7377,29 @@ static tt_status tt__measure(tt__pool *pool, const tt_matrix *a, const tt_matrix
   return TT_OK;
 }
 
-// The magnitude that the largest code should stand for: the clipping of a run of values that gives
-// the smallest squared error, at most their largest magnitude.
-static double tt__clipped(tt_dtype dtype, ptrdiff_t count, const double *values) {
+// The smallest magnitude that a share (in percent) of the values does not exceed, by bisection.
+static double tt__percentile(ptrdiff_t count, const double *values, double share) {
+  double low = 0, high = tt__largest_magnitude(count, values);
+  double wanted = (double)count * (share > 0 ? share : 99.9) / 100;
+  for (int step = 0; step < 60; step++) {
+    double middle = low + (high - low) / 2;
+    ptrdiff_t below = 0;
+    for (ptrdiff_t i = 0; i < count; i++) below += fabs(values[i]) <= middle;
+    if ((double)below >= wanted) high = middle;
+    else low = middle;
+  }
+  return high;
+}
+
+// The magnitude that the largest code should stand for; by default the clipping of a run of values
+// that gives the smallest squared error, at most their largest magnitude.
+static double tt__clipped(const tt_options *options, tt_dtype dtype, ptrdiff_t count,
+                          const double *values) {
   enum { TRIES = 36 };         // down to 0.3 of the largest
   double largest = tt__largest_magnitude(count, values), best = largest, least = -1;
+  if (options->clip == TT_CLIP_LARGEST) return largest;
+  if (options->clip == TT_CLIP_PERCENTILE)
+    return tt__percentile(count, values, options->percentile);
   for (int t = 0; t < TRIES && largest > 0; t++) {
     double top = largest * (1 - 0.02 * t), scale = top / tt__largest_code(dtype), error = 0;
     if (!(scale > 0)) break;
@@ -7183,6 +7416,7 @@ static double tt__clipped(tt_dtype dtype, ptrdiff_t count, const double *values)
 
 // A matrix that is being coded column by column.
 typedef struct tt__coding {
+  const tt_options *options;   // clipping
   tt_core *core;               // format, and where codes and scales go
   ptrdiff_t rows, length;
   double *values;              // (rows, length): what is not coded yet, errors added
@@ -7203,7 +7437,7 @@ static void tt__coding_scales(tt__coding *c, ptrdiff_t first, ptrdiff_t count) {
     double top = 0;
     if (core->group) {
       code = (unsigned char *)core->scales + (core->group > 0 ? 2 : 4) * at;
-      top = tt__clipped(core->dtype, count, c->values + i * c->length + first);
+      top = tt__clipped(c->options, core->dtype, count, c->values + i * c->length + first);
     }
     c->scales[i] = tt__encode_scale(core, top, whole, code);
   }
@@ -7237,7 +7471,7 @@ static tt_status tt__coding_run(tt__pool *pool, tt__coding *c) {
   c->scales = tt__take_f64(pool, c->rows, 1);
   c->errors = tt__take_f64(pool, c->rows, block);
   void *work = tt__take_work(pool);
-  if (core->group == 0) top = tt__clipped(core->dtype, c->rows * n, c->values);
+  if (core->group == 0) top = tt__clipped(c->options, core->dtype, c->rows * n, c->values);
   tt_status status = pool->status ? pool->status : tt__encode_begin(core, top);
   for (ptrdiff_t first = 0; first < n && !status; first += block) {
     ptrdiff_t count = tt__min(block, n - first), end = first + count;
@@ -7268,13 +7502,15 @@ static double *tt__spread_of(tt__pool *pool, ptrdiff_t n, const double *c) {
 }
 
 // Codes core k of a chain into `out` and reads back what the codes say.
-static tt_status tt__code_core(tt__fit *fit, tt__chain *chain, int k, tt_matrix *out) {
+static tt_status tt__code_core(tt__fit *fit, const tt_options *options, tt__chain *chain, int k,
+                               tt_matrix *out) {
   tt__pool *pool = fit->pool;
   void *mark = pool->blocks;
   ptrdiff_t count = tt__core_count(&chain->shape, k);
   double *values = tt__take_f64(pool, count, 1);
   tt__coding coding;
   memset(&coding, 0, sizeof coding);
+  coding.options = options;
   coding.core = &out->cores[k];
   coding.values = values;
   tt__view_size(&out->shape, out->sweep, k, &coding.rows, &coding.length);
@@ -7300,7 +7536,8 @@ static tt_status tt__code_core(tt__fit *fit, tt__chain *chain, int k, tt_matrix 
 
 // Codes core after core from the left; those behind it are fitted again to what it became. Where
 // the norm exceeds what the scale of one core can hold, each core takes its share of it along.
-static tt_status tt__code_chain(tt__fit *fit, tt__chain *chain, tt_matrix *out) {
+static tt_status tt__code_chain(tt__fit *fit, const tt_options *options, tt__chain *chain,
+                                tt_matrix *out) {
   enum { SWEEPS = 4, COMFORTABLE = 40 };
   int order = chain->shape.order, share = 0;
   tt_status status = TT_OK;
@@ -7314,7 +7551,7 @@ static tt_status tt__code_chain(tt__fit *fit, tt__chain *chain, tt_matrix *out) 
       tt__scale_row(tt__core_count(&chain->shape, k), ldexp(1, share), chain->cores[k]);
       tt__scale_row(tt__core_count(&chain->shape, k + 1), ldexp(1, -share), chain->cores[k + 1]);
     }
-    if (!status) status = tt__code_core(fit, chain, k, out);
+    if (!status) status = tt__code_core(fit, options, chain, k, out);
   }
   return status;
 }
@@ -7344,10 +7581,64 @@ static tt_status tt__quantize_calibrated(tt__pool *pool, const tt_matrix *w, tt_
     status = pool->status;
   }
   if (!status) status = tt__train_allocate(header, bias != NULL, &pool->allocator, out);
-  if (!status) status = tt__code_chain(&fit, &chain, out);
+  if (!status) status = tt__code_chain(&fit, options, &chain, out);
   if (!status) status = tt__finish_fit(&fit, options, bias, 1, out, report);
   tt__pool_close(&fit.home);
   return status;
+}
+
+// Every core of w, in integers, with clipping; formats are those of the header.
+static tt_status tt__quantize_clipped(tt__pool *pool, const tt_matrix *w, const tt_matrix *header,
+                                      const tt_options *options, tt_matrix *out) {
+  const float *bias = tt__bias_sum(pool, options, w->bias, w->rows);
+  tt_status status = pool->status;
+  if (!status) status = tt__train_allocate(header, bias != NULL, &pool->allocator, out);
+  for (int k = 0; k < w->shape.order && !status; k++) {
+    void *mark = pool->blocks;
+    tt__coding coding;
+    memset(&coding, 0, sizeof coding);
+    coding.options = options;
+    coding.core = &out->cores[k];
+    tt__view_size(&w->shape, w->sweep, k, &coding.rows, &coding.length);
+    coding.values = tt__take_f64(pool, coding.rows, coding.length);
+    status = pool->status;
+    if (!status) tt__decode_f64(&w->cores[k], coding.rows, coding.length, coding.values);
+    if (!status) status = tt__coding_run(pool, &coding);
+    tt__pool_rewind(pool, mark);
+  }
+  if (bias && !status) memcpy(tt_bias_data(out), bias, (size_t)w->rows * sizeof(float));
+  return status;
+}
+
+// ||core k of a - core k of b|| / ||core k of a||, of equal views.
+static double tt__core_error(tt__pool *pool, const tt_matrix *a, const tt_matrix *b, int k) {
+  void *mark = pool->blocks;
+  ptrdiff_t rows, length;
+  tt__view_size(&a->shape, a->sweep, k, &rows, &length);
+  double *first = tt__take_f64(pool, rows, length), *second = tt__take_f64(pool, rows, length);
+  double lost = 0, norm = 0, largest = 0;
+  if (!pool->status) {
+    tt__decode_f64(&a->cores[k], rows, length, first);
+    tt__decode_f64(&b->cores[k], rows, length, second);
+    largest = tt__largest_magnitude(rows * length, first);
+  }
+  for (ptrdiff_t i = 0; i < rows * length && largest > 0; i++) {
+    double value = first[i] / largest, gap = value - second[i] / largest;
+    norm += value * value;
+    lost += gap * gap;
+  }
+  tt__pool_rewind(pool, mark);
+  return norm > 0 ? sqrt(lost / norm) : 0;
+}
+
+// The error that those of the cores let expect.
+static double tt__predicted_error(tt__pool *pool, const tt_matrix *a, const tt_matrix *b) {
+  double sum = 0;
+  for (int k = 0; k < a->shape.order; k++) {
+    double error = tt__core_error(pool, a, b, k);
+    sum += error * error;
+  }
+  return sqrt(sum);
 }
 
 // Quantisation of every core by itself.
@@ -7356,6 +7647,8 @@ static tt_status tt__quantize_plain(tt__pool *pool, const tt_matrix *w, const tt
   tt__source sources[TT_MAX_ORDER];
   tt__chain chain;
   tt_status status = tt__chain_read(pool, w, &chain);        // for its check of every value
+  if (!status && options->clip > TT_CLIP_LARGEST && tt__is_integer(header->cores[0].dtype))
+    return tt__quantize_clipped(pool, w, header, options, out);
   for (int k = 0; k < w->shape.order && !status; k++) {
     ptrdiff_t rows, length;
     tt__view_size(&w->shape, w->sweep, k, &rows, &length);
@@ -7387,6 +7680,8 @@ TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group, const
   status = calibrated ? tt__quantize_calibrated(&pool, w, &header, &options, out, &own)
                       : tt__quantize_plain(&pool, w, &header, &options, out);
   if (!status && report && !calibrated) status = tt__measure(&pool, w, out, &own);
+  if (!status && report && !calibrated) own.predicted_error = tt__predicted_error(&pool, w, out);
+  if (!status) status = pool.status;
   if (status) tt_free(out);
   tt__pool_close(&pool);
   if (report && !status) *report = own;
@@ -7416,10 +7711,11 @@ TTDEF size_t tt_stored_size(const tt_matrix *w) {
 // after k. With w = 1 all p fold into one product S G^T. Two buffers take turns; coded cores are
 // decoded a slab of rows at a time.
 
+enum { TT__SLAB_SMALL = 256, TT__SLAB_LARGE = 65536 / 4 };   // floats
 #ifdef TT_INFERENCE_ONLY
-enum { TT__SLAB_FLOATS = 1024 };
+enum { TT__SLAB_FLOATS = TT__SLAB_SMALL };
 #else
-enum { TT__SLAB_FLOATS = 65536 / 4 };
+enum { TT__SLAB_FLOATS = TT__SLAB_LARGE };
 #endif
 
 // Rows of a core that one slab holds.
@@ -7433,19 +7729,18 @@ typedef struct tt__step {
 } tt__step;
 
 // Step number `index` of the sweep. Overflow was excluded by tt__buffers.
-static tt__step tt__step_at(const tt_matrix *w, ptrdiff_t batch, int index) {
+static void tt__step_at(const tt_matrix *w, ptrdiff_t batch, int index, tt__step *step) {
   const tt_shape *shape = &w->shape;
   int forward = w->sweep == TT_LEFT_TO_RIGHT, k = forward ? index : shape->order - 1 - index;
-  tt__step step = {k, batch, 1, 0, 0};
-  for (int j = 0; j < k; j++) step.p *= forward ? shape->rows[j] : shape->cols[j];
-  for (int j = k + 1; j < shape->order; j++) step.w *= forward ? shape->cols[j] : shape->rows[j];
-  tt__view_size(shape, w->sweep, k, &step.rows, &step.length);
-  return step;
+  step->core = k;
+  step->p = batch * tt__leg_product(shape, 0, k, forward, !forward);
+  step->w = tt__leg_product(shape, k + 1, shape->order, !forward, forward);
+  tt__view_size(shape, w->sweep, k, &step->rows, &step->length);
 }
 
 // Is the core usable as it is, without decoding?
 static int tt__plain_core(const tt_core *core) {
-  return core->dtype == TT_F32 && (core->scale == 0 || core->scale == 1) &&
+  return !TT__FLASH && core->dtype == TT_F32 && (core->scale == 0 || core->scale == 1) &&
          (uintptr_t)core->data % sizeof(float) == 0;
 }
 
@@ -7458,54 +7753,88 @@ static int tt__decodable(const tt_matrix *w) {
   return 1;
 }
 
+// Numbers in the state before step `index` for one input: of x for 0, of y, padded, behind the last
+// step. -1 on overflow.
+static ptrdiff_t tt__state_count(const tt_matrix *w, int index) {
+  const tt_shape *shape = &w->shape;
+  int left = w->sweep == TT_LEFT_TO_RIGHT, cut = left ? index : shape->order - index;
+  ptrdiff_t count = shape->ranks[cut];
+  for (int k = 0; k < shape->order; k++)
+    if (!tt__multiply(&count, (k < cut) == left ? shape->rows[k] : shape->cols[k])) return -1;
+  return count;
+}
+
 typedef struct tt__buffers {
   ptrdiff_t state;                                           // floats of each of the two buffers
   ptrdiff_t slab;                                            // floats of decoded rows
   ptrdiff_t product;                                         // bytes for the matrix product
-  ptrdiff_t macs;                                            // -1 = does not fit
   ptrdiff_t total;                                           // bytes
 } tt__buffers;
 
 static int tt__is_padded(const tt_matrix *w) {
-  return tt__leg_product(&w->shape, 0, w->shape.order, 1, 0) != w->rows ||
-         tt__leg_product(&w->shape, 0, w->shape.order, 0, 1) != w->cols;
+  return tt__state_count(w, 0) != w->cols || tt__state_count(w, w->shape.order) != w->rows;
+}
+
+// Largest state of one input, x and y among them if `ends`; -1 on overflow.
+static ptrdiff_t tt__largest_state(const tt_matrix *w, int ends) {
+  ptrdiff_t largest = 0;
+  for (int i = 0; i <= w->shape.order; i++) {
+    ptrdiff_t count = tt__state_count(w, i);
+    if (count < 0) return -1;
+    if (ends || (i > 0 && i < w->shape.order)) largest = tt__max(largest, count);
+  }
+  return largest;
+}
+
+// Takes `count` floats off a workspace whose sizes were rounded by tt__add_size.
+static float *tt__carve(unsigned char **at, ptrdiff_t count) {
+  float *buffer = (float *)(void *)*at;
+  *at += (count * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
+  return buffer;
 }
 
 // Sizes of buffers and work. Returns 0 where anything does not fit.
 static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *plan) {
-  tt__buffers made = {0, 0, 0, 0, 0};
-  int order = w->shape.order, padded = tt__is_padded(w);
-  ptrdiff_t everything = tt__max(batch, 1);                  // bounds every product below
-  for (int k = 0; k < order; k++)
-    if (!tt__multiply(&everything, w->shape.rows[k]) ||
-        !tt__multiply(&everything, w->shape.cols[k]))
-      return 0;
-  for (int i = 0; i < order; i++) {
-    tt__step step = tt__step_at(w, batch, i);
-    ptrdiff_t in = step.p, out = step.p, macs;
-    if (!tt__multiply(&in, step.w) || !tt__multiply(&in, step.length)) return 0;
-    if (!tt__multiply(&out, step.w) || !tt__multiply(&out, step.rows)) return 0;
-    macs = in;
-    if (!tt__multiply(&macs, step.rows) || !tt__increase(&made.macs, macs)) return 0;
-    if (i > 0 || padded) made.state = tt__max(made.state, in);
-    if (i + 1 < order || padded) made.state = tt__max(made.state, out);
-    if (!tt__plain_core(&w->cores[step.core]))
-      made.slab = tt__max(made.slab, step.length * tt__slab_rows(step.rows, step.length));
-    int fold = step.w == 1;
-    made.product = tt__max(made.product,
-                           tt__gemm_work_size(fold ? step.p : step.rows, fold ? step.rows : step.w,
-                                              step.length, 0));
+  memset(plan, 0, sizeof *plan);
+  plan->total = 64;
+  plan->state = tt__largest_state(w, tt__is_padded(w));
+  if (plan->state < 0 || !tt__multiply(&plan->state, batch)) return 0;
+  for (int i = 0; i < w->shape.order; i++) {
+    ptrdiff_t rows, length;
+    int k = w->sweep == TT_LEFT_TO_RIGHT ? i : w->shape.order - 1 - i;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    if (!tt__plain_core(&w->cores[k]))
+      plan->slab = tt__max(plan->slab, length * tt__slab_rows(rows, length));
+#ifndef TT_INFERENCE_ONLY
+    tt__step step;
+    tt__step_at(w, batch, i, &step);
+    ptrdiff_t m = step.w == 1 ? step.p : rows, n = step.w == 1 ? rows : step.w;
+    plan->product = tt__max(plan->product, tt__gemm_work_size(m, n, length, 0));
+#endif
   }
-  made.total = 64;
-  if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
-  if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
-  if (!tt__add_size(&made.total, made.slab, (ptrdiff_t)sizeof(float))) return 0;
-  if (!tt__add_size(&made.total, made.product, 1)) return 0;
-  *plan = made;
-  return 1;
+  return tt__add_size(&plan->total, plan->state, (ptrdiff_t)sizeof(float)) &&
+         tt__add_size(&plan->total, plan->state, (ptrdiff_t)sizeof(float)) &&
+         tt__add_size(&plan->total, plan->slab, (ptrdiff_t)sizeof(float)) &&
+         tt__add_size(&plan->total, plan->product, 1);
 }
 
 // Rows first .. first+count-1 of one step; g is their part of the core as floats.
+#ifdef TT_INFERENCE_ONLY
+static void tt__step_rows(const tt__step *step, ptrdiff_t first, ptrdiff_t count, const float *g,
+                          const float *in, float *out, void *work) {
+  ptrdiff_t w = step->w, jump = (step->rows - count) * w;
+  (void)work;
+  out += first * w;
+  for (ptrdiff_t p = 0; p < step->p; p++, in += step->length * w, out += jump)
+    for (ptrdiff_t r = 0; r < count; r++)
+      for (ptrdiff_t j = 0; j < w; j++, out++) {
+        const float *a = g + r * step->length, *b = in + j;
+        float sum = 0;
+        for (ptrdiff_t t = 0; t < step->length; t++, b += w) sum += a[t] * *b;
+        *out = sum;
+      }
+}
+#else
 static void tt__step_rows(const tt__step *step, ptrdiff_t first, ptrdiff_t count, const float *g,
                           const float *in, float *out, void *work) {
   // out (p, rows) = in (p, length) times G^T
@@ -7523,6 +7852,7 @@ static void tt__step_rows(const tt__step *step, ptrdiff_t first, ptrdiff_t count
     tt__gemm(&one, 0);
   }
 }
+#endif
 
 // One step; coded cores go through the slab.
 static void tt__run_step(const tt_core *core, const tt__step *step, const float *in, float *out,
@@ -7549,6 +7879,14 @@ static void tt__resize_rows(ptrdiff_t count, const float *from, ptrdiff_t have, 
   }
 }
 
+static void tt__add_bias(const tt_matrix *w, ptrdiff_t batch, float *y) {
+  for (ptrdiff_t j = 0; w->bias && j < w->rows; j++) {
+    float bias;
+    tt__fetch(&bias, w->bias, j, sizeof bias);
+    for (ptrdiff_t i = 0; i < batch; i++) y[i * w->rows + j] += bias;
+  }
+}
+
 TTDEF size_t tt_apply_work_size(const tt_matrix *w, ptrdiff_t batch) {
   tt__buffers plan;
   if (batch < 0 || !tt__valid(w) || !tt__plan_buffers(w, batch, &plan)) return 0;
@@ -7556,9 +7894,15 @@ TTDEF size_t tt_apply_work_size(const tt_matrix *w, ptrdiff_t batch) {
 }
 
 TTDEF ptrdiff_t tt_apply_macs(const tt_matrix *w, ptrdiff_t batch) {
-  tt__buffers plan;
-  if (batch < 0 || !tt__valid(w) || !tt__plan_buffers(w, batch, &plan)) return -1;
-  return plan.macs;
+  ptrdiff_t total = 0;
+  if (batch < 0 || !tt__valid(w)) return -1;
+  for (int i = 0; i < w->shape.order; i++) {
+    tt__step step;
+    tt__step_at(w, 1, i, &step);
+    ptrdiff_t macs = tt__state_count(w, i);
+    if (macs < 0 || !tt__multiply(&macs, step.rows) || !tt__increase(&total, macs)) return -1;
+  }
+  return tt__multiply(&total, batch) ? total : -1;
 }
 
 TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, float *y, void *work,
@@ -7568,30 +7912,23 @@ TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, fl
   if (!tt__decodable(w)) return TT_ERROR_UNSUPPORTED;
   if (batch == 0) return TT_OK;
   if (!x || !y || !work || work_size < (size_t)plan.total) return TT_ERROR_INVALID;
-  int order = w->shape.order, padded = tt__is_padded(w);
-  ptrdiff_t m = tt__leg_product(&w->shape, 0, order, 1, 0),
-            n = tt__leg_product(&w->shape, 0, order, 0, 1);
-  ptrdiff_t room = (plan.state * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
-  ptrdiff_t slab_room = (plan.slab * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
+  int padded = tt__is_padded(w);
   unsigned char *at = tt__align(work);
-  float *buffer[2], *slab = (float *)(void *)(at + 2 * room);
-  void *gemm = at + 2 * room + slab_room;
-  buffer[0] = (float *)(void *)at;
-  buffer[1] = (float *)(void *)(at + room);
-  const float *in = x;
-  if (padded) {
-    tt__resize_rows(batch, x, w->cols, buffer[1], n);
-    in = buffer[1];
-  }
-  for (int i = 0; i < order; i++) {
-    tt__step step = tt__step_at(w, batch, i);
-    float *out = i + 1 < order || padded ? buffer[i & 1] : y;
-    tt__run_step(&w->cores[step.core], &step, in, out, slab, gemm);
+  float *in_room = tt__carve(&at, plan.state), *room = tt__carve(&at, plan.state);
+  float *slab = tt__carve(&at, plan.slab);
+  if (padded) tt__resize_rows(batch, x, w->cols, room, tt__state_count(w, 0));
+  const float *in = padded ? room : x;
+  for (int i = 0; i < w->shape.order; i++) {
+    tt__step step;
+    float *out = i + 1 < w->shape.order || padded ? in_room : y;
+    tt__step_at(w, batch, i, &step);
+    tt__run_step(&w->cores[step.core], &step, in, out, slab, at);
+    in_room = room;                                          // the two take turns
+    room = out;
     in = out;
   }
-  if (padded) tt__resize_rows(batch, in, m, y, w->rows);
-  for (ptrdiff_t i = 0; w->bias && i < batch; i++)
-    for (ptrdiff_t j = 0; j < w->rows; j++) y[i * w->rows + j] += w->bias[j];
+  if (padded) tt__resize_rows(batch, in, tt__state_count(w, w->shape.order), y, w->rows);
+  tt__add_bias(w, batch, y);
   return TT_OK;
 }
 
@@ -7652,13 +7989,6 @@ static int tt__plan_rows(const tt_matrix *w, tt__row_plan *plan) {
     return 0;
   *plan = made;
   return 1;
-}
-
-// Takes `count` floats off a workspace whose sizes were rounded by tt__add_size.
-static float *tt__carve(unsigned char **at, ptrdiff_t count) {
-  float *buffer = (float *)(void *)*at;
-  *at += (count * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
-  return buffer;
 }
 
 // out (+)= state times rows first .. first+count-1 of a slice, which start at g, `step` floats
@@ -7734,7 +8064,987 @@ TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, f
   return TT_OK;
 }
 
+// --------------------------------------------------------------------------------------- >>integer
+// The sweep of >>apply on integers. States are int8 codes q with one scale s per input: S = q s. A
+// step forms exact sums of products of codes in 32 bits. As scales of a core sit on rows of its
+// GEMM view, a sum times the scale of its row is the next state, and one multiplication by a fixed
+// number makes it codes again: (scale of S)(scale of row)/(scale of the next S), a 31-bit
+// multiplier and a shift.
+//
+// Static plans know all scales beforehand. Dynamic ones bring the rows of a step to one scale, in
+// 32 bits with the headroom that the sums leave, look for the largest, and round to codes then: so
+// even the scale of an input, which is a float, is found with integers.
+//
+// Sums are added as unsigned numbers, which may wrap on the way: what tt_integer_prepare proved to
+// fit comes out right in any order, and a train that was never prepared does no harm.
+
+// floor(value / 2^shift). C leaves the right shift of negative numbers open; almost all compilers
+// keep the sign.
+static int64_t tt__floor_shift(int64_t value, int shift) {
+  if (((int64_t)-1 >> 1) == -1) return value >> shift;
+  return value < 0 ? ~(~value >> shift) : value >> shift;
+}
+
+// value / 2^shift to the nearest, halves up, for shift > 0.
+static int64_t tt__round_shift(int64_t value, int shift) {
+  return tt__floor_shift(tt__floor_shift(value, shift - 1) + 1, 1);
+}
+
+static int32_t tt__fit_i32(int64_t value) {
+  if (value > INT32_MAX) return INT32_MAX;
+  return value < INT32_MIN ? INT32_MIN : (int32_t)value;
+}
+
+TTDEF int32_t tt_requantize(int32_t value, int32_t multiplier, int shift, int rounding) {
+  int down = 31 - shift, again = 0;
+  if (shift < -31 || shift > 30) return 0;
+  if (rounding == TT_ROUND_DOUBLE) {
+    if (shift > 0)
+      value = (int32_t)((uint32_t)value << shift);
+    else
+      again = -shift;
+    down = 31;
+  }
+  int64_t result = (int64_t)value * multiplier;
+  for (;;) {
+    result = tt__round_shift(result, down);
+    if (again == 0) return tt__fit_i32(result);
+    result -= result < 0; // halves away from zero
+    down = again;
+    again = 0;
+  }
+}
+
+typedef struct tt__quotient {
+  int32_t multiplier;
+  int shift;
+} tt__quotient; // for tt_requantize
+
+// value + zero, kept to low .. 127.
+static int8_t tt__fit_code(int32_t value, int zero, int low) {
+  return (int8_t)(value > 127 - zero ? 127 : value < low - zero ? low : value + zero);
+}
+
+static int32_t tt__fetch_i32(const int32_t *array, ptrdiff_t index) {
+  int32_t value;
+  tt__fetch(&value, array, index, sizeof value);
+  return value;
+}
+
+// Can codes of this core be used where they are?
+static int tt__direct_codes(const tt_core *core) { return !TT__FLASH && core->dtype == TT_I8; }
+
+// Row `row` of the GEMM view as bytes, unpacked into `room` where it must be.
+static const int8_t *tt__code_row(const tt_core *core, ptrdiff_t row, ptrdiff_t length,
+                                  int8_t *room) {
+  const unsigned char *codes =
+      (const unsigned char *)core->data + row * tt__row_size(core->dtype, length);
+  if (tt__direct_codes(core)) return (const int8_t *)codes;
+  for (ptrdiff_t i = 0; i < length; i++)
+    room[i] = (int8_t)tt__integer_code(codes, i, tt__dtype_bits(core->dtype));
+  return room;
+}
+
+// Most columns of a panel, few of them, and rows of a tile: see the dot products below.
+enum { TT__DOT_COLUMNS = 64, TT__FEW_COLUMNS = 8, TT__DOT_ROWS = 6 };
+
+// One run of a plan. Workspace: a panel (not for inference alone), 32-bit results (dynamic plans
+// only), two states, a row.
+typedef struct tt__integers {
+  const tt_integer *plan;
+  const tt_matrix *w;
+  ptrdiff_t state, row; // bytes of one state; of an unpacked row of a core
+  int32_t *wide;
+  int8_t *states;
 #ifndef TT_INFERENCE_ONLY
+  ptrdiff_t panel; // bytes of columns packed for the instructions of some machines
+  unsigned char *pack;
+#endif
+  int index; // of the step at work, and what it is
+  tt__step step;
+} tt__integers;
+
+// Sizes for a plan and a valid train. Returns bytes of everything, or 0 where it is not the plan of
+// such a train or anything does not fit.
+static size_t tt__integer_sizes(const tt_integer *plan, const tt_matrix *w, tt__integers *run) {
+  if (!plan || plan->order != w->shape.order) return 0;
+  if (plan->bias && plan->num_bias != w->rows) return 0;
+  run->plan = plan;
+  run->w = w;
+  run->row = 0;
+#ifndef TT_INFERENCE_ONLY
+  run->panel = 0;
+#endif
+  ptrdiff_t total = 64;
+  for (int i = 0; i < plan->order; i++) {
+    int k = w->sweep == TT_LEFT_TO_RIGHT ? i : plan->order - 1 - i;
+    const tt_core *core = &w->cores[k];
+    ptrdiff_t rows, length;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    if (!tt__is_integer(core->dtype) || core->group > 0 || !plan->multipliers[i]) return 0;
+    if (plan->num_multipliers[i] != 1 && plan->num_multipliers[i] != rows) return 0;
+    if (i == 0 && plan->offsets && plan->num_offsets != rows) return 0;
+    if (!tt__direct_codes(core)) run->row = tt__max(run->row, length);
+#ifndef TT_INFERENCE_ONLY
+    tt__step step;
+    tt__step_at(w, 1, i, &step);
+    ptrdiff_t columns = tt__min(step.w == 1 ? step.p : step.w, TT__DOT_COLUMNS);
+    if (columns >= TT__FEW_COLUMNS) columns = (columns + 15) / 16 * 16;
+    ptrdiff_t panel = columns;
+    if (length > PTRDIFF_MAX - 63 || !tt__multiply(&panel, (length + 63) / 64 * 64)) return 0;
+    run->panel = tt__max(run->panel, panel);
+#endif
+  }
+#ifndef TT_INFERENCE_ONLY
+  if (!tt__add_size(&total, run->panel, 1)) return 0;
+#endif
+  run->state = tt__largest_state(w, plan->dynamic || tt__is_padded(w));
+  int fits = run->state >= 0 && tt__add_size(&total, run->state, 2) &&
+             tt__add_size(&total, run->row, 1) &&
+             tt__add_size(&total, plan->dynamic ? run->state : 0, (ptrdiff_t)sizeof(int32_t));
+  return fits ? (size_t)total : 0;
+}
+
+static void tt__integer_open(tt__integers *run, void *work) {
+  unsigned char *at = tt__align(work);
+#ifndef TT_INFERENCE_ONLY
+  run->pack = at;
+  at += run->panel; // a multiple of 64
+#endif
+  run->wide = (int32_t *)(void *)at;
+  run->states = (int8_t *)(run->wide + (run->plan->dynamic ? run->state : 0));
+}
+
+// Row r of the step at work, whose codes are g: S (p, length, w) -> C (p, rows, w), as codes in
+// `narrow` unless that is NULL, else as 32-bit results in run->wide.
+static void tt__integer_row(const tt__integers *run, ptrdiff_t r, const int8_t *g, const int8_t *in,
+                            int8_t *narrow) {
+  const tt_integer *plan = run->plan;
+  const tt__step *step = &run->step;
+  int i = run->index, last = i + 1 == plan->order;
+  int32_t multiplier = tt__fetch_i32(plan->multipliers[i], plan->num_multipliers[i] > 1 ? r : 0);
+  int32_t start = i == 0 && plan->offsets ? tt__fetch_i32(plan->offsets, r) : 0;
+  for (ptrdiff_t p = 0; p < step->p; p++, in += step->length * step->w) {
+    ptrdiff_t at = (p * step->rows + r) * step->w;
+    for (ptrdiff_t j = 0; j < step->w; j++, at++) {
+      uint32_t sum = (uint32_t)start;
+      const int8_t *s = in + j;
+      if (last && at >= run->w->rows) return; // padded rows are left out
+      for (ptrdiff_t t = 0; t < step->length; t++, s += step->w)
+        sum += (uint32_t)(int32_t)(g[t] * *s);
+      if (last && plan->bias) sum += (uint32_t)tt__fetch_i32(plan->bias, at);
+      int32_t z = tt_requantize((int32_t)sum, multiplier, plan->shifts[i], plan->rounding);
+      if (!narrow)
+        run->wide[at] = z;
+      else
+        narrow[at] = last ? tt__fit_code(z, plan->out_zero, -128) : tt__fit_code(z, 0, -127);
+    }
+  }
+}
+
+#ifdef TT__DOTS
+// ---- integer dot products of the machine. Skip to the end of this block: it computes what the
+// plain code does, for cores of I8 and plans that know the sums of their rows.
+//
+// One instruction adds four products of bytes to each of 16 (x86) or 4 (ARM) sums. A panel is some
+// columns of S with four consecutive terms of each side by side, shared by all rows of the core. A
+// tile, 6 rows by up to four vectors of columns, stays in registers down the whole sum. For a few
+// columns the sum runs along a vector instead. x86 wants one side unsigned: S gets 128 more, and
+// 128 times the sum of the row is taken off again, modulo 2^32 like everything here.
+
+typedef int32_t tt__dot_vector __attribute__((vector_size(4 * TT__DOT_LANES)));
+typedef int64_t tt__wide_vector __attribute__((vector_size(64)));
+typedef int32_t tt__half_vector __attribute__((vector_size(32)));
+typedef int32_t tt__any_word __attribute__((may_alias, aligned(1)));
+
+static int tt__has_dots(void) {
+#ifdef __aarch64__
+  return 1;
+#else
+  return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+}
+
+// sum += four products for each lane: of `columns`, and of the four bytes at g.
+#define TT__INLINE static inline __attribute__((always_inline))
+#ifdef __aarch64__
+TT__INLINE void tt__dot_words(tt__dot_vector *sum, tt__dot_vector columns, tt__dot_vector g) {
+  __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(*sum) : "w"(columns), "w"(g));
+}
+TT__INLINE void tt__dot_word(tt__dot_vector *sum, tt__dot_vector columns, const void *g) {
+  int32_t word = *(const tt__any_word *)g;
+  tt__dot_vector every = {word, word, word, word};
+  tt__dot_words(sum, columns, every);
+}
+#else
+TT__INLINE TT__DOTS void tt__dot_words(tt__dot_vector *sum, tt__dot_vector columns,
+                                       tt__dot_vector g) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(columns), "v"(g));
+}
+TT__INLINE TT__DOTS void tt__dot_word(tt__dot_vector *sum, tt__dot_vector columns, const void *g) {
+  __asm__("vpdpbusd %2%{1to16%}, %1, %0"
+          : "+v"(*sum)
+          : "v"(columns), "m"(*(const tt__any_word *)g));
+}
+#endif
+
+// One tile: sums[row][column] over `quads` quads of terms. The last quad is at `last`, a word each.
+TT__INLINE TT__DOTS void tt__dot_tile_of(const int vectors, ptrdiff_t quads,
+                                         const unsigned char *panel, const int8_t *const *rows,
+                                         const int32_t *last, int32_t *sums) {
+  tt__dot_vector sum[TT__DOT_ROWS][4], column[4], none = {0};
+  TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) {
+    TT__UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = none;
+  }
+  for (ptrdiff_t q = 0; q < quads; q++) {
+    TT__UNROLL for (int v = 0; v < vectors; v++) {
+      memcpy(&column[v], panel, sizeof column[v]);
+      panel += sizeof column[v];
+    }
+    TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) {
+      const void *g = q + 1 < quads ? (const void *)(rows[r] + 4 * q) : (const void *)(last + r);
+      TT__UNROLL for (int v = 0; v < vectors; v++) tt__dot_word(&sum[r][v], column[v], g);
+    }
+  }
+  TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) {
+    TT__UNROLL for (int v = 0; v < vectors; v++)
+        memcpy(sums + r * TT__DOT_COLUMNS + v * TT__DOT_LANES, &sum[r][v], sizeof sum[r][v]);
+  }
+}
+
+TT__DOTS static void tt__dot_tile(int vectors, ptrdiff_t quads, const unsigned char *panel,
+                                  const int8_t *const *rows, const int32_t *last, int32_t *sums) {
+  if (vectors == 1)
+    tt__dot_tile_of(1, quads, panel, rows, last, sums);
+  else if (vectors == 2)
+    tt__dot_tile_of(2, quads, panel, rows, last, sums);
+  else if (vectors == 3)
+    tt__dot_tile_of(3, quads, panel, rows, last, sums);
+  else
+    tt__dot_tile_of(4, quads, panel, rows, last, sums);
+}
+
+// The same for a few columns, each `stride` bytes of the panel: the sum runs along vectors.
+TT__DOTS static void tt__dot_few(ptrdiff_t length, ptrdiff_t columns, ptrdiff_t stride,
+                                 const unsigned char *panel, const int8_t *const *rows,
+                                 int32_t *sums) {
+  enum { STEP = 4 * TT__DOT_LANES };
+  for (ptrdiff_t c = 0; c < columns; c++, panel += stride) {
+    tt__dot_vector sum[TT__DOT_ROWS], column, g, none = {0};
+    TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) sum[r] = none;
+    for (ptrdiff_t t = 0; t < length; t += STEP) {
+      memcpy(&column, panel + t, sizeof column);
+      TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) {
+        if (t + STEP <= length) {
+          memcpy(&g, rows[r] + t, sizeof g);
+        } else { // the row ends here
+          g = none;
+          memcpy(&g, rows[r] + t, (size_t)(length - t));
+        }
+        tt__dot_words(&sum[r], column, g);
+      }
+    }
+    for (int r = 0; r < TT__DOT_ROWS; r++) {
+      uint32_t total = 0;
+      for (int lane = 0; lane < TT__DOT_LANES; lane++) total += (uint32_t)sum[r][lane];
+      sums[r * TT__DOT_COLUMNS + c] = (int32_t)total;
+    }
+  }
+}
+
+// `count` numbers requantised, moved by `zero` and kept to low .. high, which 32 bits hold.
+TT__DOTS static void tt__requantize_run(ptrdiff_t count, const int32_t *values, tt__quotient ratio,
+                                        int rounding, int zero, int32_t low, int32_t high,
+                                        int32_t *out) {
+  int64_t least = (int64_t)low - zero, most = (int64_t)high - zero;
+  ptrdiff_t i = 0;
+  for (; rounding == TT_ROUND_SINGLE && i + 8 <= count; i += 8) {
+    tt__half_vector x;
+    tt__wide_vector wide, mask;
+    memcpy(&x, values + i, sizeof x);
+    wide = __builtin_convertvector(x, tt__wide_vector) * (int64_t)ratio.multiplier;
+    wide = ((wide >> (int64_t)(30 - ratio.shift)) + 1) >> 1;
+    mask = (tt__wide_vector)(wide > most);
+    wide = (wide & ~mask) | (most & mask);
+    mask = (tt__wide_vector)(wide < least);
+    wide = (wide & ~mask) | (least & mask);
+    x = __builtin_convertvector(wide + (int64_t)zero, tt__half_vector);
+    memcpy(out + i, &x, sizeof x);
+  }
+  for (; i < count; i++) {
+    int64_t z = tt_requantize(values[i], ratio.multiplier, ratio.shift, rounding);
+    out[i] = (int32_t)((z > most ? most : z < least ? least : z) + zero);
+  }
+}
+
+// The vector form of the loop of tt__encode_state.
+static void tt__code_run(const int32_t *wide, ptrdiff_t count, tt__quotient ratio, int rounding,
+                         int8_t *codes) {
+  int32_t out[TT__DOT_COLUMNS];
+  for (ptrdiff_t i = 0; i < count; i += TT__DOT_COLUMNS) {
+    ptrdiff_t some = tt__min(TT__DOT_COLUMNS, count - i);
+    tt__requantize_run(some, wide + i, ratio, rounding, 0, -127, 127, out);
+    for (ptrdiff_t j = 0; j < some; j++) codes[i + j] = (int8_t)out[j];
+  }
+}
+
+// `count` columns of S at `in`, `step` apart, their terms `stride` apart, as a panel of `width`.
+static void tt__dot_pack(const int8_t *in, ptrdiff_t step, ptrdiff_t stride, ptrdiff_t length,
+                         ptrdiff_t count, ptrdiff_t width, unsigned char *panel) {
+  ptrdiff_t quads = (length + 3) / 4;
+  if (stride == 1 && length % 4 == 0) { // four terms are one word
+    for (ptrdiff_t c = 0; c < count; c++)
+      for (ptrdiff_t q = 0; q < quads; q++) {
+        uint32_t word;
+        memcpy(&word, in + c * step + 4 * q, sizeof word);
+        word ^= (uint32_t)TT__DOT_FLIP * 0x01010101UL;
+        memcpy(panel + 4 * (q * width + c), &word, sizeof word);
+      }
+    return;
+  }
+  for (ptrdiff_t t = 0; t < length; t++)
+    for (ptrdiff_t c = 0; c < count; c++)
+      panel[4 * (t / 4 * width + c) + t % 4] =
+          (unsigned char)(in[c * step + t * stride] ^ TT__DOT_FLIP);
+}
+
+// One panel: `count` columns of S from number `first` on, which are those of p (fold) or of w.
+static void tt__dot_panel(const tt__integers *run, ptrdiff_t p, ptrdiff_t first, ptrdiff_t count,
+                          const int8_t *in, const int32_t *row_sums, int8_t *narrow) {
+  const tt__step *step = &run->step;
+  const tt_integer *plan = run->plan;
+  const int8_t *g = (const int8_t *)run->w->cores[step->core].data, *rows[TT__DOT_ROWS];
+  int32_t sums[TT__DOT_ROWS * TT__DOT_COLUMNS], out[TT__DOT_COLUMNS], tail[TT__DOT_ROWS];
+  int i = run->index, last = i + 1 == plan->order, fold = step->w == 1;
+  int few = count < TT__FEW_COLUMNS, zero = last && narrow ? plan->out_zero : 0;
+  int32_t low = !narrow ? INT32_MIN : last ? -128 : -127, high = narrow ? 127 : INT32_MAX;
+  ptrdiff_t length = step->length, quads = (length + 3) / 4, whole = (quads - 1) * 4;
+  ptrdiff_t vectors = (count + TT__DOT_LANES - 1) / TT__DOT_LANES, stride = (length + 63) / 64 * 64;
+  in += fold ? first * length : p * length * step->w + first;
+  for (ptrdiff_t c = 0; few && c < count; c++)
+    tt__dot_pack(in + c * (fold ? length : 1), 0, step->w, length, 1, 1, run->pack + c * stride);
+  if (!few)
+    tt__dot_pack(in, fold ? length : 1, step->w, length, count, vectors * TT__DOT_LANES, run->pack);
+  for (ptrdiff_t r = 0; r < step->rows; r += TT__DOT_ROWS) {
+    for (int k = 0; k < TT__DOT_ROWS; k++) { // rows behind the last are the last
+      rows[k] = g + tt__min(r + k, step->rows - 1) * length;
+      tail[k] = 0;
+      memcpy(&tail[k], rows[k] + whole, (size_t)(length - whole));
+    }
+    if (few)
+      tt__dot_few(length, count, stride, run->pack, rows, sums);
+    else
+      tt__dot_tile((int)vectors, quads, run->pack, rows, tail, sums);
+    for (ptrdiff_t k = 0; k < tt__min(TT__DOT_ROWS, step->rows - r); k++) {
+      int32_t *sum = sums + k * TT__DOT_COLUMNS;
+      uint32_t start = (uint32_t)row_sums[r + k] * (uint32_t)-TT__DOT_FLIP;
+      tt__quotient ratio = {plan->multipliers[i][plan->num_multipliers[i] > 1 ? r + k : 0],
+                            plan->shifts[i]};
+      ptrdiff_t at = fold ? first * step->rows + r + k : (p * step->rows + r + k) * step->w + first;
+      ptrdiff_t apart = fold ? step->rows : 1, used = count;
+      if (last) used = at < run->w->rows ? tt__min(count, (run->w->rows - 1 - at) / apart + 1) : 0;
+      if (i == 0 && plan->offsets) start += (uint32_t)plan->offsets[r + k];
+      for (ptrdiff_t c = 0; c < used; c++) {
+        uint32_t bias = last && plan->bias ? (uint32_t)plan->bias[at + c * apart] : 0;
+        sum[c] = (int32_t)((uint32_t)sum[c] + start + bias);
+      }
+      tt__requantize_run(used, sum, ratio, plan->rounding, zero, low, high, out);
+      for (ptrdiff_t c = 0; c < used && narrow; c++) narrow[at + c * apart] = (int8_t)out[c];
+      for (ptrdiff_t c = 0; c < used && !narrow; c++) run->wide[at + c * apart] = out[c];
+    }
+  }
+}
+
+// The step at work with these instructions. Returns 0 where they do not serve.
+static int tt__dots_step(const tt__integers *run, const int8_t *in, int8_t *narrow) {
+  const tt__step *step = &run->step;
+  const int32_t *row_sums = run->plan->sums;
+  if (!row_sums || !tt__has_dots() || !tt__direct_codes(&run->w->cores[step->core])) return 0;
+  for (int i = 0; i < run->index; i++) {
+    ptrdiff_t rows, length;
+    int k = run->w->sweep == TT_LEFT_TO_RIGHT ? i : run->plan->order - 1 - i;
+    tt__view_size(&run->w->shape, run->w->sweep, k, &rows, &length);
+    row_sums += rows;
+  }
+  ptrdiff_t columns = step->w == 1 ? step->p : step->w;
+  for (ptrdiff_t p = 0; p < (step->w == 1 ? 1 : step->p); p++)
+    for (ptrdiff_t first = 0; first < columns; first += TT__DOT_COLUMNS)
+      tt__dot_panel(run, p, first, tt__min(TT__DOT_COLUMNS, columns - first), in, row_sums, narrow);
+  return 1;
+}
+#endif // TT__DOTS
+
+// The step at work.
+static void tt__integer_step(const tt__integers *run, const int8_t *in, int8_t *narrow) {
+#ifdef TT__DOTS
+  if (tt__dots_step(run, in, narrow)) return;
+#endif
+  for (ptrdiff_t r = 0; r < run->step.rows; r++)
+    tt__integer_row(run, r,
+                    tt__code_row(&run->w->cores[run->step.core], r, run->step.length,
+                                 run->states + 2 * run->state),
+                    in, narrow);
+}
+
+TTDEF size_t tt_integer_work_size(const tt_integer *plan, const tt_matrix *w) {
+  tt__integers run;
+  return tt__valid(w) ? tt__integer_sizes(plan, w, &run) : 0;
+}
+
+TTDEF tt_status tt_integer_apply(const tt_integer *plan, const tt_matrix *w, const int8_t *x,
+                                 ptrdiff_t batch, int8_t *y, void *work, size_t work_size) {
+  tt__integers run;
+  size_t needed = tt__valid(w) ? tt__integer_sizes(plan, w, &run) : 0;
+  if (batch < 0 || !needed || plan->dynamic) return TT_ERROR_INVALID;
+  if (batch == 0) return TT_OK;
+  if (!x || !y || !work || work_size < needed) return TT_ERROR_INVALID;
+  tt__integer_open(&run, work);
+  for (; batch > 0; batch--, x += w->cols, y += w->rows) {
+    const int8_t *in = x;
+    if (tt__is_padded(w)) {
+      memset(run.states + run.state, plan->in_zero, (size_t)run.state);
+      memcpy(run.states + run.state, x, (size_t)w->cols);
+      in = run.states + run.state;
+    }
+    for (run.index = 0; run.index < plan->order; run.index++) {
+      int8_t *out = run.index + 1 < plan->order ? run.states + (run.index & 1) * run.state : y;
+      tt__step_at(w, 1, run.index, &run.step);
+      tt__integer_step(&run, in, out);
+      in = out;
+    }
+  }
+  return TT_OK;
+}
+
+// ---- dynamic scales
+
+// 127 / largest, for largest >= 0. For 0 all codes are 0 whatever it is.
+static tt__quotient tt__code_ratio(int32_t largest) {
+  tt__quotient ratio = {0, 0};
+  int log2 = 0;
+  if (largest <= 0) return ratio;
+  while (largest >> log2 > 1) log2++;
+  ratio.multiplier = (int32_t)(((uint64_t)127 << (24 + log2)) / (uint64_t)largest);
+  ratio.shift = 7 - log2;
+  return ratio;
+}
+
+static uint32_t tt__magnitude_bits(float x) { return tt__float_bits(x) & 0x7FFFFFFFUL; }
+
+// x as a multiple of 2^-29 of the power of two that `top`, the bits of the largest |x|, begins
+// with; towards zero.
+static int32_t tt__fixed_point(float x, uint32_t top) {
+  uint32_t bits = tt__magnitude_bits(x), exponent = bits >> 23, fraction = bits & 0x7FFFFFUL;
+  uint32_t down = (top >> 23 ? top >> 23 : 1) - (exponent ? exponent : 1);
+  if (exponent) fraction |= 0x800000UL;
+  int32_t fixed = down > 30 ? 0 : (int32_t)(fraction << 6 >> down);
+  return tt__float_bits(x) >> 31 ? -fixed : fixed;
+}
+
+// Codes of one input of `count` floats, zeros behind up to `padded`. Returns their scale.
+static float tt__encode_input(const float *x, ptrdiff_t count, ptrdiff_t padded, int rounding,
+                              int8_t *codes) {
+  uint32_t top = 0;
+  for (ptrdiff_t i = 0; i < count; i++)
+    if (tt__magnitude_bits(x[i]) > top) top = tt__magnitude_bits(x[i]);
+  tt__quotient ratio = tt__code_ratio(tt__fixed_point(tt__bits_float(top), top));
+  for (ptrdiff_t i = 0; i < count; i++)
+    codes[i] = tt__fit_code(
+        tt_requantize(tt__fixed_point(x[i], top), ratio.multiplier, ratio.shift, rounding), 0,
+        -127);
+  for (ptrdiff_t i = count; i < padded; i++) codes[i] = 0;
+  return tt__bits_float(top) / 127;
+}
+
+// Largest magnitude of 32-bit results, of which no plan uses the last bit.
+static int32_t tt__largest_wide(const int32_t *wide, ptrdiff_t count) {
+  uint32_t largest = 0;
+  for (ptrdiff_t i = 0; i < count; i++) {
+    uint32_t magnitude = wide[i] < 0 ? 0 - (uint32_t)wide[i] : (uint32_t)wide[i];
+    if (magnitude > largest) largest = magnitude;
+  }
+  return largest > INT32_MAX ? INT32_MAX : (int32_t)largest;
+}
+
+// Codes of a state of 32-bit results. Returns the largest magnitude over 127: their scale.
+static float tt__encode_state(const int32_t *wide, ptrdiff_t count, int rounding, int8_t *codes) {
+  int32_t largest = tt__largest_wide(wide, count);
+  tt__quotient ratio = tt__code_ratio(largest);
+#ifdef TT__DOTS
+  if (tt__has_dots()) {
+    tt__code_run(wide, count, ratio, rounding, codes);
+    return (float)largest / 127;
+  }
+#endif
+  for (ptrdiff_t i = 0; i < count; i++)
+    codes[i] =
+        tt__fit_code(tt_requantize(wide[i], ratio.multiplier, ratio.shift, rounding), 0, -127);
+  return (float)largest / 127;
+}
+
+TTDEF tt_status tt_integer_apply_f32(const tt_integer *plan, const tt_matrix *w, const float *x,
+                                     ptrdiff_t batch, float *y, void *work, size_t work_size) {
+  tt__integers run;
+  size_t needed = tt__valid(w) ? tt__integer_sizes(plan, w, &run) : 0;
+  if (batch < 0 || !needed || !plan->dynamic) return TT_ERROR_INVALID;
+  if (batch == 0) return TT_OK;
+  if (!x || !y || !work || work_size < needed) return TT_ERROR_INVALID;
+  ptrdiff_t count = batch;
+  if (!tt__multiply(&count, w->cols)) return TT_ERROR_INVALID;
+  for (ptrdiff_t i = 0; i < count; i++)
+    if (tt__magnitude_bits(x[i]) >= 0x7F800000UL) return TT_ERROR_NONFINITE;
+  tt__integer_open(&run, work);
+  for (ptrdiff_t b = 0; b < batch; b++) {
+    float scale = tt__encode_input(x + b * w->cols, w->cols, tt__state_count(w, 0), plan->rounding,
+                                   run.states + run.state);
+    for (run.index = 0; run.index < plan->order; run.index++) {
+      tt__step_at(w, 1, run.index, &run.step);
+      tt__integer_step(&run, run.states + ((run.index + 1) & 1) * run.state, NULL);
+      scale *= plan->units[run.index];
+      if (run.index + 1 < plan->order)
+        scale *= tt__encode_state(run.wide, tt__state_count(w, run.index + 1), plan->rounding,
+                                  run.states + (run.index & 1) * run.state);
+    }
+    for (ptrdiff_t j = 0; j < w->rows; j++) y[b * w->rows + j] = (float)run.wide[j] * scale;
+  }
+  tt__add_bias(w, batch, y);
+  return TT_OK;
+}
+
+#ifndef TT_INFERENCE_ONLY
+// --------------------------------------------------------------------------------------- >>prepare
+// Plans for the forward pass in integers. A static plan needs a scale for every state: samples run
+// through the float sweep one at a time, once for the range of every state, once for histograms of
+// magnitudes, from which scales follow, and, for a report, once to compare. Sums are bounded row by
+// row, from the codes that are there.
+
+enum { TT__BINS = 2048 };
+
+// Numbers of one state over all samples, and how they are coded.
+typedef struct tt__spread {
+  double low, high;      // at most and at least 0
+  double bins[TT__BINS]; // how many magnitudes lie in each equal part of 0 .. the largest
+  double scale;
+  int zero;
+  double lost, energy; // sums of squares: of the errors of codes, of the numbers
+} tt__spread;
+
+typedef struct tt__preparation {
+  const tt_matrix *w;
+  tt_integer_options options;
+  tt_integer *plan;
+  tt__spread *spreads; // of x, of the state behind each step; the last of them is y
+  float *buffer[2], *padded, *y, *slab;
+  void *gemm;
+  int8_t *codes, *coded_y; // of x and y
+  void *work;              // of the integers
+  size_t work_size;
+  double lost, energy; // of y as integers give it
+  int32_t *row_sums;   // of the plan, of the next step
+} tt__preparation;
+
+enum tt__pass { TT__PASS_RANGE, TT__PASS_BINS, TT__PASS_ERROR };
+
+static double tt__spread_largest(const tt__spread *spread) {
+  return fmax(spread->high, -spread->low);
+}
+
+// The code of a value, as the integers would have it.
+static int tt__spread_code(double value, double scale, int zero, int low) {
+  double code = value / scale + zero;
+  return tt__nearest(code > 127 ? 127 : code < low ? low : code);
+}
+
+// Takes in the numbers of a state, or the error that coding them makes.
+static void tt__spread_add(const tt__preparation *prep, tt__spread *spread, int pass,
+                           const float *values, ptrdiff_t count) {
+  double largest = tt__spread_largest(spread), scale = spread->scale;
+  int low = spread == prep->spreads || spread == prep->spreads + prep->plan->order ? -128 : -127;
+  if (pass == TT__PASS_ERROR && prep->plan->dynamic) {
+    largest = 0;
+    for (ptrdiff_t i = 0; i < count; i++) largest = fmax(largest, fabs((double)values[i]));
+    scale = largest > 0 ? largest / 127 : 1;
+  }
+  for (ptrdiff_t i = 0; i < count; i++) {
+    double value = (double)values[i];
+    if (pass == TT__PASS_RANGE) {
+      spread->low = fmin(spread->low, value);
+      spread->high = fmax(spread->high, value);
+    } else if (pass == TT__PASS_BINS && largest > 0) {
+      spread->bins[(int)(fabs(value) / largest * (TT__BINS - 1))]++;
+    } else if (pass == TT__PASS_ERROR) {
+      int zero = spread->zero, code = tt__spread_code(value, scale, zero, low);
+      spread->lost += (value - scale * (code - zero)) * (value - scale * (code - zero));
+      spread->energy += value * value;
+    }
+  }
+}
+
+// The magnitude that code 127 should stand for.
+static double tt__spread_clip(const tt__spread *spread, const tt_integer_options *options) {
+  enum { TRIES = 100 };
+  double largest = tt__spread_largest(spread), best = largest, least = -1, total = 0, seen = 0;
+  double width = largest / (TT__BINS - 1), share = options->percentile;
+  if (!(share > 0)) share = 99.9;
+  for (int i = 0; i < TT__BINS; i++) total += spread->bins[i];
+  if (options->clip == TT_CLIP_LARGEST || !(largest > 0)) return largest;
+  for (int i = 0; i < TT__BINS && options->clip == TT_CLIP_PERCENTILE; i++) {
+    seen += spread->bins[i];
+    if (seen >= total * share / 100) return fmin(largest, (i + 1) * width);
+  }
+  for (int t = 0; t < TRIES; t++) { // down to 0.3 of the largest
+    double top = largest * (1 - 0.7 * t / TRIES), error = 0;
+    for (int i = 0; i < TT__BINS; i++) {
+      double value = (i + 0.5) * width, code = floor(value / top * 127 + 0.5);
+      double lost = value - top / 127 * fmin(code, 127);
+      error += spread->bins[i] * lost * lost;
+    }
+    if (least >= 0 && error >= least) continue;
+    least = error;
+    best = top;
+  }
+  return best;
+}
+
+// Scale and zero point of a state.
+static void tt__spread_choose(tt__spread *spread, const tt_integer_options *options, int affine,
+                              float given, int zero) {
+  double top = tt__spread_clip(spread, options), range = spread->high - spread->low;
+  double scale = affine ? range / 255 : top / 127;
+  if (!(scale > 0)) scale = 1;
+  scale = fmax(scale, 1e-37); // a normal float
+  spread->scale = given > 0 ? (double)given : (double)(float)scale;
+  spread->zero = given > 0 ? zero : 0;
+  if (affine && !(given > 0) && range > 0)
+    spread->zero = tt__spread_code(spread->low, -spread->scale, -128, -128);
+}
+
+// The float sweep of one input; what flows through it goes to the spreads.
+static void tt__watch_sample(tt__preparation *prep, int pass, const float *x) {
+  const tt_matrix *w = prep->w;
+  int order = w->shape.order;
+  ptrdiff_t n = tt__leg_product(&w->shape, 0, order, 0, 1);
+  const float *in = prep->padded;
+  tt__resize_rows(1, x, w->cols, prep->padded, n);
+  tt__spread_add(prep, prep->spreads, pass, x, w->cols);
+  for (int i = 0; i < order; i++) {
+    tt__step step;
+    tt__step_at(w, 1, i, &step);
+    float *out = prep->buffer[i & 1];
+    tt__run_step(&w->cores[step.core], &step, in, out, prep->slab, prep->gemm);
+    if (i + 1 == order) {
+      memcpy(prep->y, out, (size_t)w->rows * sizeof(float));
+      tt__add_bias(w, 1, prep->y);
+      out = prep->y;
+    }
+    tt__spread_add(prep, prep->spreads + i + 1, pass, out,
+                   i + 1 == order ? w->rows : step.p * step.rows * step.w);
+    in = out;
+  }
+}
+
+// The same input in integers, against the y of the float sweep.
+static tt_status tt__compare_sample(tt__preparation *prep, const float *x) {
+  const tt_matrix *w = prep->w;
+  const tt__spread *first = prep->spreads, *last = prep->spreads + w->shape.order;
+  float *y = prep->buffer[0];
+  tt_status status;
+  if (prep->plan->dynamic) {
+    status = tt_integer_apply_f32(prep->plan, w, x, 1, y, prep->work, prep->work_size);
+  } else {
+    for (ptrdiff_t i = 0; i < w->cols; i++)
+      prep->codes[i] = (int8_t)tt__spread_code((double)x[i], first->scale, first->zero, -128);
+    status =
+        tt_integer_apply(prep->plan, w, prep->codes, 1, prep->coded_y, prep->work, prep->work_size);
+    for (ptrdiff_t i = 0; i < w->rows; i++)
+      y[i] = (float)(last->scale * (prep->coded_y[i] - last->zero));
+  }
+  for (ptrdiff_t i = 0; i < w->rows && !status; i++) {
+    double wanted = (double)prep->y[i], gap = (double)y[i] - wanted;
+    prep->lost += gap * gap;
+    prep->energy += wanted * wanted;
+  }
+  return status;
+}
+
+// The scale of row r of a core, that of the core included.
+static double tt__row_scale(const tt_core *core, ptrdiff_t r) {
+  ptrdiff_t end;
+  return (double)tt__scale_at(core, r, 1, 0, &end);
+}
+
+// multipliers[i] 2^(shift - 31) ~ wanted[i]. Returns 0 where that needs a shift above 30.
+static int tt__fixed_multipliers(int count, const double *wanted, int32_t *multipliers,
+                                 int *shift) {
+  int exponent = 0;
+  double largest = tt__largest_magnitude(count, wanted);
+  if (!tt__is_finite(largest)) return 0;
+  (void)frexp(largest, &exponent);
+  if (largest > 0 && ldexp(largest, 31 - exponent) > 2147483647.0) exponent++;
+  *shift = exponent < -31 ? -31 : exponent;
+  for (int i = 0; i < count; i++)
+    multipliers[i] = (int32_t)floor(ldexp(wanted[i], 31 - *shift) + 0.5);
+  return exponent <= 30;
+}
+
+// Units of the sums of step i, one per row of the GEMM view, and bounds of the sums; offsets.
+static tt_status tt__prepare_rows(tt__preparation *prep, int i, double *units, double *bounds) {
+  tt_integer *plan = prep->plan;
+  tt__step step;
+  tt__step_at(prep->w, 1, i, &step);
+  const tt_core *core = &prep->w->cores[step.core];
+  int zero = i == 0 ? plan->in_zero : 0;
+  for (ptrdiff_t r = 0; r < step.rows; r++) {
+    const unsigned char *codes =
+        (const unsigned char *)core->data + r * tt__row_size(core->dtype, step.length);
+    double sum = 0, size = 0;
+    for (ptrdiff_t j = 0; j < step.length; j++) {
+      int code = tt__integer_code(codes, j, tt__dtype_bits(core->dtype));
+      sum += code;
+      size += abs(code);
+    }
+    bounds[r] = (128 + abs(zero)) * size;
+    units[r] = (plan->dynamic ? 1 : prep->spreads[i].scale) * tt__row_scale(core, r);
+    if (!(units[r] >= 0 && tt__is_finite(units[r]))) return TT_ERROR_UNSUPPORTED;
+    if (bounds[r] > 2147483646.0) return TT_ERROR_UNSUPPORTED;
+    if (plan->offsets && i == 0) ((int32_t *)plan->offsets)[r] = (int32_t)(-zero * sum);
+    prep->row_sums[r] = (int32_t)sum;
+  }
+  prep->row_sums += step.rows;
+  return TT_OK;
+}
+
+// The bias in units of the last step, which are raised where it would not fit.
+static void tt__prepare_bias(tt__preparation *prep, double *units, const double *bounds) {
+  tt_integer *plan = prep->plan;
+  const tt_matrix *w = prep->w;
+  int shared = plan->num_multipliers[plan->order - 1] == 1;
+  tt__step step;
+  tt__step_at(w, 1, plan->order - 1, &step);
+  if (!plan->bias) return;
+  for (ptrdiff_t j = 0; j < w->rows; j++) {
+    ptrdiff_t r = j / step.w % step.rows;
+    double *unit = units + (shared ? 0 : r), room = 2147483646.0 - bounds[r];
+    *unit = fmax(*unit, fabs((double)w->bias[j]) / fmax(room, 1));
+  }
+  for (ptrdiff_t j = 0; j < w->rows; j++) {
+    double unit = units[shared ? 0 : j / step.w % step.rows];
+    double code = unit > 0 ? floor((double)w->bias[j] / unit + 0.5) : 0;
+    ((int32_t *)plan->bias)[j] = (int32_t)code;
+  }
+}
+
+// Multipliers, offsets and bias of step i, whose sums are proved to fit.
+static tt_status tt__prepare_step(tt__preparation *prep, int i, double *units, double *bounds) {
+  tt_integer *plan = prep->plan;
+  tt__step step;
+  tt__step_at(prep->w, 1, i, &step);
+  int last = i + 1 == plan->order, count = plan->num_multipliers[i];
+  tt_status status = tt__prepare_rows(prep, i, units, bounds);
+  if (status) return status;
+  if (last) tt__prepare_bias(prep, units, bounds);
+  double headroom =
+      last && plan->bias ? 2147483647.0 : fmax(2, tt__largest_magnitude(step.rows, bounds));
+  double unit = prep->spreads[i + 1].scale;
+  if (plan->dynamic) {
+    // sums times 2^h stay within 2^29, and so does what their rows make of them
+    double largest = tt__largest_magnitude(step.rows, units);
+    unit = ldexp(largest > 0 ? largest : 1, (int)ceil(log2(headroom)) - 29);
+    plan->units[i] = (float)unit;
+    if (!(plan->units[i] > 0)) return TT_ERROR_UNSUPPORTED;
+  }
+  for (int k = 0; k < count; k++) units[k] /= unit;
+  if (!tt__fixed_multipliers(count, units, (int32_t *)plan->multipliers[i], &plan->shifts[i]))
+    return TT_ERROR_UNSUPPORTED;
+  // double rounding shifts left before it multiplies
+  int overflows = plan->shifts[i] > 0 && ldexp(headroom, plan->shifts[i]) > 2147483647.0;
+  return overflows && plan->rounding == TT_ROUND_DOUBLE ? TT_ERROR_UNSUPPORTED : TT_OK;
+}
+
+// The plan without its numbers, in one block. Returns TT_OK, MEMORY.
+static tt_status tt__integer_allocate(tt__preparation *prep) {
+  const tt_matrix *w = prep->w;
+  tt_integer *plan = prep->plan;
+  ptrdiff_t total = 64, each = (ptrdiff_t)sizeof(int32_t), rows = 0, length, all_rows = 0;
+  plan->order = w->shape.order;
+  plan->rounding = prep->options.rounding;
+  plan->dynamic = prep->options.dynamic != 0;
+  plan->num_bias = w->bias && !plan->dynamic ? (int)w->rows : 0;
+  for (int i = plan->order - 1; i >= 0; i--) {
+    int k = w->sweep == TT_LEFT_TO_RIGHT ? i : plan->order - 1 - i;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    plan->num_multipliers[i] = w->cores[k].group == TT_GROUP_ROW ? (int)rows : 1;
+    if (!tt__add_size(&total, plan->num_multipliers[i], each) || !tt__increase(&all_rows, rows))
+      return TT_ERROR_MEMORY;
+  }
+  plan->num_offsets = (int)rows; // of step 0
+  if (!tt__add_size(&total, rows, each) || !tt__add_size(&total, w->rows, each) ||
+      !tt__add_size(&total, all_rows, each))
+    return TT_ERROR_MEMORY;
+  plan->allocator = prep->options.allocator;
+  plan->block = tt__allocate(&plan->allocator, total);
+  if (!plan->block) return TT_ERROR_MEMORY;
+  memset(plan->block, 0, (size_t)total);
+  int32_t *at = (int32_t *)(void *)tt__align(plan->block);
+  for (int i = 0; i < plan->order; i++) {
+    plan->multipliers[i] = at;
+    at += plan->num_multipliers[i];
+  }
+  plan->sums = at;
+  plan->offsets = at + all_rows;
+  plan->bias = plan->num_bias ? plan->offsets + plan->num_offsets : NULL;
+  return TT_OK;
+}
+
+// Everything that watching samples needs.
+static tt_status tt__preparation_open(tt__pool *pool, tt__preparation *prep) {
+  const tt_matrix *w = prep->w;
+  tt__buffers floats;
+  if (!tt__plan_buffers(w, 1, &floats)) return TT_ERROR_MEMORY;
+  ptrdiff_t n = tt__leg_product(&w->shape, 0, w->shape.order, 0, 1);
+  ptrdiff_t m = tt__leg_product(&w->shape, 0, w->shape.order, 1, 0);
+  ptrdiff_t state = tt__max(floats.state, m), each = (ptrdiff_t)sizeof(float);
+  prep->spreads = (tt__spread *)tt__take(pool, w->shape.order + 1, (ptrdiff_t)sizeof(tt__spread));
+  prep->buffer[0] = (float *)tt__take(pool, state, each);
+  prep->buffer[1] = (float *)tt__take(pool, state, each);
+  prep->padded = (float *)tt__take(pool, n, each);
+  prep->y = (float *)tt__take(pool, w->rows, each);
+  prep->slab = (float *)tt__take(pool, floats.slab, each);
+  prep->gemm = tt__take(pool, floats.product, 1);
+  prep->codes = (int8_t *)tt__take(pool, w->cols, 1);
+  prep->coded_y = (int8_t *)tt__take(pool, w->rows, 1);
+  return pool->status;
+}
+
+// One pass over all samples.
+static void tt__watch(tt__preparation *prep, int pass, const float *x, ptrdiff_t count) {
+  for (ptrdiff_t i = 0; i < count; i++) tt__watch_sample(prep, pass, x + i * prep->w->cols);
+}
+
+// Scales of all states of a static plan.
+static tt_status tt__prepare_scales(tt__preparation *prep, const float *x, ptrdiff_t count) {
+  const tt_integer_options *options = &prep->options;
+  tt_integer *plan = prep->plan;
+  int order = plan->order;
+  tt__watch(prep, TT__PASS_RANGE, x, count);
+  for (int i = 0; i <= order; i++)
+    if (!tt__is_finite(prep->spreads[i].high - prep->spreads[i].low)) return TT_ERROR_NONFINITE;
+  tt__watch(prep, TT__PASS_BINS, x, count);
+  tt__spread *first = prep->spreads, *last = prep->spreads + order;
+  tt__spread_choose(first, options, options->affine_in, options->in_scale, options->in_zero);
+  for (int i = 1; i < order; i++) tt__spread_choose(prep->spreads + i, options, 0, 0, 0);
+  tt__spread_choose(last, options, options->affine_out, options->out_scale, options->out_zero);
+  plan->in_scale = (float)first->scale;
+  plan->in_zero = first->zero;
+  plan->out_scale = (float)last->scale;
+  plan->out_zero = last->zero;
+  return TT_OK;
+}
+
+// What the plan does to the samples.
+static tt_status tt__integer_judge(tt__pool *pool, tt__preparation *prep, const float *x,
+                                   ptrdiff_t count, tt_integer_report *report) {
+  int order = prep->plan->order;
+  double sum = 0;
+  prep->work_size = tt_integer_work_size(prep->plan, prep->w);
+  prep->work = tt__take(pool, (ptrdiff_t)prep->work_size, 1);
+  tt_status status = pool->status;
+  for (ptrdiff_t i = 0; i < count && !status; i++) {
+    tt__watch_sample(prep, TT__PASS_ERROR, x + i * prep->w->cols);
+    status = tt__compare_sample(prep, x + i * prep->w->cols);
+  }
+  for (int i = 0; i <= order; i++) {
+    const tt__spread *spread = prep->spreads + i;
+    double error = spread->energy > 0 ? sqrt(spread->lost / spread->energy) : 0;
+    if (i == 0)
+      report->in_error = error;
+    else if (i < order)
+      report->state_error[i - 1] = error;
+    else
+      report->out_error = error = prep->plan->dynamic ? 0 : error;
+    sum += error * error;
+  }
+  report->predicted = sqrt(sum);
+  report->measured = prep->energy > 0 ? sqrt(prep->lost / prep->energy) : 0;
+  return status;
+}
+
+// Are these options usable?
+static int tt__integer_options_valid(const tt_integer_options *o) {
+  return (o->rounding == TT_ROUND_SINGLE || o->rounding == TT_ROUND_DOUBLE) &&
+         o->clip >= TT_CLIP_DEFAULT && o->clip <= TT_CLIP_PERCENTILE && o->percentile >= 0 &&
+         o->percentile <= 100 && o->in_scale >= 0 && tt__is_finite((double)o->in_scale) &&
+         o->out_scale >= 0 && tt__is_finite((double)o->out_scale) && o->in_zero >= -128 &&
+         o->in_zero <= 127 && o->out_zero >= -128 && o->out_zero <= 127 &&
+         !o->allocator.alloc_fn == !o->allocator.free_fn;
+}
+
+// The numbers of a plan for a train that is known to suit.
+static tt_status tt__integer_build(tt__pool *pool, tt__preparation *prep, const float *x,
+                                   ptrdiff_t count, tt_integer_report *report) {
+  const tt_matrix *w = prep->w;
+  ptrdiff_t rows, length, most = 1;
+  for (int k = 0; k < w->shape.order; k++) {
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    most = tt__max(most, rows);
+  }
+  double *units = tt__take_f64(pool, most, 1), *bounds = tt__take_f64(pool, most, 1);
+  tt_status status = tt__preparation_open(pool, prep);
+  if (!status) status = tt__integer_allocate(prep);
+  if (!status && !prep->plan->dynamic) status = tt__prepare_scales(prep, x, count);
+  if (!status && !prep->plan->in_zero) {
+    prep->plan->offsets = NULL;
+    prep->plan->num_offsets = 0;
+  }
+  prep->row_sums = (int32_t *)prep->plan->sums;
+  for (int i = 0; i < w->shape.order && !status; i++)
+    status = tt__prepare_step(prep, i, units, bounds);
+  if (!status && report && count > 0) status = tt__integer_judge(pool, prep, x, count, report);
+  return status;
+}
+
+TTDEF tt_status tt_integer_prepare(const tt_matrix *w, const float *x, ptrdiff_t count,
+                                   const tt_integer_options *given, tt_integer *out,
+                                   tt_integer_report *report) {
+  tt__preparation prep;
+  memset(&prep, 0, sizeof prep);
+  if (given) prep.options = *given;
+  if (out) memset(out, 0, sizeof *out);
+  if (report) memset(report, 0, sizeof *report);
+  if (!out || !tt__valid(w) || count < 0 || (count > 0 && !x)) return TT_ERROR_INVALID;
+  if (!tt__integer_options_valid(&prep.options)) return TT_ERROR_INVALID;
+  int known = prep.options.dynamic ||
+              (w->shape.order == 1 && prep.options.in_scale > 0 && prep.options.out_scale > 0);
+  ptrdiff_t numbers = count;
+  if ((!count && !known) || !tt__multiply(&numbers, w->cols)) return TT_ERROR_INVALID;
+  if (w->rows > INT_MAX) return TT_ERROR_UNSUPPORTED;
+  for (int k = 0; k < w->shape.order; k++) {
+    ptrdiff_t rows, length;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    if (!tt__is_integer(w->cores[k].dtype) || w->cores[k].group > 0 || rows > INT_MAX)
+      return TT_ERROR_UNSUPPORTED;
+  }
+  for (ptrdiff_t i = 0; i < numbers; i++)
+    if (!tt__is_finite((double)x[i])) return TT_ERROR_NONFINITE;
+  for (ptrdiff_t j = 0; w->bias && j < w->rows; j++)
+    if (!tt__is_finite((double)w->bias[j])) return TT_ERROR_NONFINITE;
+  prep.w = w;
+  prep.plan = out;
+  tt__pool pool = tt__pool_open(&prep.options.allocator);
+  tt_status status = tt__integer_build(&pool, &prep, x, count, report);
+  tt__pool_close(&pool);
+  if (status) tt_integer_free(out);
+  if (status && report) memset(report, 0, sizeof *report);
+  return status;
+}
+
+TTDEF void tt_integer_free(tt_integer *plan) {
+  if (!plan) return;
+  tt__release(&plan->allocator, plan->block);
+  memset(plan, 0, sizeof *plan);
+}
+
 // -------------------------------------------------------------------------------------- >>gradient
 // Gradients, and what uses them. A step of the forward pass, C[p] = G S[p], has two gradients,
 //   dG += sum_p dC[p] S[p]^T     and     dS[p] = G^T dC[p],
@@ -7799,7 +9109,8 @@ static int tt__plan_tape(const tt_matrix *w, ptrdiff_t batch, tt__tape *tape) {
   memset(tape, 0, sizeof *tape);
   if (!tt__plan_buffers(w, batch, &forward)) return 0;
   for (int i = padded ? 0 : 1; i < order; i++) {
-    tt__step step = tt__step_at(w, batch, i);
+    tt__step step;
+    tt__step_at(w, batch, i, &step);
     tape->state[i] = step.p * step.length * step.w;
   }
   if (padded || tt__total_scale(w) != 1)
@@ -7875,14 +9186,16 @@ TTDEF tt_status tt_backward(const tt_matrix *w, const float *x, const float *dy,
   if (padded) tt__resize_rows(batch, x, w->cols, state[0], n);
   const float *first = padded ? state[0] : x, *back = tape.result ? result : dy;
   for (int i = 0; i + 1 < order; i++) {
-    tt__step step = tt__step_at(w, batch, i);
+    tt__step step;
+    tt__step_at(w, batch, i, &step);
     tt__step_rows(&step, 0, step.rows, (const float *)w->cores[step.core].data,
                   i ? state[i] : first, state[i + 1], at);
   }
   if (tape.result) tt__resize_rows(batch, dy, w->rows, result, m);
   for (ptrdiff_t i = 0; i < tape.result; i++) result[i] *= scale;
   for (int i = order - 1; i >= 0; i--) {
-    tt__step step = tt__step_at(w, batch, i);
+    tt__step step;
+    tt__step_at(w, batch, i, &step);
     tt__step_gradient(&step, back, i ? state[i] : first, (float *)tt_core_data(grad, step.core),
                       at);
     float *to = i || padded ? state[i] : dx;
@@ -10383,6 +11696,513 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path) {
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
+// ---------------------------------------------------------------------------------------- >>export
+// A layer as a C header: constant arrays, and the structs that run from them, in C99 and C++11. The
+// text depends on the train, the plan and the given words alone. Arrays are aligned to 16 bytes,
+// since some processors stop at words that are not, and `const`, or they would take RAM.
+
+// Is the name a word of C or C++?
+static int tt__is_keyword(const char *name) {
+  static const char words[] =
+      " alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t "
+      "char32_t char8_t class compl concept const const_cast consteval constexpr constinit "
+      "continue co_await co_return co_yield decltype default delete do double dynamic_cast else "
+      "enum explicit export extern false final float for friend goto if import inline int long "
+      "main module mutable namespace new noexcept not not_eq nullptr operator or or_eq override "
+      "private protected public register reinterpret_cast requires restrict return short signed "
+      "sizeof static static_assert static_cast struct switch template this thread_local throw true "
+      "try typedef typeid typename typeof union unsigned using virtual void volatile wchar_t while "
+      "xor xor_eq NULL ";
+  size_t length = strlen(name);
+  for (const char *at = words; (at = strstr(at, name)) != NULL; at++)
+    if (at[-1] == ' ' && at[length] == ' ') return 1;
+  return 0;
+}
+
+// What is written, and the names in it.
+typedef struct tt__header_text {
+  tt__sink sink;
+  const char *layer;
+  const tt_matrix *w;
+  const tt_integer *plan;
+  ptrdiff_t flash, plan_flash; // bytes of the arrays so far
+  int is_finite;               // all numbers have been
+  int in_ram;                  // arrays at work are not for TT_FLASH
+} tt__header_text;
+
+// The name of the layer as an identifier, in capitals if `upper`: "h.0.attn" gives h_0_attn. Names
+// that C, C++ or tt.h keep for themselves get "layer_" in front.
+static void tt__write_name(tt__header_text *out, int upper) {
+  const char *layer = out->layer;
+  int letter = (*layer >= 'a' && *layer <= 'z') || (*layer >= 'A' && *layer <= 'Z');
+  if (!letter || tt__is_keyword(layer) || !strncmp(layer, "tt_", 3) || !strncmp(layer, "TT_", 3))
+    tt__sink_text(&out->sink, upper ? "LAYER_" : "layer_");
+  for (; *layer; layer++) {
+    char c = *layer;
+    int small = c >= 'a' && c <= 'z',
+        keep = small || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    if (upper && small) c = (char)(c - 'a' + 'A');
+    tt__sink_bytes(&out->sink, keep ? &c : "_", 1);
+  }
+}
+
+// Text with marks in it: @ the name, ^ the name in capitals, $ the next of the numbers.
+static void tt__write(tt__header_text *out, const char *text, ptrdiff_t first, ptrdiff_t second) {
+  for (; *text; text++) {
+    if (*text == '@' || *text == '^') {
+      tt__write_name(out, *text == '^');
+    } else if (*text == '$') {
+      tt__sink_number(&out->sink, first);
+      first = second;
+    } else {
+      tt__sink_bytes(&out->sink, text, 1);
+    }
+  }
+}
+
+// Text inside a comment: nothing in it ends the comment or looks like another one.
+static void tt__write_comment(tt__header_text *out, const char *text) {
+  char before = 0;
+  for (; text && *text; before = *text++) {
+    if ((before == '*' && *text == '/') || (before == '/' && *text == '*'))
+      tt__sink_text(&out->sink, " ");
+    tt__sink_bytes(&out->sink, (unsigned char)*text < 32 && *text != '\n' ? "?" : text, 1);
+  }
+}
+
+// ---- numbers
+//
+// Decimals come out of a number with a fixed point, large enough for every double, so they are
+// exact as far as they go: 9 digits tell floats apart, 18 doubles, also if the rest is cut off.
+
+enum { TT__POINT = 36, TT__BIG = TT__POINT + 34 }; // words of 32 bits, lowest first
+
+static void tt__big_times(uint32_t *big, uint32_t factor) {
+  uint64_t carry = 0;
+  for (int i = 0; i < TT__BIG; i++) {
+    carry += (uint64_t)big[i] * factor;
+    big[i] = (uint32_t)carry;
+    carry >>= 32;
+  }
+}
+
+static void tt__big_over(uint32_t *big, uint32_t divisor) {
+  uint64_t rest = 0;
+  for (int i = TT__BIG - 1; i >= 0; i--) {
+    rest = rest << 32 | big[i];
+    big[i] = (uint32_t)(rest / divisor);
+    rest %= divisor;
+  }
+}
+
+static int tt__big_above(const uint32_t *big, uint32_t limit) { // is its integer part?
+  for (int i = TT__POINT + 1; i < TT__BIG; i++)
+    if (big[i]) return 1;
+  return big[TT__POINT] > limit;
+}
+
+// A finite number as a literal that gives back the same bits. Returns its length.
+static int tt__literal(double value, int is_float, char text[40]) {
+  uint32_t big[TT__BIG] = {0};
+  uint64_t bits;
+  int at = 0, exponent = 0, digits = is_float ? 9 : 18;
+  memcpy(&bits, &value, sizeof bits);
+  if (bits >> 63) text[at++] = '-';
+  uint64_t fraction = bits & 0xFFFFFFFFFFFFFULL;
+  int power = (int)(bits >> 52 & 2047);
+  if (power) fraction |= 0x10000000000000ULL;
+  int low = 32 * TT__POINT + (power ? power : 1) - 1075; // position of the lowest bit
+  for (int i = 0; i < 53; i++)
+    if (fraction >> i & 1) big[(low + i) / 32] |= (uint32_t)1 << (low + i) % 32;
+  if (fraction) {
+    for (; tt__big_above(big, 9); exponent++) tt__big_over(big, 10);
+    for (; !tt__big_above(big, 0); exponent--) tt__big_times(big, 10);
+  }
+  for (int i = 0; i < digits; i++) {
+    text[at++] = (char)('0' + big[TT__POINT]);
+    if (i == 0) text[at++] = '.';
+    big[TT__POINT] = 0;
+    tt__big_times(big, 10);
+  }
+  while (text[at - 1] == '0' && text[at - 2] != '.') at--;
+  if (exponent) {
+    text[at++] = 'e';
+    if (exponent < 0) text[at++] = '-';
+    at += tt__decimal(text + at, exponent < 0 ? -exponent : exponent);
+  }
+  if (is_float) text[at++] = 'f';
+  text[at] = 0;
+  return at;
+}
+
+enum tt__kind { TT__FLOAT, TT__DOUBLE, TT__U16, TT__BYTE, TT__UBYTE, TT__I32 };
+
+// Number `i` of an array as text. Returns its length.
+static int tt__array_number(tt__header_text *out, int kind, const void *data, ptrdiff_t i,
+                            char text[40]) {
+  float single;
+  double wide = 0;
+  int32_t word = 0;
+  if (kind == TT__FLOAT) {
+    memcpy(&single, (const unsigned char *)data + 4 * i, 4);
+    wide = (double)single;
+  }
+  if (kind == TT__DOUBLE) memcpy(&wide, (const unsigned char *)data + 8 * i, 8);
+  if (!tt__is_finite(wide))
+    out->is_finite = 0;
+  else if (kind == TT__FLOAT || kind == TT__DOUBLE)
+    return tt__literal(wide, kind == TT__FLOAT, text);
+  if (kind == TT__U16) word = (int32_t)tt__load_u16(data, i);
+  if (kind == TT__BYTE) word = ((const int8_t *)data)[i];
+  if (kind == TT__UBYTE) word = ((const unsigned char *)data)[i];
+  if (kind == TT__I32) memcpy(&word, (const int32_t *)data + i, sizeof word);
+  *text = '-';
+  // the smallest number has no literal of its own
+  if (word == INT32_MIN)
+    memcpy(text, "(-2147483647 - 1)", 18);
+  else
+    tt__decimal(text + (word < 0), word < 0 ? -(int64_t)word : word);
+  return (int)strlen(text);
+}
+
+// TT_ALIGN(16) static const TYPE name_WHAT[COUNT] TT_FLASH = {..}; in lines of at most 100 columns.
+// Returns its bytes.
+static ptrdiff_t tt__write_array(tt__header_text *out, int kind, const char *what, int index,
+                                 const void *data, ptrdiff_t count) {
+  static const char types[][9] = {"float", "double", "uint16_t", "int8_t", "uint8_t", "int32_t"};
+  static const int sizes[] = {4, 8, 2, 1, 1, 4};
+  int column = 100;
+  tt__sink_text(&out->sink, "TT_ALIGN(16) static const ");
+  tt__sink_text(&out->sink, types[kind]);
+  tt__write(out, " @_", 0, 0);
+  tt__sink_text(&out->sink, what);
+  if (index >= 0) tt__sink_number(&out->sink, index);
+  tt__write(out, "[$]", count, 0);
+  tt__sink_text(&out->sink, out->in_ram ? " = {" : " TT_FLASH = {");
+  for (ptrdiff_t i = 0; i < count; i++) {
+    char text[40];
+    int length = tt__array_number(out, kind, data, i, text);
+    if (column + length + 2 > 99) {
+      tt__sink_text(&out->sink, "\n ");
+      column = 1;
+    }
+    tt__sink_text(&out->sink, " ");
+    tt__sink_bytes(&out->sink, text, length);
+    tt__sink_text(&out->sink, i + 1 < count ? "," : "");
+    column += length + 2;
+  }
+  tt__sink_text(&out->sink, "\n};\n");
+  return count * sizes[kind];
+}
+
+static void tt__write_real(tt__header_text *out, float value) {
+  char text[40];
+  if (!tt__is_finite((double)value))
+    out->is_finite = 0;
+  else
+    tt__sink_bytes(&out->sink, text, tt__literal((double)value, 1, text));
+}
+
+static void tt__write_integers(tt__header_text *out, const int *values, int count) {
+  for (int i = 0; i < count; i++) tt__write(out, i ? ", $" : "{$", values[i], 0);
+  tt__sink_text(&out->sink, "}");
+}
+
+// ---- the train
+
+static int tt__kind_of(tt_dtype dtype) {
+  if (dtype == TT_F32) return TT__FLOAT;
+  if (dtype == TT_F64) return TT__DOUBLE;
+  if (dtype == TT_F16 || dtype == TT_BF16) return TT__U16;
+  return dtype == TT_I8 ? TT__BYTE : TT__UBYTE;
+}
+
+static void tt__write_arrays(tt__header_text *out) {
+  const tt_matrix *w = out->w;
+  for (int k = 0; k < w->shape.order; k++) {
+    const tt_core *core = &w->cores[k];
+    ptrdiff_t rows, length, count = tt__core_count(&w->shape, k);
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    // packed codes are bytes, all others are one element each
+    if (tt__dtype_bits(core->dtype) < 8) count = rows * tt__row_size(core->dtype, length);
+    out->flash += tt__write_array(out, tt__kind_of(core->dtype), "core", k, core->data, count);
+    if (!core->group) continue;
+    out->flash += tt__write_array(out, core->group < 0 ? TT__FLOAT : TT__U16, "scales", k,
+                                  core->scales, rows * tt__row_scales(core->group, length));
+  }
+  if (w->bias) out->flash += tt__write_array(out, TT__FLOAT, "bias", -1, w->bias, w->rows);
+}
+
+// Every member is written, so that no compiler misses one.
+static void tt__write_matrix(tt__header_text *out) {
+  static const char dtypes[][8] = {"TT_F32",  "TT_F64", "TT_F16", "TT_BF16", "TT_E4M3",
+                                   "TT_E5M2", "TT_I8",  "TT_I4",  "TT_I3",   "TT_I2"};
+  const tt_matrix *w = out->w;
+  tt__write(out, "\nstatic const tt_matrix @ = {\n  {$, ", w->shape.order, 0);
+  tt__write_integers(out, w->shape.rows, w->shape.order);
+  tt__sink_text(&out->sink, ", ");
+  tt__write_integers(out, w->shape.cols, w->shape.order);
+  tt__sink_text(&out->sink, ", ");
+  tt__write_integers(out, w->shape.ranks, w->shape.order + 1);
+  tt__sink_text(&out->sink,
+                w->sweep == TT_LEFT_TO_RIGHT ? "},\n  TT_LEFT_TO_RIGHT" : "},\n  TT_RIGHT_TO_LEFT");
+  tt__write(out, ", $, $,\n  {", w->rows, w->cols);
+  for (int k = 0; k < w->shape.order; k++) {
+    const tt_core *core = &w->cores[k];
+    tt__sink_text(&out->sink, k ? ",\n   {" : "{");
+    tt__sink_text(&out->sink, dtypes[core->dtype]);
+    tt__write(out, ", $, ", core->group, 0);
+    tt__write_real(out, core->scale);
+    tt__write(out, core->group ? ", @_core$, @_scales$, NULL}" : ", @_core$, NULL, NULL}", k, k);
+  }
+  tt__write(out,
+            w->bias ? "},\n  @_bias, NULL, {NULL, NULL, NULL}\n};\n"
+                    : "},\n  NULL, NULL, {NULL, NULL, NULL}\n};\n",
+            0, 0);
+}
+
+// ---- the plan
+
+static void tt__write_plan(tt__header_text *out) {
+  const tt_integer *plan = out->plan;
+  for (int i = 0; i < plan->order; i++)
+    out->plan_flash += tt__write_array(out, TT__I32, "multipliers", i, plan->multipliers[i],
+                                       plan->num_multipliers[i]);
+  if (plan->offsets)
+    out->plan_flash +=
+        tt__write_array(out, TT__I32, "offsets", -1, plan->offsets, plan->num_offsets);
+  if (plan->bias)
+    out->plan_flash += tt__write_array(out, TT__I32, "bias_codes", -1, plan->bias, plan->num_bias);
+  tt__write(out, "\nstatic const tt_integer @_plan = {\n  $, $, ", plan->order, plan->rounding);
+  tt__write(out, "$, ", plan->dynamic != 0, 0);
+  tt__write_real(out, plan->in_scale);
+  tt__sink_text(&out->sink, ", ");
+  tt__write_real(out, plan->out_scale);
+  tt__write(out, ", $, $,\n  ", plan->in_zero, plan->out_zero);
+  tt__write_integers(out, plan->shifts, plan->order);
+  tt__sink_text(&out->sink, ", ");
+  tt__write_integers(out, plan->num_multipliers, plan->order);
+  for (int i = 0; i < plan->order; i++)
+    tt__write(out, i ? ", @_multipliers$" : ",\n  {@_multipliers$", i, 0);
+  for (int i = 0; i < plan->order; i++) {
+    tt__sink_text(&out->sink, i ? ", " : "},\n  {");
+    tt__write_real(out, plan->units[i]);
+  }
+  tt__write(out, plan->offsets ? "},\n  $, @_offsets, " : "},\n  0, NULL, ", plan->num_offsets, 0);
+  tt__write(out, plan->bias ? "$, @_bias_codes, " : "0, NULL, ", plan->num_bias, 0);
+  tt__sink_text(&out->sink, "NULL, NULL, {NULL, NULL, NULL}\n};\n");
+}
+
+// ---- sizes
+
+// Workspace of tt_apply for one input, or of the plan, in a program with TT_INFERENCE_ONLY; `flash`
+// if it also defines TT_FLASH_BYTE. -1 where that does not fit.
+static ptrdiff_t tt__small_work(const tt_matrix *w, const tt_integer *plan, int flash) {
+  ptrdiff_t slab = 0, row = 0, total = 64, each = plan ? 1 : (ptrdiff_t)sizeof(float);
+  int ends = tt__is_padded(w) || (plan && plan->dynamic), fits = 1;
+  ptrdiff_t state = tt__largest_state(w, ends);
+  for (int k = 0; k < w->shape.order; k++) {
+    ptrdiff_t rows, length;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    ptrdiff_t high = tt__max(1, tt__min(rows, TT__SLAB_SMALL / length));
+    if (flash || !tt__plain_core(&w->cores[k])) slab = tt__max(slab, length * high);
+    if (flash || w->cores[k].dtype != TT_I8) row = tt__max(row, length);
+  }
+  if (plan) {
+    fits &= tt__add_size(&total, state, 2) && tt__add_size(&total, row, 1);
+    fits &= tt__add_size(&total, plan->dynamic ? state : 0, (ptrdiff_t)sizeof(int32_t));
+  } else {
+    fits &= tt__add_size(&total, state, each) && tt__add_size(&total, state, each);
+    fits &= tt__add_size(&total, slab, each);
+  }
+  return fits ? total : -1;
+}
+
+static void tt__write_work(tt__header_text *out, const char *define, const tt_integer *plan) {
+  const tt_matrix *w = out->w;
+  size_t full = plan ? tt_integer_work_size(plan, w) : tt_apply_work_size(w, 1);
+  tt__sink_text(&out->sink, "#ifdef TT_FLASH_BYTE\n");
+  tt__write(out, define, tt__small_work(w, plan, 1), 0);
+  tt__sink_text(&out->sink, "#elif defined(TT_INFERENCE_ONLY)\n");
+  tt__write(out, define, tt__small_work(w, plan, 0), 0);
+  tt__sink_text(&out->sink, "#else\n");
+  tt__write(out, define, (ptrdiff_t)full, 0);
+  tt__sink_text(&out->sink, "#endif\n");
+}
+
+static void tt__write_guards(tt__header_text *out) {
+  const tt_matrix *w = out->w;
+  int has_double = 0;
+  for (int k = 0; k < w->shape.order; k++) has_double |= w->cores[k].dtype == TT_F64;
+  tt__write(out, "#ifndef ^_H\n#define ^_H\n\n#include \"tt.h\"\n\n", 0, 0);
+  tt__sink_text(&out->sink, "#if TT_MATRIX_LAYOUT != ");
+  tt__sink_number(&out->sink, TT_MATRIX_LAYOUT);
+  if (out->plan) tt__sink_text(&out->sink, " || TT_INTEGER_LAYOUT != ");
+  if (out->plan) tt__sink_number(&out->sink, TT_INTEGER_LAYOUT);
+  tt__sink_text(&out->sink, " || TT_MAX_ORDER < ");
+  tt__sink_number(&out->sink, w->shape.order);
+  tt__sink_text(
+      &out->sink,
+      "\n#error \"made for another tt.h: export the layer again, or raise TT_MAX_ORDER\"\n"
+      "#endif\n");
+  if (has_double)
+    tt__sink_text(&out->sink,
+                  "#ifdef TT_INFERENCE_ONLY\n"
+                  "#error \"TT_INFERENCE_ONLY knows no F64: quantise the layer to F32 or less\"\n"
+                  "#endif\n");
+  tt__sink_text(&out->sink, "\n#ifndef TT_ALIGN\n"
+                            "#if defined(__GNUC__)\n"
+                            "#define TT_ALIGN(bytes) __attribute__((aligned(bytes)))\n"
+                            "#elif defined(_MSC_VER)\n"
+                            "#define TT_ALIGN(bytes) __declspec(align(bytes))\n"
+                            "#else\n"
+                            "#define TT_ALIGN(bytes)\n"
+                            "#endif\n"
+                            "#endif\n"
+                            "#ifndef TT_FLASH /* such as PROGMEM, with TT_FLASH_BYTE */\n"
+                            "#define TT_FLASH\n"
+                            "#endif\n\n");
+}
+
+static void tt__write_macros(tt__header_text *out) {
+  const tt_matrix *w = out->w;
+  tt__write(out, "#define ^_ROWS          $\n#define ^_COLS          $\n", w->rows, w->cols);
+  tt__write(out, "#define ^_MACS          $ /* multiply-adds for one input */\n",
+            tt_apply_macs(w, 1), 0);
+  tt__sink_text(&out->sink, "/* workspace of tt_apply for one input */\n");
+  tt__write_work(out, "#define ^_SCRATCH_BYTES $\n", NULL);
+  if (out->plan) {
+    tt__sink_text(&out->sink, "/* workspace of the plan */\n");
+    tt__write_work(out, "#define ^_INTEGER_SCRATCH_BYTES $\n", out->plan);
+  }
+  tt__sink_text(&out->sink, "\n");
+}
+
+// ---- self-test
+
+// y for an input that a formula gives, to be compared on the device: codes exactly, floats to 1e-4
+// of the largest, since sums may be rounded otherwise there.
+static void tt__write_test(tt__header_text *out, int integer, const float *y, const int8_t *codes,
+                           float largest) {
+  int coded = integer && !out->plan->dynamic;
+  tt__write(out, integer ? "\n#ifdef ^_INTEGER_SELF_TEST\n" : "\n#ifdef ^_SELF_TEST\n", 0, 0);
+  out->in_ram = 1;
+  tt__write_array(out, coded ? TT__BYTE : TT__FLOAT, integer ? "integer_expected" : "expected", -1,
+                  coded ? (const void *)codes : (const void *)y, out->w->rows);
+  tt__write(out, "/* 0 if this program computes what @ gave where it was exported. Takes RAM. */\n",
+            0, 0);
+  tt__write(out,
+            integer ? "static int @_integer_self_test(void) {\n"
+                    : "static int @_self_test(void) {\n",
+            0, 0);
+  tt__write(out,
+            coded ? "  static int8_t x[^_COLS], y[^_ROWS];\n"
+                  : "  static float x[^_COLS], y[^_ROWS];\n",
+            0, 0);
+  tt__write(out,
+            integer ? "  static unsigned char work[^_INTEGER_SCRATCH_BYTES];\n"
+                    : "  static unsigned char work[^_SCRATCH_BYTES];\n",
+            0, 0);
+  tt__write(out, "  ptrdiff_t i;\n  for (i = 0; i < ^_COLS; i++) x[i] = ", 0, 0);
+  tt__sink_text(&out->sink, coded ? "(int8_t)((int)(i % 17 * 7 % 17 - 8) * 15);\n"
+                                  : "(float)(i % 17 * 7 % 17 - 8) / 8;\n");
+  tt__sink_text(&out->sink, "  if (tt_");
+  tt__write(out,
+            !integer ? "apply(&@"
+            : coded  ? "integer_apply(&@_plan, &@"
+                     : "integer_apply_f32(&@_plan, &@",
+            0, 0);
+  tt__sink_text(&out->sink, ", x, 1, y, work, sizeof work)) return 1;\n");
+  tt__write(out, "  for (i = 0; i < ^_ROWS; i++) {\n", 0, 0);
+  if (coded) {
+    tt__write(out, "    if (y[i] != @_integer_expected[i]) return 1;\n", 0, 0);
+  } else {
+    tt__write(out,
+              integer ? "    float gap = y[i] - @_integer_expected[i];\n"
+                      : "    float gap = y[i] - @_expected[i];\n",
+              0, 0);
+    tt__sink_text(&out->sink, "    if (!(gap <= ");
+    tt__write_real(out, (float)(1e-4 * (double)largest));
+    tt__sink_text(&out->sink, " && gap >= -");
+    tt__write_real(out, (float)(1e-4 * (double)largest));
+    tt__sink_text(&out->sink, ")) return 1;\n");
+  }
+  tt__sink_text(&out->sink, "  }\n  return 0;\n}\n#endif\n");
+}
+
+// Runs the train, or the plan, on that input and writes the test.
+static tt_status tt__write_self_test(tt__pool *pool, tt__header_text *out, int integer) {
+  const tt_matrix *w = out->w;
+  size_t size = integer ? tt_integer_work_size(out->plan, w) : tt_apply_work_size(w, 1);
+  float *x = (float *)tt__take(pool, w->cols, 4), *y = (float *)tt__take(pool, w->rows, 4);
+  int8_t *codes = (int8_t *)tt__take(pool, w->cols, 1),
+         *coded = (int8_t *)tt__take(pool, w->rows, 1);
+  void *work = tt__take_raw(pool, (ptrdiff_t)size);
+  float largest = 0;
+  if (pool->status) return pool->status;
+  for (ptrdiff_t i = 0; i < w->cols; i++) {
+    x[i] = (float)(i % 17 * 7 % 17 - 8) / 8;
+    codes[i] = (int8_t)((int)(i % 17 * 7 % 17 - 8) * 15);
+  }
+  tt_status status = TT_OK;
+  if (!integer)
+    status = tt_apply(w, x, 1, y, work, size);
+  else if (out->plan->dynamic)
+    status = tt_integer_apply_f32(out->plan, w, x, 1, y, work, size);
+  else
+    status = tt_integer_apply(out->plan, w, codes, 1, coded, work, size);
+  for (ptrdiff_t i = 0; i < w->rows; i++)
+    if (fabsf(y[i]) > largest) largest = fabsf(y[i]);
+  if (!status) tt__write_test(out, integer, y, coded, largest);
+  return status;
+}
+
+TTDEF tt_status tt_export_c(const tt_matrix *w, const tt_integer *plan, const char *name,
+                            const char *note, char *text, size_t *size) {
+  tt__header_text out;
+  memset(&out, 0, sizeof out);
+  if (!tt__valid(w) || !name || !size || (plan && !tt_integer_work_size(plan, w)) ||
+      !tt_apply_work_size(w, 1))
+    return TT_ERROR_INVALID;
+  out.w = w;
+  out.plan = plan;
+  out.layer = name;
+  out.is_finite = 1;
+  out.sink.out = text;
+  out.sink.room = text ? (ptrdiff_t)(*size < (size_t)PTRDIFF_MAX ? *size : PTRDIFF_MAX) : 0;
+  tt__pool pool = tt__pool_open(&w->allocator);
+  tt__sink_text(&out.sink, "/* Layer \"");
+  tt__write_comment(&out, name);
+  tt__sink_text(&out.sink, "\" as constant data for tt.h, version " TT_VERSION ". Do not edit.\n");
+  tt__write_comment(&out, note);
+  tt__write(&out,
+            "\n     #define TT_IMPLEMENTATION             in one file of the program\n"
+            "     #define TT_INFERENCE_ONLY\n"
+            "     #include \"@.h\"\n"
+            "     static unsigned char work[^_SCRATCH_BYTES];\n"
+            "     tt_apply(&@, x, 1, y, work, sizeof work);   y = W x + bias */\n",
+            0, 0);
+  tt__write_guards(&out);
+  tt__write_macros(&out);
+  tt__write_arrays(&out);
+  tt__write_matrix(&out);
+  if (plan) tt__write_plan(&out);
+  tt__write(&out, "\n#define ^_FLASH_BYTES $ /* the arrays; sizeof(tt_matrix) comes on top */\n",
+            out.flash, 0);
+  if (plan)
+    tt__write(&out, "#define ^_INTEGER_FLASH_BYTES $ /* the arrays of the plan */\n",
+              out.plan_flash, 0);
+  tt_status status = tt__write_self_test(&pool, &out, 0);
+  if (!status && plan) status = tt__write_self_test(&pool, &out, 1);
+  tt__sink_text(&out.sink, "\n#endif\n");
+  tt__sink_bytes(&out.sink, "", 1); // the terminator
+  if (!status && !out.is_finite) status = TT_ERROR_NONFINITE;
+  if (!status && text && out.sink.size > out.sink.room) status = TT_ERROR_INVALID;
+  if (!status || status == TT_ERROR_INVALID) *size = (size_t)out.sink.size;
+  tt__pool_close(&pool);
+  return status;
+}
+
 // -------------------------------------------------------------------------------------- >>profile
 // The profile of a layer: every way to store it that is worth a look, each built and measured;
 // nothing is estimated. Bonds are compared with those of a Gaussian matrix of the same shape: a
@@ -11357,6 +13177,150 @@ TTDEF tt_status tt_decide_budget(const tt_demand *plans, int count, const tt_hw 
     if (tt__demand_met(&plans[i], hw, policy)) *index = i;
   if (*index >= 0) *verdict = *index == 0 && plans[0].evaluated ? TT_DEPLOY : TT_RETUNE;
   return TT_OK;
+}
+// ------------------------------------------------------------------------------------------ >>bits
+// A budget of bytes over the cores of one train. Each core has a few formats with their bytes and
+// their relative errors, measured on that core alone; the law says that squares of errors add up,
+// so choosing formats is the problem of choosing points of layers, which >>plan solves. What the
+// law makes of the whole depends on the gauge: where it may change, each is tried and measured.
+
+enum { TT__MOST_FORMATS = 7 };
+
+// Formats that a core may take, the finest first. Returns their number.
+static int tt__core_formats(const tt_options *options, int limited, tt_core formats[]) {
+  static const tt_dtype dtypes[TT__MOST_FORMATS] = {TT_I8, TT_I8, TT_I4, TT_I4,
+                                                    TT_I3, TT_I2, TT_I2};
+  static const int groups[TT__MOST_FORMATS] = {TT_GROUP_ROW, 0,  32,          TT_GROUP_ROW,
+                                               32,           32, TT_GROUP_ROW};
+  int count = 0;
+  memset(formats, 0, TT__MOST_FORMATS * sizeof *formats);
+  if (!limited) {
+    formats[0].dtype = options->dtype;
+    formats[0].group = tt__group_of(options);
+    return 1;
+  }
+  for (int f = 0; f < TT__MOST_FORMATS; f++) {
+    if (groups[f] > 0 && options->group == TT_GROUP_ROW) continue;
+    formats[count].dtype = dtypes[f];
+    formats[count++].group = groups[f];
+  }
+  return count;
+}
+
+// Chooses formats for a header that has the shape of w: within `bytes` for all cores, or the only
+// one where that is 0.
+static tt_status tt__choose_formats(tt__pool *pool, const tt_matrix *w, size_t bytes,
+                                    const tt_options *options, tt_matrix *header) {
+  tt_core formats[TT__MOST_FORMATS];
+  int count = tt__core_formats(options, bytes > 0, formats), choice[TT_MAX_ORDER] = {0};
+  tt_plan_point points[TT_MAX_ORDER][TT__MOST_FORMATS];
+  tt_plan_layer layers[TT_MAX_ORDER];
+  tt_options own = *options;
+  tt_status status = TT_OK;
+  own.bias = NULL;
+  for (int f = 0; f < count && !status; f++) {
+    tt_matrix coded;
+    memset(&coded, 0, sizeof coded);
+    for (int k = 0; k < w->shape.order; k++) {
+      header->cores[k].dtype = formats[f].dtype;
+      header->cores[k].group = formats[f].group;
+    }
+    status = tt__quantize_clipped(pool, w, header, &own, &coded);
+    for (int k = 0; k < w->shape.order && !status; k++) {
+      ptrdiff_t data, scales;
+      double error = tt__core_error(pool, w, &coded, k);
+      tt__core_sizes(&coded, k, &data, &scales);
+      points[k][f].bytes = (uint64_t)(data + scales + (formats[f].group < 0 ? 0 : 4));
+      points[k][f].loss = error * error;
+      layers[k].points = points[k];
+      layers[k].count = count;
+      layers[k].weight = 1;
+    }
+    tt_free(&coded);
+    if (!status) status = pool->status;
+  }
+  if (!status && bytes) {
+    // rounding to parts of the budget may find none where one is left
+    status = tt_plan_exact(layers, w->shape.order, bytes, 0, options, choice, NULL);
+    if (status == TT_ERROR_UNSUPPORTED)
+      status = tt_plan_budget(layers, w->shape.order, bytes, choice, NULL);
+  }
+  for (int k = 0; k < w->shape.order; k++) {
+    header->cores[k].dtype = formats[choice[k]].dtype;
+    header->cores[k].group = formats[choice[k]].group;
+  }
+  return status;
+}
+
+// w in another gauge, as F64 and in the sweep of w.
+static tt_status tt__change_gauge(const tt_matrix *w, int gauge, const tt_options *options,
+                                  tt_matrix *out) {
+  tt_options own;
+  tt_matrix natural;
+  memset(&own, 0, sizeof own);
+  memset(out, 0, sizeof *out);
+  own.dtype = TT_F64;
+  own.allocator = options->allocator;
+  if (gauge == TT_GAUGE_KEEP) return tt_turn(w, w->sweep, &own, out);
+  tt_status status = gauge == TT_GAUGE_BALANCED
+                         ? tt_balance(w, &own, &natural)
+                         : tt_orthogonalize(w, w->shape.order - 1, &own, &natural);
+  if (!status) status = tt_turn(&natural, w->sweep, &own, out);
+  tt_free(&natural);
+  return status;
+}
+
+// Quantisation in one gauge, measured.
+static tt_status tt__quantize_gauge(tt__pool *pool, const tt_matrix *w, size_t bytes, int gauge,
+                                    const tt_options *options, tt_matrix *out, tt_report *report) {
+  tt_matrix turned;
+  tt_status status = tt__change_gauge(w, gauge, options, &turned);
+  tt_matrix header = tt__header(&turned.shape, w->rows, w->cols, TT_I8, 0);
+  header.sweep = w->sweep;
+  if (!status) status = tt__choose_formats(pool, &turned, bytes, options, &header);
+  if (!status) status = tt__quantize_clipped(pool, &turned, &header, options, out);
+  if (!status) status = tt__measure(pool, w, out, report);
+  if (!status) report->predicted_error = tt__predicted_error(pool, &turned, out);
+  if (!status) status = pool->status;
+  if (status) tt_free(out);
+  tt_free(&turned);
+  return status;
+}
+
+TTDEF tt_status tt_quantize_budget(const tt_matrix *w, size_t bytes, const tt_options *given,
+                                   tt_matrix *out, tt_report *report) {
+  tt_options options;
+  tt_report best = tt__new_report();
+  if (report) *report = best;
+  tt_status status = tt__enter(w, given, out, &options);
+  if (status) return status;
+  if (tt__is_calibrated(&options)) return TT_ERROR_UNSUPPORTED;
+  if (!bytes && !tt__is_integer(options.dtype)) return TT_ERROR_INVALID;
+  if (!options.clip) options.clip = TT_CLIP_LARGEST;
+  size_t fixed = w->bias || options.bias ? (size_t)w->rows * sizeof(float) : 0;
+  if (bytes && bytes <= fixed) return TT_ERROR_UNSUPPORTED;
+  tt__pool pool = tt__pool_open(&options.allocator);
+  int every = options.gauge == TT_GAUGE_BEST;
+  for (int gauge = 0; gauge < TT_GAUGE_BEST && !status; gauge++) {
+    tt_report own = tt__new_report();
+    tt_matrix coded;
+    if (!every && gauge != options.gauge) continue;
+    memset(&coded, 0, sizeof coded);
+    status = tt__quantize_gauge(&pool, w, bytes ? bytes - fixed : 0, gauge, &options, &coded, &own);
+    if (!status && (!out->block || own.relative_error < best.relative_error)) {
+      tt_free(out);
+      *out = coded;
+      best = own;
+    } else {
+      tt_free(&coded);
+    }
+  }
+  tt__pool_close(&pool);
+  if (status)
+    tt_free(out);
+  else if (report)
+    *report = best;
+  return status;
 }
 #endif // TT_INFERENCE_ONLY
 #endif // TT_IMPLEMENTATION
