@@ -1,0 +1,185 @@
+# The same program on every processor, system and compiler that an emulator or a package gives:
+# platforms/platform.c, whole where there is memory for it, else its part for microcontrollers. All
+# must pass the same number of tests and give the same bits, or the reason is named.
+#   make platforms        what is checked at every change
+#   make platforms-all    more of each kind
+# A program without its closing line failed, whatever its exit status: some emulators give 0 and no
+# output for what they cannot run.
+. "$(dirname "$0")/common.sh"
+source=platforms/platform.c mcu=../examples/mcu
+plain="-ffp-contract=off -DTT_NO_SIMD"
+small="-DTT_INFERENCE_ONLY"
+board="$small -DPLATFORM_BOARD -I$mcu"
+limit=120                                      # seconds for one program
+rows=0
+
+# run NAME REASON RUNNER COMPILER FLAGS..: builds and runs, and writes a line for the table. REASON
+# says why hashes of floats may differ, or is empty; RUNNER gets the program as its last argument.
+row() {
+  row=$1 name=$2 reason=$3 runner=$4
+  shift 4
+  program=$build/$row.program
+  "$@" -o "$program" || return 1
+  begin=$(date +%s%N)
+  timeout $limit $runner "$program" >"$build/$row.raw" 2>"$build/$row.errors"
+  status=$?
+  seconds=$(($(date +%s%N) - begin))
+  tr -d '\r' <"$build/$row.raw" >"$build/$row.output"
+  cat "$build/$row.output" "$build/$row.errors"
+  tests=$(sed -n 's/^\([1-9][0-9]*\) passed, 0 failed$/\1/p' "$build/$row.output")
+  case " $* " in *" $small "*) size=small ;; *) size=whole ;; esac
+  printf '%s|%s|%s|%s|%s|%s|%s|%s|%s\n' "$name" "$(basename "$1")" $size "${tests:--}" \
+    "$(hash_of integer)" "$(hash_of float)" "$(hash_of double)" \
+    "$((seconds / 1000000000)).$((seconds / 100000000 % 10))" "$reason" >"$build/$row.row"
+  [ $status -eq 0 ] && [ -n "$tests" ]
+}
+hash_of() { sed -n "s/^$1 \([0-9a-f]*\)$/\1/p" "$build/$row.output" | grep . || echo -; }
+
+# platform NAME REASON RUNNER COMPILER FLAGS..
+platform() {
+  rows=$((rows + 1))
+  check "$1" row "$rows" "$@"
+}
+
+# needs NAME TOOL..: are the tools here? Otherwise the target is skipped, by its name.
+needs() {
+  target_name=$1
+  shift
+  for tool in "$@"; do
+    have "$tool" || { skip "$target_name" "$tool not installed"; return 1; }
+  done
+}
+
+# The table, and what the rows must agree on.
+table() {
+  format='%-28s %-24s %7s  %-8s %-8s %-8s %7s\n'
+  # shellcheck disable=SC2059
+  printf "$format" target compiler tests integer float double seconds
+  for number in $(seq $rows); do
+    [ -s "$build/$number.row" ] || continue
+    IFS='|' read -r name compiler size tests integer float double seconds reason <"$build/$number.row"
+    # shellcheck disable=SC2059
+    printf "$format" "$name" "$compiler" "$tests" "$integer" "$float" "$double" "$seconds"
+    [ -z "$reason" ] || printf '    floats differ: %s\n' "$reason"
+  done
+}
+
+# agree FIELD SIZE: one value in that field of all rows; with a reason, floats may differ.
+agree() {
+  values=$(cat "$build"/*.row | awk -F'|' -v field="$1" -v size="$2" \
+    '(size == "any" || $3 == size) && (field < 6 || $9 == "") && $field != "-" { print $field }' |
+    sort -u)
+  echo "$values"
+  [ "$(echo "$values" | wc -l)" -eq 1 ] && [ -n "$values" ]
+}
+
+# --- This machine.
+platform "this machine" "" "" gcc -std=c99 -O2 $plain $source -lm
+barrier
+platform "this machine, vectors" "vector kernels add in another order" "" \
+  gcc -std=c99 -O3 -march=native $source -lm
+needs "clang" clang && platform "clang" "" "" clang -std=c11 -O2 $plain $source -lm
+needs "tcc" tcc && platform "tcc" "" "" tcc $plain $source -lm
+needs "musl" musl-gcc && platform "musl, static" "" "" musl-gcc -std=c99 -O2 -static $plain $source -lm
+if works gcc -m32; then
+  platform "32 bits, SSE" "" "" gcc -m32 -msse2 -mfpmath=sse -std=c99 -O2 $plain $source -lm
+  platform "32 bits, x87" "registers of 80 bits" "" gcc -m32 -std=c99 -O2 $plain $source -lm
+else
+  skip "32 bits" "gcc-12-multilib not installed"
+fi
+for flags in "-std=c99 -O0" "-std=c11 -O3" "-std=c17 -Os -flto" \
+  "-std=c99 -O1 -g -fsanitize=address,undefined"; do
+  platform "gcc $flags" "" "" gcc $flags $plain $small $source
+done
+platform "gcc -Ofast" "algebra of reals, not of floats" "" gcc -std=c99 -Ofast $small $source
+needs "C++" g++ && for flags in -std=c++11 -std=c++20; do
+  platform "g++ $flags" "" "" g++ $flags -O2 -x c++ $plain $small $source
+done
+needs "memory sanitizer" clang &&
+  platform "clang -fsanitize=memory" "" "" clang -O1 -g -fsanitize=memory $plain $small $source
+
+# --- Linux on other processors, by qemu-user.
+# emulated NAME TRIPLE EMULATOR REASON FLAGS..
+emulated() {
+  name=$1 gcc=$2-gcc emulator=$3 reason=$4
+  shift 4
+  needs "$name" "$gcc" "${emulator%% *}" || return 0
+  works "$gcc" -static || { skip "$name" "no C library for $gcc"; return 0; }
+  platform "$name" "$reason" "$emulator" "$gcc" -static -O2 "$@" $source -lm
+}
+emulated "ARM 64" aarch64-linux-gnu qemu-aarch64 "" -std=c99 $plain
+emulated "ARM 64, vectors" aarch64-linux-gnu "qemu-aarch64 -cpu max" \
+  "vector kernels add in another order" -std=c99 -march=armv8.2-a+dotprod
+emulated "ARM 32, hard float" arm-linux-gnueabihf qemu-arm "" -std=c99 $plain
+emulated "RISC-V 64" riscv64-linux-gnu qemu-riscv64 "" -std=c99 $plain
+# strict modes of this compiler compute floats in double
+emulated "s390x, big-endian" s390x-linux-gnu qemu-s390x "" -std=gnu99 $plain
+emulated "MIPS, big-endian, traps" mips-linux-gnu qemu-mips "" -std=c99 $plain \
+  -fsanitize=alignment -fsanitize-undefined-trap-on-error
+emulated "m68k, big-endian" m68k-linux-gnu qemu-m68k "registers of 80 bits" -std=c99 $plain
+
+# --- Microcontrollers.
+# cortex NAME MACHINE MHZ FLASH RAM FLAGS..
+cortex() {
+  name=$1 machine=$2 mhz=$3 flash=$4 ram=$5
+  shift 5
+  platform "$name" "" "qemu-system-arm -M $machine -nographic -semihosting-config
+    enable=on,target=native -kernel" arm-none-eabi-gcc -std=gnu99 $plain -mthumb "$@" \
+    -ffunction-sections -fdata-sections -Wl,--gc-sections -nostartfiles --specs=nano.specs \
+    -T $mcu/cortex.ld -Wl,--defsym=FLASH_SIZE=$flash,--defsym=RAM_SIZE=$ram -DBOARD_MHZ=$mhz \
+    $board $source $mcu/board_cortex.c
+}
+if needs "Cortex-M" arm-none-eabi-gcc qemu-system-arm; then
+  if works arm-none-eabi-gcc --specs=nosys.specs; then
+    cortex "Cortex-M0" microbit 16 256K 16K -Os -mcpu=cortex-m0
+    cortex "Cortex-M4F" mps2-an386 25 4M 4M -O2 -mcpu=cortex-m4 -mfloat-abi=hard \
+      -mfpu=fpv4-sp-d16
+    cortex "Cortex-M55, MVE" mps3-an547 32 512K 512K -O3 -mcpu=cortex-m55 -mfloat-abi=hard
+  else
+    skip "Cortex-M" "no C library for arm-none-eabi-gcc"
+  fi
+fi
+if needs "AVR" avr-gcc simavr; then
+  gcc -O2 $mcu/simrun.c -o "$build/simrun" -lsimavr -lelf 2>"$build/simrun.log" &&
+    platform "AVR ATmega2560" "" "$build/simrun atmega2560" avr-gcc -mmcu=atmega2560 -std=gnu99 \
+      -Os $board $source $mcu/board_avr.c -lm || skip "AVR" "no libsimavr-dev or libelf-dev"
+fi
+
+# --- Windows.
+export WINEPREFIX="$PWD/$build/wine" WINEDEBUG=-all WINEDLLOVERRIDES="mscoree=;mshtml="
+if needs "Windows" x86_64-w64-mingw32-gcc wine; then
+  barrier
+  check "wine starts" wineboot -i
+  barrier
+  platform "Windows 64" "" wine x86_64-w64-mingw32-gcc -static -std=c99 -O2 $plain $source
+fi
+
+# --- WebAssembly.
+if needs "WebAssembly" clang wasm-ld node; then
+  wasm="clang --target=wasm32-unknown-unknown -std=c99 -nostdlib -ffreestanding -Wl,--no-entry"
+  node="node --no-warnings"
+  echo 'int main(void) { return 0; }' >"$build/wasi.c"
+  platform "WebAssembly" "" "$node platforms/wasm.mjs" $wasm -O2 -fno-builtin $plain $board $source \
+    platforms/board_wasm.c
+  platform "WebAssembly, SIMD128" "" "$node platforms/wasm.mjs" $wasm -O3 -fno-builtin -msimd128 \
+    $plain $board $source platforms/board_wasm.c
+  if clang --target=wasm32-wasi "$build/wasi.c" -o "$build/wasi" 2>/dev/null; then
+    platform "WASI" "" "$node platforms/wasi.mjs" clang --target=wasm32-wasi -std=c99 -O2 $plain \
+      $source -lm
+    platform "WASI, SIMD128 kernels" "vector kernels add in another order" \
+      "$node platforms/wasi.mjs" clang --target=wasm32-wasi -std=c99 -O2 -msimd128 \
+      -ffp-contract=off $source -lm
+  else
+    skip "WASI" "wasi-libc or libclang-rt-14-dev-wasm32 not installed"
+  fi
+fi
+barrier
+
+table
+for size in small whole; do
+  check "all $size programs pass as many tests" agree 4 $size
+done
+check "integer results have one hash" agree 5 any
+check "float results have one hash" agree 6 any
+check "double results have one hash" agree 7 any
+finish
