@@ -65,6 +65,7 @@
      >>entropy   spectra and entropies of bonds
      >>quantize  storage formats of cores
      >>apply     the forward pass, rows of a matrix
+     >>integer   the forward pass in integers
      >>gradient  gradients, optimisers, the balanced gauge: to train and to heal
      >>file      byte order and streams
      >>json      the one reader of text
@@ -84,6 +85,7 @@
      TT_NO_SIMD          plain C alone: the same bits from every processor that rounds alike
      TT_USE_CBLAS        large products go to cblas_sgemm and cblas_dgemm (link a BLAS)
      TT_INFERENCE_ONLY   only what runs a train: no malloc, stdio, double, libm or writable data
+     TT_FLASH_BYTE(p)    with it: reads a byte of a core where pointers do not reach, as on AVR
      TT_MAX_ORDER        largest number of cores, 16; another value only together with TT_STATIC
      OpenMP              used where the compiler has it on (-fopenmp); changes not one bit
 
@@ -276,6 +278,75 @@ TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, f
 // the size does not fit.
 TTDEF size_t tt_rows_work_size(const tt_matrix *w);
 
+// ---------------------------------------------------------------------------------------- integers
+// The forward pass with integer codes everywhere: cores of I8 to I2 (one scale per core or per row
+// of the GEMM view), states of int8, sums of int32. No number is a float, so the result is the same
+// on every machine, bit for bit. A tt_integer says how one train runs; tt_integer_prepare makes it
+// where there is a heap, and both may then live in flash.
+//
+//   static   every state has a scale found from samples of x; int8 in, int8 out: tt_integer_apply
+//   dynamic  every state of every input gets the scale that just holds it; float in, float out:
+//            tt_integer_apply_f32. More accurate, needs no samples, takes room for 32-bit states.
+
+// How value * multiplier * 2^(shift - 31) becomes an integer:
+//   TT_ROUND_SINGLE  once, halves up: XNNPACK, the optimised path of TFLite, the option
+//                    CMSIS_NN_USE_SINGLE_ROUNDING
+//   TT_ROUND_DOUBLE  the product first, halves up, then a right shift, halves away from zero:
+//                    gemmlowp, the default of TFLite Micro and CMSIS-NN
+enum tt_rounding { TT_ROUND_SINGLE = 0, TT_ROUND_DOUBLE = 1 };
+
+// That integer, kept within int32. multiplier 0 .. 2^31 - 1, shift -31 .. 30 (others are moved to
+// the nearer end). The two roundings differ by at most one step: (1, 2^30, -1) gives 0 and 1.
+TTDEF int32_t tt_requantize(int32_t value, int32_t multiplier, int shift, int rounding);
+
+// Steps of the sweep are counted from 0; step i works on core i, or order-1-i in a train that is
+// swept right to left.
+typedef struct tt_integer {
+  int order;                   // cores of the train that it was made for
+  int rounding;                // enum tt_rounding
+  int dynamic;                 // non-zero: scales of states are found for every input
+  // static: a code of x stands for (code - in_zero) in_scale, one of y likewise
+  float in_scale, out_scale;
+  int in_zero, out_zero;       // -128..127
+  // of step i: num_multipliers is 1, or the rows of the GEMM view where its core has TT_GROUP_ROW
+  int shifts[TT_MAX_ORDER];
+  int num_multipliers[TT_MAX_ORDER];
+  const int32_t *multipliers[TT_MAX_ORDER];
+  // dynamic: what one unit of the 32-bit results of step i stands for, with codes of x as they are
+  float units[TT_MAX_ORDER];
+  // (rows of the GEMM view of step 0) minus in_zero times the sum of the codes of a row
+  int num_offsets;
+  const int32_t *offsets;      // NULL if in_zero is 0
+  int num_bias;
+  const int32_t *bias;         // (rows) in units of the sums of the last step; NULL if none
+  void *block;                 // what tt_integer_free releases, or NULL if the caller owns the memory
+  tt_allocator allocator;
+} tt_integer;
+
+#define TT_INTEGER_LAYOUT 1    // changes whenever tt_integer does: exported headers check it
+
+// y = W x + bias in integers, for a static plan. Allocates nothing.
+//   w      the train that the plan was made for  x  (batch, cols) codes
+//   y      (batch, rows) codes, overwritten, must not overlap x
+//   work   at least tt_integer_work_size(plan, w) bytes, any alignment, whatever the batch
+// Cost     tt_apply_macs(w, batch) multiply-adds of bytes, and one requantisation for every number
+//          of every state. Sums are exact: tt_integer_prepare proves that they fit.
+// Returns  TT_OK; INVALID (NULL, batch < 0, work too small, not a valid train, a plan of another
+//          train or a dynamic one). batch 0 is TT_OK. y is untouched on error.
+TTDEF tt_status tt_integer_apply(const tt_integer *plan, const tt_matrix *w, const int8_t *x,
+                                 ptrdiff_t batch, int8_t *y, void *work, size_t work_size);
+
+// y = W x + bias for a dynamic plan: x (batch, cols) and y (batch, rows) float, inside as above.
+// Each input and each state of it has one scale, its largest magnitude over 127. Floats are only
+// taken apart and put together: codes are the same bits everywhere, y too where floats are IEEE.
+// Returns as above, for a static plan INVALID; NONFINITE (in x). y is untouched on error.
+TTDEF tt_status tt_integer_apply_f32(const tt_integer *plan, const tt_matrix *w, const float *x,
+                                     ptrdiff_t batch, float *y, void *work, size_t work_size);
+
+// Bytes of workspace for either, at least 1, alignment included. 0 = the plan is not one for w, or
+// the size does not fit.
+TTDEF size_t tt_integer_work_size(const tt_integer *plan, const tt_matrix *w);
+
 // Decodes one code of F16, BF16, E4M3 or E5M2 (0 for any other dtype). Exact. Bits above the code
 // are ignored.
 TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits);
@@ -297,6 +368,14 @@ enum tt_svd_method {
 
 // what decided a rank
 enum tt_limit { TT_LIMIT_NONE = 0, TT_LIMIT_SHAPE, TT_LIMIT_CAP, TT_LIMIT_EPSILON };
+
+// Which magnitude the largest code stands for.
+enum tt_clip {
+  TT_CLIP_DEFAULT = 0,
+  TT_CLIP_LARGEST,             // the largest there is: nothing is clipped
+  TT_CLIP_SQUARED_ERROR,       // the one with the smallest squared error
+  TT_CLIP_PERCENTILE           // the one that a given share of the magnitudes does not exceed
+};
 
 typedef struct tt_inputs tt_inputs;
 
@@ -514,6 +593,47 @@ TTDEF unsigned tt_from_f32(tt_dtype dtype, float value, int saturate);
 // Bytes of the cores, their scales and the bias as a file or flash holds them. 0 = not a valid
 // train.
 TTDEF size_t tt_stored_size(const tt_matrix *w);
+
+// ------------------------------------------------------------------------------ plans for integers
+
+typedef struct tt_integer_options { // all zero = default
+  int dynamic;                 // scales at run time: no samples are needed
+  int rounding;                // enum tt_rounding
+  // static: how the scale of a state follows from samples. enum tt_clip; 0 = TT_CLIP_SQUARED_ERROR
+  int clip;
+  double percentile;           // for TT_CLIP_PERCENTILE, in (0, 100]; 0 = 99.9
+  // x and y use all of -128..127 and a zero point, for one-sided numbers such as those behind a ReLU
+  int affine_in, affine_out;
+  // given scales and zero points instead of those from samples, to fit a neighbouring layer; 0 = none
+  float in_scale, out_scale;
+  int in_zero, out_zero;
+  tt_allocator allocator;      // zeroed = malloc/free
+} tt_integer_options;
+
+typedef struct tt_integer_report { // on the samples given; zeros without
+  // relative errors, sqrt(sum |z - z^|^2 / sum |z|^2), by rounding and clipping alone: of the codes
+  // of x, of the state behind each step but the last, and of y (0 where y is float)
+  double in_error, state_error[TT_MAX_ORDER], out_error;
+  double predicted;            // the law: root of the sum of squares of all of these
+  double measured;             // error of the integers' y against tt_apply of the same train
+} tt_integer_report;
+
+// The plan of a train of integer cores (tt_quantize with I8 to I2 and group 0 or TT_GROUP_ROW).
+//   x        (count, cols) samples of inputs; may be NULL with count 0 if options->dynamic, or for
+//            order 1 if in_scale and out_scale are given
+//   options  may be NULL
+//   out      owned by the caller: tt_integer_free
+//   report   may be NULL; costs another pass over the samples
+// The bias is rounded to the unit of its sums. Where it is so large that it would not fit, that
+// unit is raised: an error of at most 2^-17 cols[k] ranks[k+1] of the bias.
+// Cost     two (report: three) float forward passes over the samples, one of them at a time.
+// Returns  TT_OK; INVALID; NONFINITE (in x); MEMORY; UNSUPPORTED (other cores; sums beyond int32; a
+//          scale more than 2^30 times too fine). *out is zeroed on error.
+TTDEF tt_status tt_integer_prepare(const tt_matrix *w, const float *x, ptrdiff_t count,
+                                   const tt_integer_options *options, tt_integer *out,
+                                   tt_integer_report *report);
+// Releases the block of a plan and zeroes the struct. NULL, zeroed and borrowed plans are fine.
+TTDEF void tt_integer_free(tt_integer *plan);
 
 // ------------------------------------------------------------------------------- algebra of trains
 // Every function here reads trains in any format and sweep, computes in double and returns a new
@@ -1072,6 +1192,18 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 #define TT_ASSERT(condition) ((void)0)
 #endif
 
+// Constant memory that ordinary pointers do not reach (the program memory of an AVR) is read byte by
+// byte through this macro: codes, scales, float cores, bias, and the arrays of a tt_integer.
+#ifdef TT_FLASH_BYTE
+#ifndef TT_INFERENCE_ONLY
+#error "TT_FLASH_BYTE is for TT_INFERENCE_ONLY: all else reads trains in ordinary memory"
+#endif
+#define TT__FLASH 1
+#else
+#define TT_FLASH_BYTE(address) (*(const unsigned char *)(address))
+#define TT__FLASH 0
+#endif
+
 #if defined(__GNUC__) || defined(_MSC_VER)
 #define TT_RESTRICT __restrict
 #else
@@ -1132,10 +1264,26 @@ static unsigned char *tt__align(void *p) {
   return (unsigned char *)p + (64 - (uintptr_t)p % 64) % 64;
 }
 
+static uint32_t tt__float_bits(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
 static float tt__bits_float(uint32_t bits) {
   float value;
   memcpy(&value, &bits, sizeof value);
   return value;
+}
+
+// Element `index`, `size` bytes wide, of an array in constant memory of any alignment.
+static void tt__fetch(void *to, const void *array, ptrdiff_t index, size_t size) {
+  const unsigned char *from = (const unsigned char *)array + index * (ptrdiff_t)size;
+#if TT__FLASH
+  for (size_t i = 0; i < size; i++) ((unsigned char *)to)[i] = TT_FLASH_BYTE(from + i);
+#else
+  memcpy(to, from, size);
+#endif
 }
 
 TTDEF const char *tt_status_string(tt_status status) {
@@ -1315,15 +1463,15 @@ TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits) {
 // The element `index` of a code stream whose codes have `bits` bits (8, 4, 3 or 2), sign-extended.
 static int tt__integer_code(const unsigned char *row, ptrdiff_t index, int bits) {
   ptrdiff_t first = index * bits;
-  int shift = (int)(first % 8), code = row[first / 8] >> shift;
-  if (shift + bits > 8) code |= (int)row[first / 8 + 1] << (8 - shift);
+  int shift = (int)(first % 8), code = TT_FLASH_BYTE(row + first / 8) >> shift;
+  if (shift + bits > 8) code |= (int)TT_FLASH_BYTE(row + first / 8 + 1) << (8 - shift);
   code &= (1 << bits) - 1;
   return code - ((code >> (bits - 1)) << bits);
 }
 
 static unsigned tt__load_u16(const void *codes, ptrdiff_t index) {
   uint16_t code;
-  memcpy(&code, (const unsigned char *)codes + 2 * index, sizeof code);
+  tt__fetch(&code, codes, index, sizeof code);
   return code;
 }
 
@@ -1347,7 +1495,7 @@ static float tt__scale_at(const tt_core *core, ptrdiff_t row, ptrdiff_t length, 
   *end = length;
   if (core->group == TT_GROUP_ROW) {
     float of_row;
-    memcpy(&of_row, (const unsigned char *)core->scales + 4 * row, sizeof of_row);
+    tt__fetch(&of_row, core->scales, row, sizeof of_row);
     return of_row * scale;
   }
   if (core->group == 0) return scale;
@@ -1361,10 +1509,10 @@ static float tt__decode_one(tt_dtype dtype, const unsigned char *row, ptrdiff_t 
   float value;
   switch (dtype) {
     case TT_F32:
-      memcpy(&value, row + 4 * index, sizeof value);
+      tt__fetch(&value, row, index, sizeof value);
       return value;
     case TT_F16: case TT_BF16: return tt_to_f32(dtype, tt__load_u16(row, index));
-    case TT_E4M3: case TT_E5M2: return tt_to_f32(dtype, row[index]);
+    case TT_E4M3: case TT_E5M2: return tt_to_f32(dtype, TT_FLASH_BYTE(row + index));
     case TT_I8: case TT_I4: case TT_I3: case TT_I2:
       return (float)tt__integer_code(row, index, tt__dtype_bits(dtype));
     case TT_F64: break;
@@ -1394,12 +1542,6 @@ static void tt__decode_rows(const tt_core *core, ptrdiff_t first, ptrdiff_t coun
 
 #ifndef TT_INFERENCE_ONLY
 static int tt__largest_code(tt_dtype dtype) { return (1 << (tt__dtype_bits(dtype) - 1)) - 1; }
-
-static uint32_t tt__float_bits(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
 
 // value / 2^shift, rounded to nearest, ties to even.
 static uint32_t tt__shift_round(uint32_t value, int shift) {
@@ -6972,7 +7114,7 @@ static tt__step tt__step_at(const tt_matrix *w, ptrdiff_t batch, int index) {
 
 // Is the core usable as it is, without decoding?
 static int tt__plain_core(const tt_core *core) {
-  return core->dtype == TT_F32 && (core->scale == 0 || core->scale == 1) &&
+  return !TT__FLASH && core->dtype == TT_F32 && (core->scale == 0 || core->scale == 1) &&
          (uintptr_t)core->data % sizeof(float) == 0;
 }
 
@@ -7076,6 +7218,14 @@ static void tt__resize_rows(ptrdiff_t count, const float *from, ptrdiff_t have, 
   }
 }
 
+static void tt__add_bias(const tt_matrix *w, ptrdiff_t batch, float *y) {
+  for (ptrdiff_t j = 0; w->bias && j < w->rows; j++) {
+    float bias;
+    tt__fetch(&bias, w->bias, j, sizeof bias);
+    for (ptrdiff_t i = 0; i < batch; i++) y[i * w->rows + j] += bias;
+  }
+}
+
 TTDEF size_t tt_apply_work_size(const tt_matrix *w, ptrdiff_t batch) {
   tt__buffers plan;
   if (batch < 0 || !tt__valid(w) || !tt__plan_buffers(w, batch, &plan)) return 0;
@@ -7117,8 +7267,7 @@ TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, fl
     in = out;
   }
   if (padded) tt__resize_rows(batch, in, m, y, w->rows);
-  for (ptrdiff_t i = 0; w->bias && i < batch; i++)
-    for (ptrdiff_t j = 0; j < w->rows; j++) y[i * w->rows + j] += w->bias[j];
+  tt__add_bias(w, batch, y);
   return TT_OK;
 }
 
@@ -7261,7 +7410,688 @@ TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, f
   return TT_OK;
 }
 
+// ---------------------------------------------------------------------------------------- >>integer
+// The sweep of >>apply on integers. States are int8 codes q with one scale s per input: S = q s. A
+// step forms exact sums of products of codes in 32 bits. As scales of a core sit on rows of its
+// GEMM view, a sum times the scale of its row is the next state, and one multiplication by a fixed
+// number makes it codes again: (scale of S)(scale of row)/(scale of the next S), a 31-bit multiplier
+// and a shift for each row.
+//
+// Static plans know all scales beforehand. Dynamic ones bring the rows of a step to one scale first,
+// in 32 bits with the headroom that the sums leave, look for the largest, and round to codes then:
+// so even the scale of an input, which is a float, is found with integers.
+//
+// Sums are added as unsigned numbers, which may wrap on the way: what tt_integer_prepare proved to
+// fit comes out right in any order, and a train that was never prepared does no harm.
+
+// floor(value / 2^shift): C leaves the right shift of negative numbers open.
+static int64_t tt__floor_shift(int64_t value, int shift) {
+  return value < 0 ? ~(~value >> shift) : value >> shift;
+}
+
+static int32_t tt__fit_i32(int64_t value) {
+  if (value > INT32_MAX) return INT32_MAX;
+  return value < INT32_MIN ? INT32_MIN : (int32_t)value;
+}
+
+TTDEF int32_t tt_requantize(int32_t value, int32_t multiplier, int shift, int rounding) {
+  if (shift > 30) shift = 30;
+  if (shift < -31) shift = -31;
+  if (rounding != TT_ROUND_DOUBLE) {
+    int64_t product = (int64_t)value * multiplier + ((int64_t)1 << (30 - shift));
+    return tt__fit_i32(tt__floor_shift(product, 31 - shift));
+  }
+  int right = shift < 0 ? -shift : 0;
+  int64_t shifted = tt__fit_i32((int64_t)value * ((int64_t)1 << (shift + right)));
+  int64_t high = tt__floor_shift(shifted * multiplier + ((int64_t)1 << 30), 31);
+  int64_t mask = ((int64_t)1 << right) - 1, rest = high & mask;
+  return tt__fit_i32(tt__floor_shift(high, right) + (rest > (mask >> 1) + (high < 0)));
+}
+
+static int8_t tt__fit_code(int32_t value, int low) {
+  return (int8_t)(value > 127 ? 127 : value < low ? low : value);
+}
+
+static int32_t tt__fetch_i32(const int32_t *array, ptrdiff_t index) {
+  int32_t value;
+  tt__fetch(&value, array, index, sizeof value);
+  return value;
+}
+
+// Can codes of this core be used where they are?
+static int tt__direct_codes(const tt_core *core) { return !TT__FLASH && core->dtype == TT_I8; }
+
+// Row `row` of the GEMM view as bytes, unpacked into `room` where it must be.
+static const int8_t *tt__code_row(const tt_core *core, ptrdiff_t row, ptrdiff_t length,
+                                  int8_t *room) {
+  const unsigned char *codes =
+      (const unsigned char *)core->data + row * tt__row_size(core->dtype, length);
+  if (tt__direct_codes(core)) return (const int8_t *)codes;
+  for (ptrdiff_t i = 0; i < length; i++)
+    room[i] = (int8_t)tt__integer_code(codes, i, tt__dtype_bits(core->dtype));
+  return room;
+}
+
+// Is this the plan of such a train, and can it be run?
+static int tt__plan_fits(const tt_integer *plan, const tt_matrix *w) {
+  ptrdiff_t rows, length;
+  if (!plan || !tt__valid(w) || plan->order != w->shape.order) return 0;
+  for (int i = 0; i < plan->order; i++) {
+    int k = w->sweep == TT_LEFT_TO_RIGHT ? i : plan->order - 1 - i, count = plan->num_multipliers[i];
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    if (!tt__is_integer(w->cores[k].dtype) || w->cores[k].group > 0) return 0;
+    if (!plan->multipliers[i] || (count != 1 && count != rows)) return 0;
+    if (i == 0 && plan->offsets && plan->num_offsets != rows) return 0;
+  }
+  return !plan->bias || plan->num_bias == w->rows;
+}
+
+typedef struct tt__integer_buffers {
+  ptrdiff_t state;                                           // bytes of each of the two buffers
+  ptrdiff_t wide;                                            // 32-bit results, dynamic plans
+  ptrdiff_t row;                                             // bytes of an unpacked row
+  ptrdiff_t total;                                           // bytes
+} tt__integer_buffers;
+
+static int tt__plan_integers(const tt_integer *plan, const tt_matrix *w,
+                             tt__integer_buffers *sizes) {
+  tt__integer_buffers made = {0, 0, 0, 64};
+  tt__buffers floats;
+  ptrdiff_t rows, length;
+  if (!tt__plan_fits(plan, w) || !tt__plan_buffers(w, 1, &floats)) return 0;
+  made.state = floats.state;
+  if (plan->dynamic) {
+    made.state = tt__max(made.state, tt__leg_product(&w->shape, 0, plan->order, 0, 1));
+    made.wide = tt__max(made.state, w->rows);
+  }
+  for (int k = 0; k < plan->order; k++) {
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    if (!tt__direct_codes(&w->cores[k])) made.row = tt__max(made.row, length);
+  }
+  if (!tt__add_size(&made.total, made.state, 2) || !tt__add_size(&made.total, made.row, 1) ||
+      !tt__add_size(&made.total, made.wide, (ptrdiff_t)sizeof(int32_t)))
+    return 0;
+  *sizes = made;
+  return 1;
+}
+
+typedef struct tt__integer_run {
+  const tt_integer *plan;
+  const tt_matrix *w;
+  int8_t *state[2], *row;
+  int32_t *wide;
+} tt__integer_run;
+
+static void tt__integer_open(tt__integer_run *run, const tt__integer_buffers *sizes, void *work) {
+  unsigned char *at = tt__align(work);
+  run->wide = (int32_t *)(void *)at;
+  at += sizes->wide * (ptrdiff_t)sizeof(int32_t);
+  run->row = (int8_t *)at;
+  run->state[0] = (int8_t *)at + sizes->row;
+  run->state[1] = run->state[0] + sizes->state;
+}
+
+// Step number `index` for one input: S (p, length, w) -> C (p, rows, w), as codes in `narrow` unless
+// that is NULL, else as 32-bit results in `wide`.
+static void tt__integer_step(const tt__integer_run *run, int index, const int8_t *in,
+                             int8_t *narrow, int32_t *wide) {
+  const tt_integer *plan = run->plan;
+  tt__step step = tt__step_at(run->w, 1, index);
+  const tt_core *core = &run->w->cores[step.core];
+  int last = index + 1 == plan->order, low = last ? -128 : -127;
+  ptrdiff_t end = last ? run->w->rows : PTRDIFF_MAX;         // padded rows are left out
+  for (ptrdiff_t r = 0; r < step.rows; r++) {
+    const int8_t *codes = tt__code_row(core, r, step.length, run->row);
+    int32_t multiplier =
+        tt__fetch_i32(plan->multipliers[index], plan->num_multipliers[index] > 1 ? r : 0);
+    uint32_t start = 0;
+    if (index == 0 && plan->offsets) start = (uint32_t)tt__fetch_i32(plan->offsets, r);
+    for (ptrdiff_t p = 0; p < step.p; p++) {
+      ptrdiff_t at = (p * step.rows + r) * step.w;
+      for (ptrdiff_t j = 0; j < step.w && at < end; j++, at++) {
+        const int8_t *s = in + p * step.length * step.w + j;
+        uint32_t sum = start;
+        for (ptrdiff_t i = 0; i < step.length; i++, s += step.w)
+          sum += (uint32_t)(int32_t)(codes[i] * *s);
+        if (last && plan->bias) sum += (uint32_t)tt__fetch_i32(plan->bias, at);
+        int32_t z = tt_requantize((int32_t)sum, multiplier, plan->shifts[index], plan->rounding);
+        if (narrow) narrow[at] = tt__fit_code(z + (last ? plan->out_zero : 0), low);
+        else wide[at] = z;
+      }
+    }
+  }
+}
+
+TTDEF size_t tt_integer_work_size(const tt_integer *plan, const tt_matrix *w) {
+  tt__integer_buffers sizes;
+  return tt__plan_integers(plan, w, &sizes) ? (size_t)sizes.total : 0;
+}
+
+TTDEF tt_status tt_integer_apply(const tt_integer *plan, const tt_matrix *w, const int8_t *x,
+                                 ptrdiff_t batch, int8_t *y, void *work, size_t work_size) {
+  tt__integer_buffers sizes;
+  tt__integer_run run = {plan, w, {NULL, NULL}, NULL, NULL};
+  if (batch < 0 || !tt__plan_integers(plan, w, &sizes) || plan->dynamic) return TT_ERROR_INVALID;
+  if (batch == 0) return TT_OK;
+  if (!x || !y || !work || work_size < (size_t)sizes.total) return TT_ERROR_INVALID;
+  ptrdiff_t n = tt__leg_product(&w->shape, 0, plan->order, 0, 1);
+  tt__integer_open(&run, &sizes, work);
+  for (; batch > 0; batch--, x += w->cols, y += w->rows) {
+    const int8_t *in = x;
+    if (n != w->cols) {
+      memcpy(run.state[1], x, (size_t)w->cols);
+      memset(run.state[1] + w->cols, plan->in_zero, (size_t)(n - w->cols));
+      in = run.state[1];
+    }
+    for (int i = 0; i < plan->order; i++) {
+      int8_t *out = i + 1 < plan->order ? run.state[i & 1] : y;
+      tt__integer_step(&run, i, in, out, NULL);
+      in = out;
+    }
+  }
+  return TT_OK;
+}
+
+// ---- dynamic scales
+
+typedef struct tt__quotient { int32_t multiplier; int shift; } tt__quotient; // for tt_requantize
+
+// 127 / largest, for largest >= 0. For 0 all codes are 0 whatever it is.
+static tt__quotient tt__code_ratio(int32_t largest) {
+  tt__quotient ratio = {0, 0};
+  int log2 = 0;
+  if (largest <= 0) return ratio;
+  while (largest >> log2 > 1) log2++;
+  ratio.multiplier = (int32_t)(((uint64_t)127 << (24 + log2)) / (uint64_t)largest);
+  ratio.shift = 7 - log2;
+  return ratio;
+}
+
+static uint32_t tt__magnitude_bits(float x) { return tt__float_bits(x) & 0x7FFFFFFFUL; }
+
+// x as a multiple of 2^-29 of the power of two that `top`, the bits of the largest |x|, begins with;
+// towards zero.
+static int32_t tt__fixed_point(float x, uint32_t top) {
+  uint32_t bits = tt__magnitude_bits(x), exponent = bits >> 23, fraction = bits & 0x7FFFFFUL;
+  uint32_t down = (top >> 23 ? top >> 23 : 1) - (exponent ? exponent : 1);
+  if (exponent) fraction |= 0x800000UL;
+  int32_t fixed = down > 30 ? 0 : (int32_t)(fraction << 6 >> down);
+  return tt__float_bits(x) >> 31 ? -fixed : fixed;
+}
+
+// Codes of one input of `count` floats, zeros behind up to `padded`. Returns their scale.
+static float tt__encode_input(const float *x, ptrdiff_t count, ptrdiff_t padded, int rounding,
+                              int8_t *codes) {
+  uint32_t top = 0;
+  for (ptrdiff_t i = 0; i < count; i++)
+    if (tt__magnitude_bits(x[i]) > top) top = tt__magnitude_bits(x[i]);
+  tt__quotient ratio = tt__code_ratio(tt__fixed_point(tt__bits_float(top), top));
+  for (ptrdiff_t i = 0; i < count; i++)
+    codes[i] = tt__fit_code(
+        tt_requantize(tt__fixed_point(x[i], top), ratio.multiplier, ratio.shift, rounding), -127);
+  for (ptrdiff_t i = count; i < padded; i++) codes[i] = 0;
+  return tt__bits_float(top) / 127;
+}
+
+// Codes of a state of 32-bit results. Returns the largest magnitude over 127: their scale.
+static float tt__encode_state(const int32_t *wide, ptrdiff_t count, int rounding, int8_t *codes) {
+  int32_t largest = 0;
+  for (ptrdiff_t i = 0; i < count; i++) {
+    // tt_requantize keeps to int32, and no plan uses the last bit
+    int32_t magnitude = wide[i] < -INT32_MAX ? INT32_MAX : wide[i] < 0 ? -wide[i] : wide[i];
+    if (magnitude > largest) largest = magnitude;
+  }
+  tt__quotient ratio = tt__code_ratio(largest);
+  for (ptrdiff_t i = 0; i < count; i++)
+    codes[i] =
+        tt__fit_code(tt_requantize(wide[i], ratio.multiplier, ratio.shift, rounding), -127);
+  return (float)largest / 127;
+}
+
+TTDEF tt_status tt_integer_apply_f32(const tt_integer *plan, const tt_matrix *w, const float *x,
+                                     ptrdiff_t batch, float *y, void *work, size_t work_size) {
+  tt__integer_buffers sizes;
+  tt__integer_run run = {plan, w, {NULL, NULL}, NULL, NULL};
+  if (batch < 0 || !tt__plan_integers(plan, w, &sizes) || !plan->dynamic) return TT_ERROR_INVALID;
+  if (batch == 0) return TT_OK;
+  if (!x || !y || !work || work_size < (size_t)sizes.total) return TT_ERROR_INVALID;
+  ptrdiff_t count = batch;
+  if (!tt__multiply(&count, w->cols)) return TT_ERROR_INVALID;
+  for (ptrdiff_t i = 0; i < count; i++)
+    if (tt__magnitude_bits(x[i]) >= 0x7F800000UL) return TT_ERROR_NONFINITE;
+  int last = plan->order - 1;
+  ptrdiff_t n = tt__leg_product(&w->shape, 0, plan->order, 0, 1);
+  tt__integer_open(&run, &sizes, work);
+  for (ptrdiff_t b = 0; b < batch; b++) {
+    float scale = tt__encode_input(x + b * w->cols, w->cols, n, plan->rounding, run.state[1]);
+    for (int i = 0; i <= last; i++) {
+      tt__step step = tt__step_at(w, 1, i);
+      tt__integer_step(&run, i, run.state[(i + 1) & 1], NULL, run.wide);
+      scale *= plan->units[i];
+      if (i < last)
+        scale *= tt__encode_state(run.wide, step.p * step.rows * step.w, plan->rounding,
+                                  run.state[i & 1]);
+    }
+    for (ptrdiff_t j = 0; j < w->rows; j++) y[b * w->rows + j] = (float)run.wide[j] * scale;
+  }
+  tt__add_bias(w, batch, y);
+  return TT_OK;
+}
+
 #ifndef TT_INFERENCE_ONLY
+// ---- plans
+//
+// Samples run through the float sweep, one at a time: once for the range of every state, once for
+// histograms of magnitudes, from which scales follow, and once to compare.
+
+enum { TT__BINS = 2048 };
+
+// Numbers of one state over all samples, and how they are coded.
+typedef struct tt__spread {
+  double low, high;            // at most and at least 0
+  double bins[TT__BINS];       // how many magnitudes lie in each equal part of 0 .. the largest
+  double scale;
+  int zero;
+  double lost, energy;         // sums of squares: of the errors of codes, of the numbers
+} tt__spread;
+
+typedef struct tt__preparation {
+  const tt_matrix *w;
+  tt_integer_options options;
+  tt_integer *plan;
+  tt__spread *spreads;         // of x, of the state behind each step; the last of them is y
+  float *buffer[2], *padded, *y, *slab;
+  void *gemm;
+  int8_t *codes, *coded_y;     // of x and y
+  void *work;                  // of the integers
+  size_t work_size;
+  double lost, energy;         // of y as integers give it
+} tt__preparation;
+
+enum tt__pass { TT__PASS_RANGE, TT__PASS_BINS, TT__PASS_ERROR };
+
+static double tt__spread_largest(const tt__spread *spread) { return fmax(spread->high, -spread->low); }
+
+// The code of a value, as the integers would have it.
+static int tt__spread_code(double value, double scale, int zero, int low) {
+  double code = value / scale + zero;
+  return tt__nearest(code > 127 ? 127 : code < low ? low : code);
+}
+
+// Takes in the numbers of a state, or the error that coding them makes.
+static void tt__spread_add(const tt__preparation *prep, tt__spread *spread, int pass,
+                           const float *values, ptrdiff_t count) {
+  double largest = tt__spread_largest(spread), scale = spread->scale;
+  int low = spread == prep->spreads || spread == prep->spreads + prep->plan->order ? -128 : -127;
+  if (pass == TT__PASS_ERROR && prep->plan->dynamic) {
+    largest = 0;
+    for (ptrdiff_t i = 0; i < count; i++) largest = fmax(largest, fabs((double)values[i]));
+    scale = largest > 0 ? largest / 127 : 1;
+  }
+  for (ptrdiff_t i = 0; i < count; i++) {
+    double value = (double)values[i];
+    if (pass == TT__PASS_RANGE) {
+      spread->low = fmin(spread->low, value);
+      spread->high = fmax(spread->high, value);
+    } else if (pass == TT__PASS_BINS && largest > 0) {
+      spread->bins[(int)(fabs(value) / largest * (TT__BINS - 1))]++;
+    } else if (pass == TT__PASS_ERROR) {
+      int zero = spread->zero, code = tt__spread_code(value, scale, zero, low);
+      spread->lost += (value - scale * (code - zero)) * (value - scale * (code - zero));
+      spread->energy += value * value;
+    }
+  }
+}
+
+// The magnitude that code 127 should stand for.
+static double tt__spread_clip(const tt__spread *spread, const tt_integer_options *options) {
+  enum { TRIES = 100 };
+  double largest = tt__spread_largest(spread), best = largest, least = -1, total = 0, seen = 0;
+  double width = largest / (TT__BINS - 1), share = options->percentile > 0 ? options->percentile : 99.9;
+  for (int i = 0; i < TT__BINS; i++) total += spread->bins[i];
+  if (options->clip == TT_CLIP_LARGEST || !(largest > 0)) return largest;
+  for (int i = 0; i < TT__BINS && options->clip == TT_CLIP_PERCENTILE; i++) {
+    seen += spread->bins[i];
+    if (seen >= total * share / 100) return fmin(largest, (i + 1) * width);
+  }
+  for (int t = 0; t < TRIES; t++) {                          // down to 0.3 of the largest
+    double top = largest * (1 - 0.7 * t / TRIES), error = 0;
+    for (int i = 0; i < TT__BINS; i++) {
+      double value = (i + 0.5) * width, code = floor(value / top * 127 + 0.5);
+      double lost = value - top / 127 * fmin(code, 127);
+      error += spread->bins[i] * lost * lost;
+    }
+    if (least >= 0 && error >= least) continue;
+    least = error;
+    best = top;
+  }
+  return best;
+}
+
+// Scale and zero point of a state.
+static void tt__spread_choose(tt__spread *spread, const tt_integer_options *options, int affine,
+                              float given, int zero) {
+  double top = tt__spread_clip(spread, options), range = spread->high - spread->low;
+  double scale = affine ? range / 255 : top / 127;
+  // a float, as the plan says it; the smallest float keeps 1/scale in range
+  spread->scale = given > 0 ? (double)given : (double)(float)(scale > 1e-37 ? scale : scale > 0 ? 1e-37 : 1);
+  spread->zero = given > 0 ? zero : 0;
+  if (affine && !(given > 0) && range > 0)
+    spread->zero = tt__spread_code(spread->low, -spread->scale, -128, -128);
+}
+
+// The float sweep of one input; what flows through it goes to the spreads.
+static void tt__watch_sample(tt__preparation *prep, int pass, const float *x) {
+  const tt_matrix *w = prep->w;
+  int order = w->shape.order;
+  ptrdiff_t n = tt__leg_product(&w->shape, 0, order, 0, 1);
+  const float *in = prep->padded;
+  tt__resize_rows(1, x, w->cols, prep->padded, n);
+  tt__spread_add(prep, prep->spreads, pass, x, w->cols);
+  for (int i = 0; i < order; i++) {
+    tt__step step = tt__step_at(w, 1, i);
+    float *out = prep->buffer[i & 1];
+    tt__run_step(&w->cores[step.core], &step, in, out, prep->slab, prep->gemm);
+    if (i + 1 == order) {
+      memcpy(prep->y, out, (size_t)w->rows * sizeof(float));
+      tt__add_bias(w, 1, prep->y);
+      out = prep->y;
+    }
+    tt__spread_add(prep, prep->spreads + i + 1, pass, out,
+                   i + 1 == order ? w->rows : step.p * step.rows * step.w);
+    in = out;
+  }
+}
+
+// The same input in integers, against the y of the float sweep.
+static tt_status tt__compare_sample(tt__preparation *prep, const float *x) {
+  const tt_matrix *w = prep->w;
+  const tt__spread *first = prep->spreads, *last = prep->spreads + w->shape.order;
+  float *y = prep->buffer[0];
+  tt_status status;
+  if (prep->plan->dynamic) {
+    status = tt_integer_apply_f32(prep->plan, w, x, 1, y, prep->work, prep->work_size);
+  } else {
+    for (ptrdiff_t i = 0; i < w->cols; i++)
+      prep->codes[i] = (int8_t)tt__spread_code((double)x[i], first->scale, first->zero, -128);
+    status = tt_integer_apply(prep->plan, w, prep->codes, 1, prep->coded_y, prep->work,
+                              prep->work_size);
+    for (ptrdiff_t i = 0; i < w->rows; i++)
+      y[i] = (float)(last->scale * (prep->coded_y[i] - last->zero));
+  }
+  for (ptrdiff_t i = 0; i < w->rows && !status; i++) {
+    double wanted = (double)prep->y[i], gap = (double)y[i] - wanted;
+    prep->lost += gap * gap;
+    prep->energy += wanted * wanted;
+  }
+  return status;
+}
+
+// The scale of row r of a core, that of the core included.
+static double tt__row_scale(const tt_core *core, ptrdiff_t r) {
+  ptrdiff_t end;
+  return (double)tt__scale_at(core, r, 1, 0, &end);
+}
+
+// multipliers[i] 2^(shift - 31) ~ wanted[i]. Returns 0 where that needs a shift above 30.
+static int tt__fixed_multipliers(int count, const double *wanted, int32_t *multipliers,
+                                 int *shift) {
+  int exponent = 0;
+  double largest = tt__largest_magnitude(count, wanted);
+  if (!tt__is_finite(largest)) return 0;
+  (void)frexp(largest, &exponent);
+  if (largest > 0 && ldexp(largest, 31 - exponent) > 2147483647.0) exponent++;
+  *shift = exponent < -31 ? -31 : exponent;
+  for (int i = 0; i < count; i++)
+    multipliers[i] = (int32_t)floor(ldexp(wanted[i], 31 - *shift) + 0.5);
+  return exponent <= 30;
+}
+
+// Units of the sums of step i, one per row of the GEMM view, and bounds of the sums; offsets.
+static tt_status tt__prepare_rows(tt__preparation *prep, int i, double *units, double *bounds) {
+  tt_integer *plan = prep->plan;
+  tt__step step = tt__step_at(prep->w, 1, i);
+  const tt_core *core = &prep->w->cores[step.core];
+  int zero = i == 0 ? plan->in_zero : 0;
+  for (ptrdiff_t r = 0; r < step.rows; r++) {
+    const unsigned char *codes =
+        (const unsigned char *)core->data + r * tt__row_size(core->dtype, step.length);
+    double sum = 0, size = 0;
+    for (ptrdiff_t j = 0; j < step.length; j++) {
+      int code = tt__integer_code(codes, j, tt__dtype_bits(core->dtype));
+      sum += code;
+      size += abs(code);
+    }
+    bounds[r] = (128 + abs(zero)) * size;
+    units[r] = (plan->dynamic ? 1 : prep->spreads[i].scale) * tt__row_scale(core, r);
+    if (!(units[r] >= 0 && tt__is_finite(units[r]))) return TT_ERROR_UNSUPPORTED;
+    if (bounds[r] > 2147483646.0) return TT_ERROR_UNSUPPORTED;
+    if (plan->offsets && i == 0) ((int32_t *)plan->offsets)[r] = (int32_t)(-zero * sum);
+  }
+  return TT_OK;
+}
+
+// The bias in units of the last step, which are raised where it would not fit.
+static void tt__prepare_bias(tt__preparation *prep, double *units, const double *bounds) {
+  tt_integer *plan = prep->plan;
+  const tt_matrix *w = prep->w;
+  int shared = plan->num_multipliers[plan->order - 1] == 1;
+  tt__step step = tt__step_at(w, 1, plan->order - 1);
+  if (!plan->bias) return;
+  for (ptrdiff_t j = 0; j < w->rows; j++) {
+    ptrdiff_t r = j / step.w % step.rows;
+    double *unit = units + (shared ? 0 : r), room = 2147483646.0 - bounds[r];
+    *unit = fmax(*unit, fabs((double)w->bias[j]) / fmax(room, 1));
+  }
+  for (ptrdiff_t j = 0; j < w->rows; j++) {
+    double unit = units[shared ? 0 : j / step.w % step.rows];
+    double code = unit > 0 ? floor((double)w->bias[j] / unit + 0.5) : 0;
+    ((int32_t *)plan->bias)[j] = (int32_t)code;
+  }
+}
+
+// Multipliers, offsets and bias of step i, whose sums are proved to fit.
+static tt_status tt__prepare_step(tt__preparation *prep, int i, double *units, double *bounds) {
+  tt_integer *plan = prep->plan;
+  tt__step step = tt__step_at(prep->w, 1, i);
+  int last = i + 1 == plan->order, count = plan->num_multipliers[i];
+  tt_status status = tt__prepare_rows(prep, i, units, bounds);
+  if (status) return status;
+  if (last) tt__prepare_bias(prep, units, bounds);
+  double headroom = last && plan->bias ? 2147483647.0
+                                       : fmax(2, tt__largest_magnitude(step.rows, bounds));
+  double unit = prep->spreads[i + 1].scale;
+  if (plan->dynamic) {
+    // sums times 2^h stay within 2^29, and so does what their rows make of them
+    double largest = tt__largest_magnitude(step.rows, units);
+    unit = ldexp(largest > 0 ? largest : 1, (int)ceil(log2(headroom)) - 29);
+    plan->units[i] = (float)unit;
+    if (!(plan->units[i] > 0)) return TT_ERROR_UNSUPPORTED;
+  }
+  for (int k = 0; k < count; k++) units[k] /= unit;
+  if (!tt__fixed_multipliers(count, units, (int32_t *)plan->multipliers[i], &plan->shifts[i]))
+    return TT_ERROR_UNSUPPORTED;
+  // double rounding shifts left before it multiplies
+  int overflows = plan->shifts[i] > 0 && ldexp(headroom, plan->shifts[i]) > 2147483647.0;
+  return overflows && plan->rounding == TT_ROUND_DOUBLE ? TT_ERROR_UNSUPPORTED : TT_OK;
+}
+
+// The plan without its numbers, in one block. Returns TT_OK, MEMORY.
+static tt_status tt__integer_allocate(tt__preparation *prep) {
+  const tt_matrix *w = prep->w;
+  tt_integer *plan = prep->plan;
+  ptrdiff_t total = 64, each = (ptrdiff_t)sizeof(int32_t), rows = 0, length;
+  plan->order = w->shape.order;
+  plan->rounding = prep->options.rounding;
+  plan->dynamic = prep->options.dynamic != 0;
+  plan->num_bias = w->bias && !plan->dynamic ? (int)w->rows : 0;
+  for (int i = plan->order - 1; i >= 0; i--) {
+    int k = w->sweep == TT_LEFT_TO_RIGHT ? i : plan->order - 1 - i;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    plan->num_multipliers[i] = w->cores[k].group == TT_GROUP_ROW ? (int)rows : 1;
+    if (!tt__add_size(&total, plan->num_multipliers[i], each)) return TT_ERROR_MEMORY;
+  }
+  plan->num_offsets = (int)rows;                             // of step 0
+  if (!tt__add_size(&total, rows, each) || !tt__add_size(&total, w->rows, each))
+    return TT_ERROR_MEMORY;
+  plan->allocator = prep->options.allocator;
+  plan->block = tt__allocate(&plan->allocator, total);
+  if (!plan->block) return TT_ERROR_MEMORY;
+  memset(plan->block, 0, (size_t)total);
+  int32_t *at = (int32_t *)(void *)tt__align(plan->block);
+  for (int i = 0; i < plan->order; i++) {
+    plan->multipliers[i] = at;
+    at += plan->num_multipliers[i];
+  }
+  plan->offsets = at;
+  plan->bias = plan->num_bias ? at + plan->num_offsets : NULL;
+  return TT_OK;
+}
+
+// Everything that watching samples needs.
+static tt_status tt__preparation_open(tt__pool *pool, tt__preparation *prep) {
+  const tt_matrix *w = prep->w;
+  tt__buffers floats;
+  if (!tt__plan_buffers(w, 1, &floats)) return TT_ERROR_MEMORY;
+  ptrdiff_t n = tt__leg_product(&w->shape, 0, w->shape.order, 0, 1);
+  ptrdiff_t m = tt__leg_product(&w->shape, 0, w->shape.order, 1, 0);
+  ptrdiff_t state = tt__max(floats.state, m), each = (ptrdiff_t)sizeof(float);
+  prep->spreads = (tt__spread *)tt__take(pool, w->shape.order + 1, (ptrdiff_t)sizeof(tt__spread));
+  prep->buffer[0] = (float *)tt__take(pool, state, each);
+  prep->buffer[1] = (float *)tt__take(pool, state, each);
+  prep->padded = (float *)tt__take(pool, n, each);
+  prep->y = (float *)tt__take(pool, w->rows, each);
+  prep->slab = (float *)tt__take(pool, floats.slab, each);
+  prep->gemm = tt__take(pool, floats.product, 1);
+  prep->codes = (int8_t *)tt__take(pool, w->cols, 1);
+  prep->coded_y = (int8_t *)tt__take(pool, w->rows, 1);
+  return pool->status;
+}
+
+// One pass over all samples.
+static void tt__watch(tt__preparation *prep, int pass, const float *x, ptrdiff_t count) {
+  for (ptrdiff_t i = 0; i < count; i++) tt__watch_sample(prep, pass, x + i * prep->w->cols);
+}
+
+// Scales of all states of a static plan.
+static tt_status tt__prepare_scales(tt__preparation *prep, const float *x, ptrdiff_t count) {
+  const tt_integer_options *options = &prep->options;
+  tt_integer *plan = prep->plan;
+  int order = plan->order;
+  tt__watch(prep, TT__PASS_RANGE, x, count);
+  for (int i = 0; i <= order; i++)
+    if (!tt__is_finite(prep->spreads[i].high - prep->spreads[i].low)) return TT_ERROR_NONFINITE;
+  tt__watch(prep, TT__PASS_BINS, x, count);
+  tt__spread *first = prep->spreads, *last = prep->spreads + order;
+  tt__spread_choose(first, options, options->affine_in, options->in_scale, options->in_zero);
+  for (int i = 1; i < order; i++) tt__spread_choose(prep->spreads + i, options, 0, 0, 0);
+  tt__spread_choose(last, options, options->affine_out, options->out_scale, options->out_zero);
+  plan->in_scale = (float)first->scale;
+  plan->in_zero = first->zero;
+  plan->out_scale = (float)last->scale;
+  plan->out_zero = last->zero;
+  if (!plan->in_zero) {
+    plan->offsets = NULL;
+    plan->num_offsets = 0;
+  }
+  return TT_OK;
+}
+
+// What the plan does to the samples.
+static tt_status tt__integer_judge(tt__pool *pool, tt__preparation *prep, const float *x,
+                                   ptrdiff_t count, tt_integer_report *report) {
+  int order = prep->plan->order;
+  double sum = 0;
+  prep->work_size = tt_integer_work_size(prep->plan, prep->w);
+  prep->work = tt__take(pool, (ptrdiff_t)prep->work_size, 1);
+  tt_status status = pool->status;
+  for (ptrdiff_t i = 0; i < count && !status; i++) {
+    tt__watch_sample(prep, TT__PASS_ERROR, x + i * prep->w->cols);
+    status = tt__compare_sample(prep, x + i * prep->w->cols);
+  }
+  for (int i = 0; i <= order; i++) {
+    const tt__spread *spread = prep->spreads + i;
+    double error = spread->energy > 0 ? sqrt(spread->lost / spread->energy) : 0;
+    if (i == 0) report->in_error = error;
+    else if (i < order) report->state_error[i - 1] = error;
+    else report->out_error = error = prep->plan->dynamic ? 0 : error;
+    sum += error * error;
+  }
+  report->predicted = sqrt(sum);
+  report->measured = prep->energy > 0 ? sqrt(prep->lost / prep->energy) : 0;
+  return status;
+}
+
+// Are these options usable?
+static int tt__integer_options_valid(const tt_integer_options *o) {
+  return (o->rounding == TT_ROUND_SINGLE || o->rounding == TT_ROUND_DOUBLE) &&
+         o->clip >= TT_CLIP_DEFAULT && o->clip <= TT_CLIP_PERCENTILE && o->percentile >= 0 &&
+         o->percentile <= 100 && o->in_scale >= 0 && tt__is_finite((double)o->in_scale) &&
+         o->out_scale >= 0 && tt__is_finite((double)o->out_scale) && o->in_zero >= -128 &&
+         o->in_zero <= 127 && o->out_zero >= -128 && o->out_zero <= 127 &&
+         !o->allocator.alloc_fn == !o->allocator.free_fn;
+}
+
+// The numbers of a plan for a train that is known to suit.
+static tt_status tt__integer_build(tt__pool *pool, tt__preparation *prep, const float *x,
+                                   ptrdiff_t count, tt_integer_report *report) {
+  const tt_matrix *w = prep->w;
+  ptrdiff_t rows, length, most = 1;
+  for (int k = 0; k < w->shape.order; k++) {
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    most = tt__max(most, rows);
+  }
+  double *units = tt__take_f64(pool, most, 1), *bounds = tt__take_f64(pool, most, 1);
+  tt_status status = tt__preparation_open(pool, prep);
+  if (!status) status = tt__integer_allocate(prep);
+  if (!status && !prep->plan->dynamic) status = tt__prepare_scales(prep, x, count);
+  for (int i = 0; i < w->shape.order && !status; i++)
+    status = tt__prepare_step(prep, i, units, bounds);
+  if (!status && report && count > 0) status = tt__integer_judge(pool, prep, x, count, report);
+  return status;
+}
+
+TTDEF tt_status tt_integer_prepare(const tt_matrix *w, const float *x, ptrdiff_t count,
+                                   const tt_integer_options *given, tt_integer *out,
+                                   tt_integer_report *report) {
+  tt__preparation prep;
+  memset(&prep, 0, sizeof prep);
+  if (given) prep.options = *given;
+  if (out) memset(out, 0, sizeof *out);
+  if (report) memset(report, 0, sizeof *report);
+  if (!out || !tt__valid(w) || count < 0 || (count > 0 && !x)) return TT_ERROR_INVALID;
+  if (!tt__integer_options_valid(&prep.options)) return TT_ERROR_INVALID;
+  int known = prep.options.dynamic || (w->shape.order == 1 && prep.options.in_scale > 0 &&
+                                       prep.options.out_scale > 0);
+  ptrdiff_t numbers = count;
+  if ((!count && !known) || !tt__multiply(&numbers, w->cols)) return TT_ERROR_INVALID;
+  if (w->rows > INT_MAX) return TT_ERROR_UNSUPPORTED;
+  for (int k = 0; k < w->shape.order; k++) {
+    ptrdiff_t rows, length;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    if (!tt__is_integer(w->cores[k].dtype) || w->cores[k].group > 0 || rows > INT_MAX)
+      return TT_ERROR_UNSUPPORTED;
+  }
+  for (ptrdiff_t i = 0; i < numbers; i++)
+    if (!tt__is_finite((double)x[i])) return TT_ERROR_NONFINITE;
+  for (ptrdiff_t j = 0; w->bias && j < w->rows; j++)
+    if (!tt__is_finite((double)w->bias[j])) return TT_ERROR_NONFINITE;
+  prep.w = w;
+  prep.plan = out;
+  tt__pool pool = tt__pool_open(&prep.options.allocator);
+  tt_status status = tt__integer_build(&pool, &prep, x, count, report);
+  tt__pool_close(&pool);
+  if (status) tt_integer_free(out);
+  if (status && report) memset(report, 0, sizeof *report);
+  return status;
+}
+
+TTDEF void tt_integer_free(tt_integer *plan) {
+  if (!plan) return;
+  tt__release(&plan->allocator, plan->block);
+  memset(plan, 0, sizeof *plan);
+}
+
 // -------------------------------------------------------------------------------------- >>gradient
 // Gradients, and what uses them. A step of the forward pass, C[p] = G S[p], has two gradients,
 //   dG += sum_p dC[p] S[p]^T     and     dS[p] = G^T dC[p],
