@@ -1314,6 +1314,15 @@ static int tt__is_finite(double value) {
   return (bits >> 52 & 2047) != 2047;
 }
 
+// sqrt(x^2 + y^2), scaled where squares would overflow or vanish. The last bit of the C library's
+// hypot differs between systems; square roots are the same everywhere.
+static double tt__hypot(double x, double y) {
+  double largest = fmax(fabs(x), fabs(y)), scale = 1;
+  if (largest > 1e150) scale = ldexp(1, -600);
+  if (largest < 1e-140) scale = ldexp(1, 600);
+  return sqrt(x * scale * (x * scale) + y * scale * (y * scale)) / scale;
+}
+
 static void *tt__allocate(const tt_allocator *allocator, ptrdiff_t size) {
   if (allocator->alloc_fn) return allocator->alloc_fn((size_t)size, allocator->user_data);
   return TT_MALLOC((size_t)size);
@@ -2781,13 +2790,13 @@ static double tt__norm2(ptrdiff_t n, const double *x) {
 static double tt__reflector(ptrdiff_t n, double *x) {
   double tail = tt__norm2(n - 1, x + 1), alpha = x[0];
   if (tail == 0) return 0;
-  if (hypot(alpha, tail) < 1e-290) {                         // subnormals have too few digits for H
+  if (tt__hypot(alpha, tail) < 1e-290) {                     // subnormals have too few digits for H
     tt__scale_row(n, ldexp(1, 300), x);
     double tau = tt__reflector(n, x);
     x[0] = ldexp(x[0], -300);
     return tau;
   }
-  double beta = alpha > 0 ? -hypot(alpha, tail) : hypot(alpha, tail);
+  double beta = alpha > 0 ? -tt__hypot(alpha, tail) : tt__hypot(alpha, tail);
   double pivot = alpha - beta;                               // same signs: no cancellation
   for (ptrdiff_t i = 1; i < n; i++) x[i] /= pivot;
   x[0] = beta;
@@ -2951,12 +2960,12 @@ static void tt__lq_append(ptrdiff_t m, double *l, ptrdiff_t n, double *x) {
   for (ptrdiff_t i = 0; i < m; i++) {
     double *v = x + i * n, *diagonal = l + i * m + i, tail = tt__norm2(n, v);
     if (tail == 0) continue;
-    double up = hypot(*diagonal, tail) < 1e-290 ? ldexp(1, 300) : 1, alpha = *diagonal * up;
+    double up = tt__hypot(*diagonal, tail) < 1e-290 ? ldexp(1, 300) : 1, alpha = *diagonal * up;
     if (up > 1) {                                            // subnormals have too few digits for H
       tt__scale_row(n, up, v);
       tail = tt__norm2(n, v);
     }
-    double beta = alpha > 0 ? -hypot(alpha, tail) : hypot(alpha, tail);
+    double beta = alpha > 0 ? -tt__hypot(alpha, tail) : tt__hypot(alpha, tail);
     double pivot = alpha - beta, tau = -pivot / beta;
     for (ptrdiff_t j = 0; j < n; j++) v[j] /= pivot;
     *diagonal = beta / up;
@@ -3118,9 +3127,9 @@ static void tt__ql_sweep(ptrdiff_t low, ptrdiff_t high, double *d, double *e,
   double g = (d[low + 1] - d[low]) / (2 * e[low]), s = 1, c = 1, p = 0;
   double *cs = kept->cs + 2 * kept->count * kept->n;
   ptrdiff_t i = high - 1;
-  g = d[high] - d[low] + e[low] / (g + copysign(hypot(g, 1.0), g));
+  g = d[high] - d[low] + e[low] / (g + copysign(tt__hypot(g, 1.0), g));
   for (; i >= low; i--) {
-    double f = s * e[i], b = c * e[i], r = hypot(f, g);
+    double f = s * e[i], b = c * e[i], r = tt__hypot(f, g);
     e[i + 1] = r;
     if (r == 0) break;                                       // the block splits here
     s = f / r;
@@ -3472,7 +3481,7 @@ static int tt__jacobi_pair(ptrdiff_t n, double *x, ptrdiff_t n_v, double *v, dou
   // below, squares lose digits
   if (fabs(g) <= limit || square[p] < 1e-290 || square[q] < 1e-290) return 0;
   double zeta = (square[q] - square[p]) / (2 * g);
-  double t = copysign(1.0, zeta) / (fabs(zeta) + hypot(1.0, zeta));
+  double t = copysign(1.0, zeta) / (fabs(zeta) + tt__hypot(1.0, zeta));
   double c = 1 / sqrt(1 + t * t), s = c * t;
   tt__rotate(n, c, s, x + p * n, x + q * n);
   if (v) tt__rotate(n_v, c, s, v + p * n_v, v + q * n_v);
@@ -3624,7 +3633,7 @@ static void tt__bidiagonal(tt__pool *pool, ptrdiff_t s, double *x, double *u, do
 
 // c, s with c f + s g = r >= 0 and c g - s f = 0.
 static double tt__givens(double f, double g, double *c, double *s) {
-  double r = hypot(f, g);
+  double r = tt__hypot(f, g);
   *c = r > 0 ? f / r : 1;
   *s = r > 0 ? g / r : 0;
   return r;
@@ -3636,7 +3645,7 @@ static void tt__qr_step(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, d
   double before = high - 1 > low ? e[high - 2] : 0, c, s;
   double t11 = d[high - 1] * d[high - 1] + before * before, t12 = d[high - 1] * e[high - 1];
   double t22 = d[high] * d[high] + e[high - 1] * e[high - 1], half = (t11 - t22) / 2;
-  double shift = t12 == 0 ? t22 : t22 - t12 * t12 / (half + copysign(hypot(half, t12), half));
+  double shift = t12 == 0 ? t22 : t22 - t12 * t12 / (half + copysign(tt__hypot(half, t12), half));
   double f = d[low] * d[low] - shift, g = d[low] * e[low];
   for (ptrdiff_t k = low; k < high; k++) {
     double r = tt__givens(f, g, &c, &s);                     // columns k, k+1

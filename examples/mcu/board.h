@@ -6,9 +6,9 @@
 extern "C" {
 #endif
 
-void board_start(void);              // call first
+void board_start(void); // call first
 void board_print(const char *text);
-int board_stop(int status);          // ends the program, 0 = good; prints "exit N"
+int board_stop(int status); // ends the program, 0 = good; prints "exit N"
 
 // Work since the last call, up to 0.4 s of it: clock cycles of an AVR, to 256; instructions of a
 // Cortex-M, to 63, in an emulator that runs one instruction a nanosecond (qemu -icount shift=0).

@@ -5,14 +5,14 @@
 #include <avr/io.h>
 #include <avr/sleep.h>
 
-extern unsigned char __heap_start;                           // the end of .bss
+extern unsigned char __heap_start; // the end of .bss
 static unsigned last_tick;
 enum { PAINT = 0x5A };
 
 void board_start(void) {
   for (volatile unsigned char *at = &__heap_start; at < (unsigned char *)SP - 16; at++) *at = PAINT;
   UCSR0B = 1 << TXEN0;
-  TCCR1B = 1 << CS12;                                        // one tick in 256 cycles
+  TCCR1B = 1 << CS12; // one tick in 256 cycles
   last_tick = TCNT1;
 }
 

@@ -20,12 +20,12 @@ static void semihost(uint32_t operation, const void *argument) {
 }
 
 static void quit(uint32_t status) {
-  uint32_t block[2] = {0x20026, 0};                          // the application ended by itself
+  uint32_t block[2] = {0x20026, 0}; // the application ended by itself
   block[1] = status;
   for (;;) semihost(0x20, block);
 }
 
-static void fault(void) {                                    // misaligned or wild: must not hang
+static void fault(void) { // misaligned or wild: must not hang
   board_print("HARDFAULT\n");
   quit(99);
 }
@@ -41,11 +41,13 @@ __attribute__((naked)) void board_reset(void) {
   __asm__ volatile(
 #ifdef __ARM_FP
       "ldr r0, =0xE000ED88\n ldr r1, [r0]\n orr r1, r1, #0xF00000\n str r1, [r0]\n dsb\n isb\n"
-#endif                                                       // FPU and vectors on
-      "ldr r0, =stack_top\n mov sp, r0\n bl %c0\n" : : "i"(start));
+#endif // FPU and vectors on
+      "ldr r0, =stack_top\n mov sp, r0\n bl %c0\n"
+      :
+      : "i"(start));
 }
 
-#define SYSTICK ((volatile uint32_t *)0xE000E010)            // control, reload, current
+#define SYSTICK ((volatile uint32_t *)0xE000E010) // control, reload, current
 static uint32_t last_tick;
 
 enum { PAINT = 0x5A5A5A5A };
@@ -59,7 +61,7 @@ void board_start(void) {
   for (volatile uint32_t *at = bss_end; at < here() - 8; at++) *at = PAINT;
   SYSTICK[1] = 0xFFFFFF;
   SYSTICK[2] = 0;
-  SYSTICK[0] = 5;                                            // on, the processor's clock
+  SYSTICK[0] = 5; // on, the processor's clock
   last_tick = SYSTICK[2];
 }
 

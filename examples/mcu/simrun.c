@@ -34,7 +34,7 @@ int main(int argc, char **argv) {
   if (!avr) return 97;
   avr_init(avr);
   avr_load_firmware(avr, &firmware);
-  avr_ioctl(avr, AVR_IOCTL_UART_GET_FLAGS('0'), &flags);     // the port is ours, not simavr's
+  avr_ioctl(avr, AVR_IOCTL_UART_GET_FLAGS('0'), &flags); // the port is ours, not simavr's
   flags &= ~(uint32_t)AVR_UART_FLAG_STDIO;
   avr_ioctl(avr, AVR_IOCTL_UART_SET_FLAGS('0'), &flags);
   avr_irq_register_notify(avr_io_getirq(avr, AVR_IOCTL_UART_GETIRQ('0'), UART_IRQ_OUTPUT), received,

@@ -21,11 +21,11 @@ row() {
   program=$build/$row.program
   "$@" -o "$program" || return 1
   begin=$(date +%s%N)
-  timeout $limit $runner "$program" >"$build/$row.raw" 2>"$build/$row.errors"
+  timeout $limit $runner "$program" >"$build/$row.raw" 2>&1
   status=$?
   seconds=$(($(date +%s%N) - begin))
   tr -d '\r' <"$build/$row.raw" >"$build/$row.output"
-  cat "$build/$row.output" "$build/$row.errors"
+  cat "$build/$row.output"
   tests=$(sed -n 's/^\([1-9][0-9]*\) passed, 0 failed$/\1/p' "$build/$row.output")
   case " $* " in *" $small "*) size=small ;; *) size=whole ;; esac
   printf '%s|%s|%s|%s|%s|%s|%s|%s|%s\n' "$name" "$(basename "$1")" $size "${tests:--}" \
@@ -141,7 +141,7 @@ if needs "Cortex-M" arm-none-eabi-gcc qemu-system-arm; then
 fi
 if needs "AVR" avr-gcc simavr; then
   gcc -O2 $mcu/simrun.c -o "$build/simrun" -lsimavr -lelf 2>"$build/simrun.log" &&
-    platform "AVR ATmega2560" "" "$build/simrun atmega2560" avr-gcc -mmcu=atmega2560 -std=gnu99 \
+    platform "AVR ATmega1284P" "" "$build/simrun atmega1284p" avr-gcc -mmcu=atmega1284p -std=gnu99 \
       -Os $board $source $mcu/board_avr.c -lm || skip "AVR" "no libsimavr-dev or libelf-dev"
 fi
 
@@ -156,7 +156,7 @@ fi
 
 # --- WebAssembly.
 if needs "WebAssembly" clang wasm-ld node; then
-  wasm="clang --target=wasm32-unknown-unknown -std=c99 -nostdlib -ffreestanding -Wl,--no-entry"
+  wasm="clang --target=wasm32-unknown-unknown -Iplatforms/freestanding -std=c99 -nostdlib -ffreestanding -Wl,--no-entry"
   node="node --no-warnings"
   echo 'int main(void) { return 0; }' >"$build/wasi.c"
   platform "WebAssembly" "" "$node platforms/wasm.mjs" $wasm -O2 -fno-builtin $plain $board $source \
