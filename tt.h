@@ -295,8 +295,9 @@ TTDEF size_t tt_rows_work_size(const tt_matrix *w);
 //                    gemmlowp, the default of TFLite Micro and CMSIS-NN
 enum tt_rounding { TT_ROUND_SINGLE = 0, TT_ROUND_DOUBLE = 1 };
 
-// That integer, kept within int32. multiplier 0 .. 2^31 - 1, shift -31 .. 30 (others are moved to
-// the nearer end). The two roundings differ by at most one step: (1, 2^30, -1) gives 0 and 1.
+// That integer, kept within int32. multiplier 0 .. 2^31 - 1, shift -31 .. 30 (any other gives 0);
+// where a double rounding shifts left, value 2^shift must fit too. The two roundings differ by at
+// most one step: (1, 2^30, -1) gives 0 and 1.
 TTDEF int32_t tt_requantize(int32_t value, int32_t multiplier, int shift, int rounding);
 
 // Steps of the sweep are counted from 0; step i works on core i, or order-1-i in a train that is
@@ -1842,18 +1843,15 @@ TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]) {
 // There are two ways, the plain one first. Plain C: B is cut into blocks of TT__KC x TT__NC, copied
 // to contiguous rows unless they already are. One kernel adds eight rows of such a block, times
 // eight numbers of A, to a row of C, which costs one load and one store of C per eight
-// multiply-adds and vectorises with any compiler. With GCC and Clang, unless TT_NO_SIMD or
-// TT_INFERENCE_ONLY is defined, the vector kernels in the guarded block behind it replace it.
+// multiply-adds and vectorises with any compiler. With GCC and Clang, unless TT_NO_SIMD is defined,
+// the vector kernels in the guarded block behind it replace it; with TT_INFERENCE_ONLY a few lines
+// at the end of the section do, in as little code as possible.
 //
 // Either way the sums for an element of C are formed in one order, whatever the blocks and the
 // number of threads: same bits. Where C has few rows or columns and both operands are contiguous
 // along k, a dot product is faster; the choice depends on the shape of the whole product alone.
 
-#ifdef TT_INFERENCE_ONLY
-enum { TT__KC = 32, TT__NC = 16, TT__LANES = 16 };           // 2 KB of workspace
-#else
 enum { TT__KC = 128, TT__NC = 128, TT__LANES = 16 };         // 64 KB in float: L2
-#endif
 
 // Instruction sets that the kernels below were compiled for.
 typedef enum tt__level { TT__PLAIN, TT__VECTORS, TT__AVX2, TT__AVX512 } tt__level;
@@ -1870,6 +1868,7 @@ typedef struct tt__product {
   void *work;
 } tt__product;
 
+#ifndef TT_INFERENCE_ONLY
 // c[0..n) += sum over p < 8 of x[p] * row p of b, in this order.
 static void tt__add_rows8_f32(ptrdiff_t n, const float *x, const float *TT_RESTRICT b,
                               ptrdiff_t ldb, float *TT_RESTRICT c) {
@@ -1917,7 +1916,6 @@ static float tt__plain_dot_f32(ptrdiff_t n, const float *TT_RESTRICT x,
   return lane[0];
 }
 
-#ifndef TT_INFERENCE_ONLY
 // The same three for double.
 static void tt__add_rows8_f64(ptrdiff_t n, const double *x, const double *TT_RESTRICT b,
                               ptrdiff_t ldb, double *TT_RESTRICT c) {
@@ -2366,13 +2364,13 @@ static ptrdiff_t tt__vector_work(ptrdiff_t m, ptrdiff_t k, int wide) {
   return rows * tt__min(k, TT__DEPTH) * (wide ? 8 : 4);
 }
 #else
+#ifndef TT_INFERENCE_ONLY
 static tt__level tt__best_level(void) { return TT__PLAIN; }
 
 static float tt__dot_f32(ptrdiff_t n, const float *x, const float *y) {
   return tt__plain_dot_f32(n, x, y);
 }
 
-#ifndef TT_INFERENCE_ONLY
 static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
   return tt__plain_dot_f64(n, x, y);
 }
@@ -2381,8 +2379,13 @@ static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
 
 // Bytes of workspace for a product of this size or smaller.
 static ptrdiff_t tt__gemm_work_size(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int wide) {
+#ifdef TT_INFERENCE_ONLY
+  ptrdiff_t size = 0;
+  (void)n; (void)k; (void)wide;
+#else
   ptrdiff_t element = wide ? 8 : (ptrdiff_t)sizeof(float);
   ptrdiff_t size = tt__min(k, TT__KC) * tt__min(n, TT__NC) * element;
+#endif
 #ifdef TT__SIMD
   size = tt__max(size, tt__vector_work(m, k, wide));
 #endif
@@ -2390,6 +2393,7 @@ static ptrdiff_t tt__gemm_work_size(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int w
   return size;
 }
 
+#ifndef TT_INFERENCE_ONLY
 // Is a dot product per element of C the better form? Short ones lose to tiles, where there are any.
 static int tt__wants_dots(const tt__product *p, tt__level level) {
   return (p->m < 4 || p->n < 4) && p->a_col == 1 && p->b_row == 1 &&
@@ -2415,11 +2419,9 @@ static void tt__row_block(const tt__product *p, int wide, ptrdiff_t i, ptrdiff_t
     tt__row_f32(nc, kc, (const float *)p->a + at_a, p->a_col, (const float *)block, ldb, c);
     return;
   }
-#ifndef TT_INFERENCE_ONLY
   double *c = (double *)p->c + at_c;
   if (clear) memset(c, 0, (size_t)nc * sizeof(double));
   tt__row_f64(nc, kc, (const double *)p->a + at_a, p->a_col, (const double *)block, ldb, c);
-#endif
 }
 
 // Copies row q of the block of B at (p0, j0) to row q of the workspace.
@@ -2432,11 +2434,9 @@ static void tt__pack_row(const tt__product *p, int wide, ptrdiff_t p0, ptrdiff_t
     for (ptrdiff_t j = 0; j < nc; j++) to[j] = b[j * p->b_col];
     return;
   }
-#ifndef TT_INFERENCE_ONLY
   const double *b = (const double *)p->b + from;
   double *to = (double *)p->work + q * nc;
   for (ptrdiff_t j = 0; j < nc; j++) to[j] = b[j * p->b_col];
-#endif
 }
 
 // Row i of C by dot products.
@@ -2447,14 +2447,11 @@ static void tt__dot_row(const tt__product *p, int wide, ptrdiff_t i) {
       float sum = tt__dot_f32(p->k, (const float *)p->a + a, (const float *)p->b + b),
             *to = (float *)p->c + c;
       *to = p->accumulate ? *to + sum : sum;
-    }
-#ifndef TT_INFERENCE_ONLY
-    else {
+    } else {
       double sum = tt__dot(p->k, (const double *)p->a + a, (const double *)p->b + b),
              *to = (double *)p->c + c;
       *to = p->accumulate ? *to + sum : sum;
     }
-#endif
   }
 }
 
@@ -2476,7 +2473,7 @@ static void tt__blocked(const tt__product *p, int wide) {
     }
 }
 
-#if defined(TT_USE_CBLAS) && !defined(TT_INFERENCE_ONLY)
+#ifdef TT_USE_CBLAS
 static int tt__fits_int(ptrdiff_t value) { return value <= INT_MAX; }
 
 // Hands the product to CBLAS if it is large and both operands have a unit stride. Returns whether
@@ -2508,7 +2505,7 @@ static void tt__gemm_at(const tt__product *given, int wide, tt__level level) {
   if (p->k == 0 && !p->accumulate)
     for (ptrdiff_t i = 0; i < p->m; i++)
       memset((char *)p->c + i * p->ldc * element, 0, (size_t)(p->n * element));
-#if defined(TT_USE_CBLAS) && !defined(TT_INFERENCE_ONLY)
+#ifdef TT_USE_CBLAS
   if (tt__gemm_cblas(p, wide)) return;
 #endif
   if (level != TT__PLAIN && p->n == 1 && p->ldc == 1 && p->a_row == 1) {
@@ -2533,6 +2530,18 @@ static void tt__gemm_at(const tt__product *given, int wide, tt__level level) {
 }
 
 static void tt__gemm(const tt__product *p, int wide) { tt__gemm_at(p, wide, tt__best_level()); }
+#else
+static void tt__gemm(const tt__product *p, int wide) {
+  (void)wide;
+  for (ptrdiff_t i = 0; i < p->m; i++)
+    for (ptrdiff_t j = 0; j < p->n; j++) {
+      const float *a = (const float *)p->a + i * p->a_row, *b = (const float *)p->b + j * p->b_col;
+      float *c = (float *)p->c + i * p->ldc + j, sum = p->accumulate ? *c : 0;
+      for (ptrdiff_t t = 0; t < p->k; t++) sum += a[t * p->a_col] * b[t * p->b_row];
+      *c = sum;
+    }
+}
+#endif
 
 #ifndef TT_INFERENCE_ONLY
 // Workspace for any product of doubles.
@@ -7095,7 +7104,7 @@ TTDEF size_t tt_stored_size(const tt_matrix *w) {
 // decoded a slab of rows at a time.
 
 #ifdef TT_INFERENCE_ONLY
-enum { TT__SLAB_FLOATS = 1024 };
+enum { TT__SLAB_FLOATS = 256 };
 #else
 enum { TT__SLAB_FLOATS = 65536 / 4 };
 #endif
@@ -7111,14 +7120,13 @@ typedef struct tt__step {
 } tt__step;
 
 // Step number `index` of the sweep. Overflow was excluded by tt__buffers.
-static tt__step tt__step_at(const tt_matrix *w, ptrdiff_t batch, int index) {
+static void tt__step_at(const tt_matrix *w, ptrdiff_t batch, int index, tt__step *step) {
   const tt_shape *shape = &w->shape;
   int forward = w->sweep == TT_LEFT_TO_RIGHT, k = forward ? index : shape->order - 1 - index;
-  tt__step step = {k, batch, 1, 0, 0};
-  for (int j = 0; j < k; j++) step.p *= forward ? shape->rows[j] : shape->cols[j];
-  for (int j = k + 1; j < shape->order; j++) step.w *= forward ? shape->cols[j] : shape->rows[j];
-  tt__view_size(shape, w->sweep, k, &step.rows, &step.length);
-  return step;
+  step->core = k;
+  step->p = batch * tt__leg_product(shape, 0, k, forward, !forward);
+  step->w = tt__leg_product(shape, k + 1, shape->order, !forward, forward);
+  tt__view_size(shape, w->sweep, k, &step->rows, &step->length);
 }
 
 // Is the core usable as it is, without decoding?
@@ -7136,54 +7144,88 @@ static int tt__decodable(const tt_matrix *w) {
   return 1;
 }
 
+// Numbers in the state before step `index` for one input: of x for 0, of y, padded, behind the last
+// step. -1 on overflow.
+static ptrdiff_t tt__state_count(const tt_matrix *w, int index) {
+  const tt_shape *shape = &w->shape;
+  int left = w->sweep == TT_LEFT_TO_RIGHT, cut = left ? index : shape->order - index;
+  ptrdiff_t count = shape->ranks[cut];
+  for (int k = 0; k < shape->order; k++)
+    if (!tt__multiply(&count, (k < cut) == left ? shape->rows[k] : shape->cols[k])) return -1;
+  return count;
+}
+
 typedef struct tt__buffers {
   ptrdiff_t state;                                           // floats of each of the two buffers
   ptrdiff_t slab;                                            // floats of decoded rows
   ptrdiff_t product;                                         // bytes for the matrix product
-  ptrdiff_t macs;                                            // -1 = does not fit
   ptrdiff_t total;                                           // bytes
 } tt__buffers;
 
 static int tt__is_padded(const tt_matrix *w) {
-  return tt__leg_product(&w->shape, 0, w->shape.order, 1, 0) != w->rows ||
-         tt__leg_product(&w->shape, 0, w->shape.order, 0, 1) != w->cols;
+  return tt__state_count(w, 0) != w->cols || tt__state_count(w, w->shape.order) != w->rows;
+}
+
+// Largest state of one input, x and y among them if `ends`; -1 on overflow.
+static ptrdiff_t tt__largest_state(const tt_matrix *w, int ends) {
+  ptrdiff_t largest = 0;
+  for (int i = 0; i <= w->shape.order; i++) {
+    ptrdiff_t count = tt__state_count(w, i);
+    if (count < 0) return -1;
+    if (ends || (i > 0 && i < w->shape.order)) largest = tt__max(largest, count);
+  }
+  return largest;
+}
+
+// Takes `count` floats off a workspace whose sizes were rounded by tt__add_size.
+static float *tt__carve(unsigned char **at, ptrdiff_t count) {
+  float *buffer = (float *)(void *)*at;
+  *at += (count * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
+  return buffer;
 }
 
 // Sizes of buffers and work. Returns 0 where anything does not fit.
 static int tt__plan_buffers(const tt_matrix *w, ptrdiff_t batch, tt__buffers *plan) {
-  tt__buffers made = {0, 0, 0, 0, 0};
-  int order = w->shape.order, padded = tt__is_padded(w);
-  ptrdiff_t everything = tt__max(batch, 1);                  // bounds every product below
-  for (int k = 0; k < order; k++)
-    if (!tt__multiply(&everything, w->shape.rows[k]) ||
-        !tt__multiply(&everything, w->shape.cols[k]))
-      return 0;
-  for (int i = 0; i < order; i++) {
-    tt__step step = tt__step_at(w, batch, i);
-    ptrdiff_t in = step.p, out = step.p, macs;
-    if (!tt__multiply(&in, step.w) || !tt__multiply(&in, step.length)) return 0;
-    if (!tt__multiply(&out, step.w) || !tt__multiply(&out, step.rows)) return 0;
-    macs = in;
-    if (!tt__multiply(&macs, step.rows) || !tt__increase(&made.macs, macs)) return 0;
-    if (i > 0 || padded) made.state = tt__max(made.state, in);
-    if (i + 1 < order || padded) made.state = tt__max(made.state, out);
-    if (!tt__plain_core(&w->cores[step.core]))
-      made.slab = tt__max(made.slab, step.length * tt__slab_rows(step.rows, step.length));
-    int fold = step.w == 1;
-    made.product = tt__max(made.product,
-                           tt__gemm_work_size(fold ? step.p : step.rows, fold ? step.rows : step.w,
-                                              step.length, 0));
+  memset(plan, 0, sizeof *plan);
+  plan->total = 64;
+  plan->state = tt__largest_state(w, tt__is_padded(w));
+  if (plan->state < 0 || !tt__multiply(&plan->state, batch)) return 0;
+  for (int i = 0; i < w->shape.order; i++) {
+    ptrdiff_t rows, length;
+    int k = w->sweep == TT_LEFT_TO_RIGHT ? i : w->shape.order - 1 - i;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    if (!tt__plain_core(&w->cores[k]))
+      plan->slab = tt__max(plan->slab, length * tt__slab_rows(rows, length));
+#ifndef TT_INFERENCE_ONLY
+    tt__step step;
+    tt__step_at(w, batch, i, &step);
+    ptrdiff_t m = step.w == 1 ? step.p : rows, n = step.w == 1 ? rows : step.w;
+    plan->product = tt__max(plan->product, tt__gemm_work_size(m, n, length, 0));
+#endif
   }
-  made.total = 64;
-  if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
-  if (!tt__add_size(&made.total, made.state, (ptrdiff_t)sizeof(float))) return 0;
-  if (!tt__add_size(&made.total, made.slab, (ptrdiff_t)sizeof(float))) return 0;
-  if (!tt__add_size(&made.total, made.product, 1)) return 0;
-  *plan = made;
-  return 1;
+  return tt__add_size(&plan->total, plan->state, (ptrdiff_t)sizeof(float)) &&
+         tt__add_size(&plan->total, plan->state, (ptrdiff_t)sizeof(float)) &&
+         tt__add_size(&plan->total, plan->slab, (ptrdiff_t)sizeof(float)) &&
+         tt__add_size(&plan->total, plan->product, 1);
 }
 
 // Rows first .. first+count-1 of one step; g is their part of the core as floats.
+#ifdef TT_INFERENCE_ONLY
+static void tt__step_rows(const tt__step *step, ptrdiff_t first, ptrdiff_t count, const float *g,
+                          const float *in, float *out, void *work) {
+  ptrdiff_t w = step->w, jump = (step->rows - count) * w;
+  (void)work;
+  out += first * w;
+  for (ptrdiff_t p = 0; p < step->p; p++, in += step->length * w, out += jump)
+    for (ptrdiff_t r = 0; r < count; r++)
+      for (ptrdiff_t j = 0; j < w; j++, out++) {
+        const float *a = g + r * step->length, *b = in + j;
+        float sum = 0;
+        for (ptrdiff_t t = 0; t < step->length; t++, b += w) sum += a[t] * *b;
+        *out = sum;
+      }
+}
+#else
 static void tt__step_rows(const tt__step *step, ptrdiff_t first, ptrdiff_t count, const float *g,
                           const float *in, float *out, void *work) {
   // out (p, rows) = in (p, length) times G^T
@@ -7201,6 +7243,7 @@ static void tt__step_rows(const tt__step *step, ptrdiff_t first, ptrdiff_t count
     tt__gemm(&one, 0);
   }
 }
+#endif
 
 // One step; coded cores go through the slab.
 static void tt__run_step(const tt_core *core, const tt__step *step, const float *in, float *out,
@@ -7242,9 +7285,15 @@ TTDEF size_t tt_apply_work_size(const tt_matrix *w, ptrdiff_t batch) {
 }
 
 TTDEF ptrdiff_t tt_apply_macs(const tt_matrix *w, ptrdiff_t batch) {
-  tt__buffers plan;
-  if (batch < 0 || !tt__valid(w) || !tt__plan_buffers(w, batch, &plan)) return -1;
-  return plan.macs;
+  ptrdiff_t total = 0;
+  if (batch < 0 || !tt__valid(w)) return -1;
+  for (int i = 0; i < w->shape.order; i++) {
+    tt__step step;
+    tt__step_at(w, 1, i, &step);
+    ptrdiff_t macs = tt__state_count(w, i);
+    if (macs < 0 || !tt__multiply(&macs, step.rows) || !tt__increase(&total, macs)) return -1;
+  }
+  return tt__multiply(&total, batch) ? total : -1;
 }
 
 TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, float *y, void *work,
@@ -7254,28 +7303,22 @@ TTDEF tt_status tt_apply(const tt_matrix *w, const float *x, ptrdiff_t batch, fl
   if (!tt__decodable(w)) return TT_ERROR_UNSUPPORTED;
   if (batch == 0) return TT_OK;
   if (!x || !y || !work || work_size < (size_t)plan.total) return TT_ERROR_INVALID;
-  int order = w->shape.order, padded = tt__is_padded(w);
-  ptrdiff_t m = tt__leg_product(&w->shape, 0, order, 1, 0),
-            n = tt__leg_product(&w->shape, 0, order, 0, 1);
-  ptrdiff_t room = (plan.state * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
-  ptrdiff_t slab_room = (plan.slab * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
+  int padded = tt__is_padded(w);
   unsigned char *at = tt__align(work);
-  float *buffer[2], *slab = (float *)(void *)(at + 2 * room);
-  void *gemm = at + 2 * room + slab_room;
-  buffer[0] = (float *)(void *)at;
-  buffer[1] = (float *)(void *)(at + room);
-  const float *in = x;
-  if (padded) {
-    tt__resize_rows(batch, x, w->cols, buffer[1], n);
-    in = buffer[1];
-  }
-  for (int i = 0; i < order; i++) {
-    tt__step step = tt__step_at(w, batch, i);
-    float *out = i + 1 < order || padded ? buffer[i & 1] : y;
-    tt__run_step(&w->cores[step.core], &step, in, out, slab, gemm);
+  float *in_room = tt__carve(&at, plan.state), *room = tt__carve(&at, plan.state);
+  float *slab = tt__carve(&at, plan.slab);
+  if (padded) tt__resize_rows(batch, x, w->cols, room, tt__state_count(w, 0));
+  const float *in = padded ? room : x;
+  for (int i = 0; i < w->shape.order; i++) {
+    tt__step step;
+    float *out = i + 1 < w->shape.order || padded ? in_room : y;
+    tt__step_at(w, batch, i, &step);
+    tt__run_step(&w->cores[step.core], &step, in, out, slab, at);
+    in_room = room;                                          // the two take turns
+    room = out;
     in = out;
   }
-  if (padded) tt__resize_rows(batch, in, m, y, w->rows);
+  if (padded) tt__resize_rows(batch, in, tt__state_count(w, w->shape.order), y, w->rows);
   tt__add_bias(w, batch, y);
   return TT_OK;
 }
@@ -7337,13 +7380,6 @@ static int tt__plan_rows(const tt_matrix *w, tt__row_plan *plan) {
     return 0;
   *plan = made;
   return 1;
-}
-
-// Takes `count` floats off a workspace whose sizes were rounded by tt__add_size.
-static float *tt__carve(unsigned char **at, ptrdiff_t count) {
-  float *buffer = (float *)(void *)*at;
-  *at += (count * (ptrdiff_t)sizeof(float) + 63) / 64 * 64;
-  return buffer;
 }
 
 // out (+)= state times rows first .. first+count-1 of a slice, which start at g, `step` floats
@@ -7433,9 +7469,16 @@ TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, f
 // Sums are added as unsigned numbers, which may wrap on the way: what tt_integer_prepare proved to
 // fit comes out right in any order, and a train that was never prepared does no harm.
 
-// floor(value / 2^shift): C leaves the right shift of negative numbers open.
+// floor(value / 2^shift). C leaves the right shift of negative numbers open; almost all compilers
+// keep the sign.
 static int64_t tt__floor_shift(int64_t value, int shift) {
+  if (((int64_t)-1 >> 1) == -1) return value >> shift;
   return value < 0 ? ~(~value >> shift) : value >> shift;
+}
+
+// value / 2^shift to the nearest, halves up, for shift > 0.
+static int64_t tt__round_shift(int64_t value, int shift) {
+  return tt__floor_shift(tt__floor_shift(value, shift - 1) + 1, 1);
 }
 
 static int32_t tt__fit_i32(int64_t value) {
@@ -7444,17 +7487,21 @@ static int32_t tt__fit_i32(int64_t value) {
 }
 
 TTDEF int32_t tt_requantize(int32_t value, int32_t multiplier, int shift, int rounding) {
-  if (shift > 30) shift = 30;
-  if (shift < -31) shift = -31;
-  if (rounding != TT_ROUND_DOUBLE) {
-    int64_t product = (int64_t)value * multiplier + ((int64_t)1 << (30 - shift));
-    return tt__fit_i32(tt__floor_shift(product, 31 - shift));
+  int down = 31 - shift, again = 0;
+  if (shift < -31 || shift > 30) return 0;
+  if (rounding == TT_ROUND_DOUBLE) {
+    if (shift > 0) value = (int32_t)((uint32_t)value << shift);
+    else again = -shift;
+    down = 31;
   }
-  int right = shift < 0 ? -shift : 0;
-  int64_t shifted = tt__fit_i32((int64_t)value * ((int64_t)1 << (shift + right)));
-  int64_t high = tt__floor_shift(shifted * multiplier + ((int64_t)1 << 30), 31);
-  int64_t mask = ((int64_t)1 << right) - 1, rest = high & mask;
-  return tt__fit_i32(tt__floor_shift(high, right) + (rest > (mask >> 1) + (high < 0)));
+  int64_t result = (int64_t)value * multiplier;
+  for (;;) {
+    result = tt__round_shift(result, down);
+    if (again == 0) return tt__fit_i32(result);
+    result -= result < 0;                                    // halves away from zero
+    down = again;
+    again = 0;
+  }
 }
 
 static int8_t tt__fit_code(int32_t value, int low) {
@@ -7481,120 +7528,105 @@ static const int8_t *tt__code_row(const tt_core *core, ptrdiff_t row, ptrdiff_t 
   return room;
 }
 
-// Is this the plan of such a train, and can it be run?
-static int tt__plan_fits(const tt_integer *plan, const tt_matrix *w) {
-  ptrdiff_t rows, length;
-  if (!plan || !tt__valid(w) || plan->order != w->shape.order) return 0;
-  for (int i = 0; i < plan->order; i++) {
-    int k = w->sweep == TT_LEFT_TO_RIGHT ? i : plan->order - 1 - i, count = plan->num_multipliers[i];
-    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
-    if (!tt__is_integer(w->cores[k].dtype) || w->cores[k].group > 0) return 0;
-    if (!plan->multipliers[i] || (count != 1 && count != rows)) return 0;
-    if (i == 0 && plan->offsets && plan->num_offsets != rows) return 0;
-  }
-  return !plan->bias || plan->num_bias == w->rows;
-}
-
-typedef struct tt__integer_buffers {
-  ptrdiff_t state;                                           // bytes of each of the two buffers
-  ptrdiff_t wide;                                            // 32-bit results, dynamic plans
-  ptrdiff_t row;                                             // bytes of an unpacked row
-  ptrdiff_t total;                                           // bytes
-} tt__integer_buffers;
-
-static int tt__plan_integers(const tt_integer *plan, const tt_matrix *w,
-                             tt__integer_buffers *sizes) {
-  tt__integer_buffers made = {0, 0, 0, 64};
-  tt__buffers floats;
-  ptrdiff_t rows, length;
-  if (!tt__plan_fits(plan, w) || !tt__plan_buffers(w, 1, &floats)) return 0;
-  made.state = floats.state;
-  if (plan->dynamic) {
-    made.state = tt__max(made.state, tt__leg_product(&w->shape, 0, plan->order, 0, 1));
-    made.wide = tt__max(made.state, w->rows);
-  }
-  for (int k = 0; k < plan->order; k++) {
-    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
-    if (!tt__direct_codes(&w->cores[k])) made.row = tt__max(made.row, length);
-  }
-  if (!tt__add_size(&made.total, made.state, 2) || !tt__add_size(&made.total, made.row, 1) ||
-      !tt__add_size(&made.total, made.wide, (ptrdiff_t)sizeof(int32_t)))
-    return 0;
-  *sizes = made;
-  return 1;
-}
-
-typedef struct tt__integer_run {
+// One run of a plan. Workspace: `wide` 32-bit results (dynamic plans only), two states, a row.
+typedef struct tt__integers {
   const tt_integer *plan;
   const tt_matrix *w;
-  int8_t *state[2], *row;
+  ptrdiff_t state, row;        // bytes of one state; of an unpacked row of a core
   int32_t *wide;
-} tt__integer_run;
+  int8_t *states;
+  int index;                   // of the step at work, and what it is
+  tt__step step;
+} tt__integers;
 
-static void tt__integer_open(tt__integer_run *run, const tt__integer_buffers *sizes, void *work) {
-  unsigned char *at = tt__align(work);
-  run->wide = (int32_t *)(void *)at;
-  at += sizes->wide * (ptrdiff_t)sizeof(int32_t);
-  run->row = (int8_t *)at;
-  run->state[0] = (int8_t *)at + sizes->row;
-  run->state[1] = run->state[0] + sizes->state;
+// Sizes for a plan and a valid train. Returns bytes of everything, or 0 where it is not the plan of
+// such a train or anything does not fit.
+static size_t tt__integer_sizes(const tt_integer *plan, const tt_matrix *w, tt__integers *run) {
+  if (!plan || plan->order != w->shape.order) return 0;
+  if (plan->bias && plan->num_bias != w->rows) return 0;
+  run->plan = plan;
+  run->w = w;
+  run->row = 0;
+  ptrdiff_t total = 64;
+  for (int i = 0; i < plan->order; i++) {
+    int k = w->sweep == TT_LEFT_TO_RIGHT ? i : plan->order - 1 - i;
+    const tt_core *core = &w->cores[k];
+    ptrdiff_t rows, length;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    if (!tt__is_integer(core->dtype) || core->group > 0 || !plan->multipliers[i]) return 0;
+    if (plan->num_multipliers[i] != 1 && plan->num_multipliers[i] != rows) return 0;
+    if (i == 0 && plan->offsets && plan->num_offsets != rows) return 0;
+    if (!tt__direct_codes(core)) run->row = tt__max(run->row, length);
+  }
+  run->state = tt__largest_state(w, plan->dynamic || tt__is_padded(w));
+  int fits = run->state >= 0 && tt__add_size(&total, run->state, 2) &&
+             tt__add_size(&total, run->row, 1) &&
+             tt__add_size(&total, plan->dynamic ? run->state : 0, (ptrdiff_t)sizeof(int32_t));
+  return fits ? (size_t)total : 0;
 }
 
-// Step number `index` for one input: S (p, length, w) -> C (p, rows, w), as codes in `narrow` unless
-// that is NULL, else as 32-bit results in `wide`.
-static void tt__integer_step(const tt__integer_run *run, int index, const int8_t *in,
-                             int8_t *narrow, int32_t *wide) {
+static void tt__integer_open(tt__integers *run, void *work) {
+  run->wide = (int32_t *)(void *)tt__align(work);
+  run->states = (int8_t *)(run->wide + (run->plan->dynamic ? run->state : 0));
+}
+
+// Row r of the step at work, whose codes are g: S (p, length, w) -> C (p, rows, w), as codes in
+// `narrow` unless that is NULL, else as 32-bit results in run->wide.
+static void tt__integer_row(const tt__integers *run, ptrdiff_t r, const int8_t *g, const int8_t *in,
+                            int8_t *narrow) {
   const tt_integer *plan = run->plan;
-  tt__step step = tt__step_at(run->w, 1, index);
-  const tt_core *core = &run->w->cores[step.core];
-  int last = index + 1 == plan->order, low = last ? -128 : -127;
-  ptrdiff_t end = last ? run->w->rows : PTRDIFF_MAX;         // padded rows are left out
-  for (ptrdiff_t r = 0; r < step.rows; r++) {
-    const int8_t *codes = tt__code_row(core, r, step.length, run->row);
-    int32_t multiplier =
-        tt__fetch_i32(plan->multipliers[index], plan->num_multipliers[index] > 1 ? r : 0);
-    uint32_t start = 0;
-    if (index == 0 && plan->offsets) start = (uint32_t)tt__fetch_i32(plan->offsets, r);
-    for (ptrdiff_t p = 0; p < step.p; p++) {
-      ptrdiff_t at = (p * step.rows + r) * step.w;
-      for (ptrdiff_t j = 0; j < step.w && at < end; j++, at++) {
-        const int8_t *s = in + p * step.length * step.w + j;
-        uint32_t sum = start;
-        for (ptrdiff_t i = 0; i < step.length; i++, s += step.w)
-          sum += (uint32_t)(int32_t)(codes[i] * *s);
-        if (last && plan->bias) sum += (uint32_t)tt__fetch_i32(plan->bias, at);
-        int32_t z = tt_requantize((int32_t)sum, multiplier, plan->shifts[index], plan->rounding);
-        if (narrow) narrow[at] = tt__fit_code(z + (last ? plan->out_zero : 0), low);
-        else wide[at] = z;
-      }
+  const tt__step *step = &run->step;
+  int i = run->index, last = i + 1 == plan->order;
+  int32_t multiplier = tt__fetch_i32(plan->multipliers[i], plan->num_multipliers[i] > 1 ? r : 0);
+  int32_t start = i == 0 && plan->offsets ? tt__fetch_i32(plan->offsets, r) : 0;
+  for (ptrdiff_t p = 0; p < step->p; p++, in += step->length * step->w) {
+    ptrdiff_t at = (p * step->rows + r) * step->w;
+    for (ptrdiff_t j = 0; j < step->w; j++, at++) {
+      uint32_t sum = (uint32_t)start;
+      const int8_t *s = in + j;
+      if (last && at >= run->w->rows) return;                // padded rows are left out
+      for (ptrdiff_t t = 0; t < step->length; t++, s += step->w)
+        sum += (uint32_t)(int32_t)(g[t] * *s);
+      if (last && plan->bias) sum += (uint32_t)tt__fetch_i32(plan->bias, at);
+      int32_t z = tt_requantize((int32_t)sum, multiplier, plan->shifts[i], plan->rounding);
+      if (!narrow) run->wide[at] = z;
+      else narrow[at] = last ? tt__fit_code(z + plan->out_zero, -128) : tt__fit_code(z, -127);
     }
   }
 }
 
+// The step at work.
+static void tt__integer_step(const tt__integers *run, const int8_t *in, int8_t *narrow) {
+  for (ptrdiff_t r = 0; r < run->step.rows; r++)
+    tt__integer_row(run, r, tt__code_row(&run->w->cores[run->step.core], r, run->step.length,
+                                         run->states + 2 * run->state),
+                    in, narrow);
+}
+
 TTDEF size_t tt_integer_work_size(const tt_integer *plan, const tt_matrix *w) {
-  tt__integer_buffers sizes;
-  return tt__plan_integers(plan, w, &sizes) ? (size_t)sizes.total : 0;
+  tt__integers run;
+  return tt__valid(w) ? tt__integer_sizes(plan, w, &run) : 0;
 }
 
 TTDEF tt_status tt_integer_apply(const tt_integer *plan, const tt_matrix *w, const int8_t *x,
                                  ptrdiff_t batch, int8_t *y, void *work, size_t work_size) {
-  tt__integer_buffers sizes;
-  tt__integer_run run = {plan, w, {NULL, NULL}, NULL, NULL};
-  if (batch < 0 || !tt__plan_integers(plan, w, &sizes) || plan->dynamic) return TT_ERROR_INVALID;
+  tt__integers run;
+  size_t needed = tt__valid(w) ? tt__integer_sizes(plan, w, &run) : 0;
+  if (batch < 0 || !needed || plan->dynamic) return TT_ERROR_INVALID;
   if (batch == 0) return TT_OK;
-  if (!x || !y || !work || work_size < (size_t)sizes.total) return TT_ERROR_INVALID;
-  ptrdiff_t n = tt__leg_product(&w->shape, 0, plan->order, 0, 1);
-  tt__integer_open(&run, &sizes, work);
+  if (!x || !y || !work || work_size < needed) return TT_ERROR_INVALID;
+  tt__integer_open(&run, work);
   for (; batch > 0; batch--, x += w->cols, y += w->rows) {
     const int8_t *in = x;
-    if (n != w->cols) {
-      memcpy(run.state[1], x, (size_t)w->cols);
-      memset(run.state[1] + w->cols, plan->in_zero, (size_t)(n - w->cols));
-      in = run.state[1];
+    if (tt__is_padded(w)) {
+      memset(run.states + run.state, plan->in_zero, (size_t)run.state);
+      memcpy(run.states + run.state, x, (size_t)w->cols);
+      in = run.states + run.state;
     }
-    for (int i = 0; i < plan->order; i++) {
-      int8_t *out = i + 1 < plan->order ? run.state[i & 1] : y;
-      tt__integer_step(&run, i, in, out, NULL);
+    for (run.index = 0; run.index < plan->order; run.index++) {
+      int8_t *out = run.index + 1 < plan->order ? run.states + (run.index & 1) * run.state : y;
+      tt__step_at(w, 1, run.index, &run.step);
+      tt__integer_step(&run, in, out);
       in = out;
     }
   }
@@ -7659,27 +7691,26 @@ static float tt__encode_state(const int32_t *wide, ptrdiff_t count, int rounding
 
 TTDEF tt_status tt_integer_apply_f32(const tt_integer *plan, const tt_matrix *w, const float *x,
                                      ptrdiff_t batch, float *y, void *work, size_t work_size) {
-  tt__integer_buffers sizes;
-  tt__integer_run run = {plan, w, {NULL, NULL}, NULL, NULL};
-  if (batch < 0 || !tt__plan_integers(plan, w, &sizes) || !plan->dynamic) return TT_ERROR_INVALID;
+  tt__integers run;
+  size_t needed = tt__valid(w) ? tt__integer_sizes(plan, w, &run) : 0;
+  if (batch < 0 || !needed || !plan->dynamic) return TT_ERROR_INVALID;
   if (batch == 0) return TT_OK;
-  if (!x || !y || !work || work_size < (size_t)sizes.total) return TT_ERROR_INVALID;
+  if (!x || !y || !work || work_size < needed) return TT_ERROR_INVALID;
   ptrdiff_t count = batch;
   if (!tt__multiply(&count, w->cols)) return TT_ERROR_INVALID;
   for (ptrdiff_t i = 0; i < count; i++)
     if (tt__magnitude_bits(x[i]) >= 0x7F800000UL) return TT_ERROR_NONFINITE;
-  int last = plan->order - 1;
-  ptrdiff_t n = tt__leg_product(&w->shape, 0, plan->order, 0, 1);
-  tt__integer_open(&run, &sizes, work);
+  tt__integer_open(&run, work);
   for (ptrdiff_t b = 0; b < batch; b++) {
-    float scale = tt__encode_input(x + b * w->cols, w->cols, n, plan->rounding, run.state[1]);
-    for (int i = 0; i <= last; i++) {
-      tt__step step = tt__step_at(w, 1, i);
-      tt__integer_step(&run, i, run.state[(i + 1) & 1], NULL, run.wide);
-      scale *= plan->units[i];
-      if (i < last)
-        scale *= tt__encode_state(run.wide, step.p * step.rows * step.w, plan->rounding,
-                                  run.state[i & 1]);
+    float scale = tt__encode_input(x + b * w->cols, w->cols, tt__state_count(w, 0), plan->rounding,
+                                   run.states + run.state);
+    for (run.index = 0; run.index < plan->order; run.index++) {
+      tt__step_at(w, 1, run.index, &run.step);
+      tt__integer_step(&run, run.states + ((run.index + 1) & 1) * run.state, NULL);
+      scale *= plan->units[run.index];
+      if (run.index + 1 < plan->order)
+        scale *= tt__encode_state(run.wide, tt__state_count(w, run.index + 1), plan->rounding,
+                                  run.states + (run.index & 1) * run.state);
     }
     for (ptrdiff_t j = 0; j < w->rows; j++) y[b * w->rows + j] = (float)run.wide[j] * scale;
   }
@@ -7798,7 +7829,8 @@ static void tt__watch_sample(tt__preparation *prep, int pass, const float *x) {
   tt__resize_rows(1, x, w->cols, prep->padded, n);
   tt__spread_add(prep, prep->spreads, pass, x, w->cols);
   for (int i = 0; i < order; i++) {
-    tt__step step = tt__step_at(w, 1, i);
+    tt__step step;
+    tt__step_at(w, 1, i, &step);
     float *out = prep->buffer[i & 1];
     tt__run_step(&w->cores[step.core], &step, in, out, prep->slab, prep->gemm);
     if (i + 1 == order) {
@@ -7859,7 +7891,8 @@ static int tt__fixed_multipliers(int count, const double *wanted, int32_t *multi
 // Units of the sums of step i, one per row of the GEMM view, and bounds of the sums; offsets.
 static tt_status tt__prepare_rows(tt__preparation *prep, int i, double *units, double *bounds) {
   tt_integer *plan = prep->plan;
-  tt__step step = tt__step_at(prep->w, 1, i);
+  tt__step step;
+  tt__step_at(prep->w, 1, i, &step);
   const tt_core *core = &prep->w->cores[step.core];
   int zero = i == 0 ? plan->in_zero : 0;
   for (ptrdiff_t r = 0; r < step.rows; r++) {
@@ -7885,7 +7918,8 @@ static void tt__prepare_bias(tt__preparation *prep, double *units, const double 
   tt_integer *plan = prep->plan;
   const tt_matrix *w = prep->w;
   int shared = plan->num_multipliers[plan->order - 1] == 1;
-  tt__step step = tt__step_at(w, 1, plan->order - 1);
+  tt__step step;
+  tt__step_at(w, 1, plan->order - 1, &step);
   if (!plan->bias) return;
   for (ptrdiff_t j = 0; j < w->rows; j++) {
     ptrdiff_t r = j / step.w % step.rows;
@@ -7902,7 +7936,8 @@ static void tt__prepare_bias(tt__preparation *prep, double *units, const double 
 // Multipliers, offsets and bias of step i, whose sums are proved to fit.
 static tt_status tt__prepare_step(tt__preparation *prep, int i, double *units, double *bounds) {
   tt_integer *plan = prep->plan;
-  tt__step step = tt__step_at(prep->w, 1, i);
+  tt__step step;
+  tt__step_at(prep->w, 1, i, &step);
   int last = i + 1 == plan->order, count = plan->num_multipliers[i];
   tt_status status = tt__prepare_rows(prep, i, units, bounds);
   if (status) return status;
@@ -8165,7 +8200,8 @@ static int tt__plan_tape(const tt_matrix *w, ptrdiff_t batch, tt__tape *tape) {
   memset(tape, 0, sizeof *tape);
   if (!tt__plan_buffers(w, batch, &forward)) return 0;
   for (int i = padded ? 0 : 1; i < order; i++) {
-    tt__step step = tt__step_at(w, batch, i);
+    tt__step step;
+    tt__step_at(w, batch, i, &step);
     tape->state[i] = step.p * step.length * step.w;
   }
   if (padded || tt__total_scale(w) != 1)
@@ -8241,14 +8277,16 @@ TTDEF tt_status tt_backward(const tt_matrix *w, const float *x, const float *dy,
   if (padded) tt__resize_rows(batch, x, w->cols, state[0], n);
   const float *first = padded ? state[0] : x, *back = tape.result ? result : dy;
   for (int i = 0; i + 1 < order; i++) {
-    tt__step step = tt__step_at(w, batch, i);
+    tt__step step;
+    tt__step_at(w, batch, i, &step);
     tt__step_rows(&step, 0, step.rows, (const float *)w->cores[step.core].data,
                   i ? state[i] : first, state[i + 1], at);
   }
   if (tape.result) tt__resize_rows(batch, dy, w->rows, result, m);
   for (ptrdiff_t i = 0; i < tape.result; i++) result[i] *= scale;
   for (int i = order - 1; i >= 0; i--) {
-    tt__step step = tt__step_at(w, batch, i);
+    tt__step step;
+    tt__step_at(w, batch, i, &step);
     tt__step_gradient(&step, back, i ? state[i] : first, (float *)tt_core_data(grad, step.core),
                       at);
     float *to = i || padded ? state[i] : dx;

@@ -17,6 +17,7 @@
 #include "test_quantize.c"
 #include "test_apply.c"
 #include "test_file.c"
+#include "test_integer.c"
 #include "test_inputs.c"
 #include "test_refit.c"
 #include "test_gradient.c"
@@ -38,6 +39,7 @@ static const struct { const char *name; void (*run)(void);
     {"entropy", test_entropy},
     {"quantize", test_quantize},
     {"apply", test_apply},
+    {"integer", test_integer},
     {"file", test_file},
     {"inputs", test_inputs},
     {"refit", test_refit},

@@ -273,7 +273,7 @@ static size_t export_flash(const tt_matrix *w) {
 struct export_limits {
   ptrdiff_t slab, depth, width, vector_depth, vector_rows;
 };
-static const struct export_limits EXPORT_SMALL = {1024, 32, 16, 0, 0}, // TT_INFERENCE_ONLY
+static const struct export_limits EXPORT_SMALL = {256, 0, 0, 0, 0}, // TT_INFERENCE_ONLY
     EXPORT_FULL = {16384, 128, 128, 256, 516};
 
 // tt_apply_work_size(w, 1) in a program with these limits, whatever this program was built with.
@@ -283,7 +283,8 @@ static size_t export_work(const tt_matrix *w, const struct export_limits *limit)
   ptrdiff_t slab = 0, product = 0, total = 64;
   if (!tt__plan_buffers(w, 1, &full)) fail(EXIT_INPUT, "the layer is too large to run");
   for (int k = 0; k < w->shape.order; k++) {
-    tt__step step = tt__step_at(w, 1, k);
+    tt__step step;
+    tt__step_at(w, 1, k, &step);
     ptrdiff_t rows = tt__max(1, tt__min(step.rows, limit->slab / step.length));
     ptrdiff_t m = step.w == 1 ? step.p : step.rows, n = step.w == 1 ? step.rows : step.w;
     ptrdiff_t high = (tt__min(m, limit->vector_rows) + tile - 1) / tile * tile;
