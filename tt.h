@@ -4092,8 +4092,9 @@ static int tt__valid(const tt_matrix *w) {
   for (int k = 0; k < w->shape.order; k++) {
     const tt_core *core = &w->cores[k];
     ptrdiff_t size = tt__core_count(&w->shape, k);
-    if (w->shape.ranks[k] < 1 || size < 0 || !tt__multiply(&size, 8)) return 0;
+    if (w->shape.ranks[k] < 1 || size < 0) return 0;
     if (!core->data || (int)core->dtype < 0 || core->dtype > TT_I2) return 0;
+    if (!tt__multiply(&size, (tt__dtype_bits(core->dtype) + 7) / 8)) return 0;
     if (core->group < TT_GROUP_ROW ||
         (core->group != 0 && (!core->scales || !tt__is_integer(core->dtype))))
       return 0;

@@ -1,5 +1,5 @@
 // The digit classifier on a microcontroller: two layers from flash, run in integers. Draws an
-// image, says which digit it is, then reads all test images.
+// image, says which digit it is, then reads the test images.
 //   make -C .. mcu      builds this for every network and processor, runs it, prints a table
 // network.h and images.h come from make.c; board.h says what the processor must be able to do.
 // Prints "right R of N", "work W" (mean per image, see board.h), "stack S", "integer HASH" (of all
@@ -19,15 +19,12 @@
 #include "images.h"
 #include "network.h"
 
-enum { PIXELS = 64, HIDDEN = 64, CLASSES = 10, TESTS = sizeof labels };
-#ifndef IMAGES
-#define IMAGES TESTS
-#endif
+enum { PIXELS = 64, HIDDEN = 64, CLASSES = 10, IMAGES = sizeof labels };
 
 static unsigned char work[WORK_BYTES];
 
 static const unsigned char *image_at(int i) {
-  enum { HALF = TESTS / 2 };
+  enum { HALF = IMAGES / 2 };
   return i < HALF ? first_images + i * PIXELS : other_images + (i - HALF) * PIXELS;
 }
 
@@ -59,7 +56,10 @@ static void draw(const unsigned char *image) {
 static void print(const char *what, unsigned long value, const char *end) {
   char text[12], *at = text + sizeof text;
   *--at = 0;
-  do { *--at = (char)('0' + value % 10); value /= 10; } while (value);
+  do {
+    *--at = (char)('0' + value % 10);
+    value /= 10;
+  } while (value);
   board_print(what);
   board_print(at);
   board_print(end);
@@ -67,7 +67,7 @@ static void print(const char *what, unsigned long value, const char *end) {
 
 int main(void) {
   int8_t y[CLASSES];
-  uint32_t hash = 2166136261UL;                              // FNV-1a
+  uint32_t hash = 2166136261UL; // FNV-1a
   unsigned long total = 0;
   int right = 0;
   board_start();
@@ -80,7 +80,7 @@ int main(void) {
   for (int i = 0; i < IMAGES; i++) {
     board_work();
     right += classify(image_at(i), y) == from_flash(labels + i);
-    total += board_work() / 16;                              // the sum fits 32 bits
+    total += board_work() / 16; // the sum fits 32 bits
     for (int c = 0; c < CLASSES; c++) hash = (hash ^ (unsigned char)y[c]) * 16777619UL;
   }
   print("right ", (unsigned long)right, " of ");

@@ -1,8 +1,8 @@
 // Makes the networks for the microcontrollers, on the host: the digit classifier with its first
 // layer dense, as an SVD of rank 8 and as a plain train of rank 8, all in INT8, as C headers.
-//   cc -std=c99 -O2 -I../.. -I.. make.c -o make -lm && ./make ../data/digits.safetensors FOLDER
-// Writes FOLDER/images.h and FOLDER/{dense,svd,tt}/network.h; prints bytes and how many of the 540
-// test images each network reads right on the host, in float and in integers.
+//   cc -std=c99 -O2 -I../.. -I.. make.c -o make -lm && ./make ../data/digits.safetensors FOLDER 540
+// Writes FOLDER/images.h (the first 540 test images) and FOLDER/{dense,svd,tt}/network.h; prints bytes and how many of
+// all test images each network reads right in float.
 #define TT_IMPLEMENTATION
 #include "tt.h"
 #include "digits.h"
@@ -11,14 +11,21 @@ static float train_images[TRAININGS * PIXELS], test_images[TESTS * PIXELS];
 static unsigned char test_pixels[TESTS * PIXELS], labels[TESTS];
 
 // How the first layer is stored.
-struct variant { const char *name; tt_shape shape; int sweep; };
+struct variant {
+  const char *name;
+  tt_shape shape;
+  int sweep;
+};
 static const struct variant variants[] = {
     {"dense", {1, {64}, {64}, {1, 1}}, TT_RIGHT_TO_LEFT},
     {"svd", {2, {64, 1}, {1, 64}, {1, 8, 1}}, TT_RIGHT_TO_LEFT},
     {"tt", {4, {1, 1, 4, 16}, {4, 16, 1, 1}, {1, 4, 8, 8, 1}}, TT_LEFT_TO_RIGHT}};
 enum { VARIANTS = sizeof variants / sizeof *variants };
 
-struct layer { tt_matrix w; tt_integer plan; };
+struct layer {
+  tt_matrix w;
+  tt_integer plan;
+};
 
 static void read_images(const tt_file *file, const char *name, unsigned char *pixels, float *x,
                         int count) {
@@ -87,7 +94,7 @@ static int right_in_float(const struct layer *fc1, const struct layer *fc2) {
 // ----------------------------------------------------------------------------------------- headers
 
 static FILE *out;
-static size_t bytes;                             // of all arrays so far
+static size_t bytes; // of all arrays so far
 
 static void put_bytes(const char *name, const unsigned char *data, size_t count) {
   fprintf(out, "static const unsigned char %s[%d] FLASH = {", name, (int)count);
@@ -140,13 +147,14 @@ static void put_layer(const char *name, const struct layer *layer) {
   for (int k = 0; k < order; k++)
     fprintf(out, "%s{TT_I8, 0, 1, %s_core%d, NULL, NULL}", k ? ",\n     " : "", name, k);
   fprintf(out, "},\n    NULL, NULL, {NULL, NULL, NULL}};\n");
-  fprintf(out, "static const tt_integer %s_plan = {\n    %d, %d, 0, 1, 1, %d, %d,\n    ", name, order,
-          p->rounding, p->in_zero, p->out_zero);
+  fprintf(out, "static const tt_integer %s_plan = {\n    %d, %d, 0, 1, 1, %d, %d,\n    ", name,
+          order, p->rounding, p->in_zero, p->out_zero);
   put_ints(p->shifts, order);
   fprintf(out, ", ");
   put_ints(p->num_multipliers, order);
   fprintf(out, ",\n    {");
-  for (int i = 0; i < order; i++) fprintf(out, i ? ", %s_multipliers%d" : "%s_multipliers%d", name, i);
+  for (int i = 0; i < order; i++)
+    fprintf(out, i ? ", %s_multipliers%d" : "%s_multipliers%d", name, i);
   fprintf(out, "}, {0},\n    %d, ", p->offsets ? p->num_offsets : 0);
   fprintf(out, p->offsets ? "%s_offsets0" : "NULL", name);
   fprintf(out, ", %d, ", p->bias ? p->num_bias : 0);
@@ -163,12 +171,12 @@ static FILE *create(const char *folder, const char *name) {
 }
 
 // Two halves: no object of an AVR is larger than 32767 bytes.
-static void put_images(const char *folder) {
-  enum { HALF = TESTS / 2 * PIXELS };
+static void put_images(const char *folder, size_t count) {
+  size_t half = count / 2;
   out = create(folder, "images.h");
-  put_bytes("first_images", test_pixels, HALF);
-  put_bytes("other_images", test_pixels + HALF, sizeof test_pixels - HALF);
-  put_bytes("labels", labels, sizeof labels);
+  put_bytes("first_images", test_pixels, half * PIXELS);
+  put_bytes("other_images", test_pixels + half * PIXELS, (count - half) * PIXELS);
+  put_bytes("labels", labels, count);
   fclose(out);
 }
 
@@ -200,12 +208,16 @@ static void put_network(const char *folder, const char *name, const struct layer
 int main(int argc, char **argv) {
   static unsigned char pixels[TRAININGS * PIXELS];
   tt_file *file;
-  if (argc != 3) { fprintf(stderr, "usage: make DATA FOLDER\n"); return 1; }
+  int count = argc == 4 ? atoi(argv[3]) : 0;
+  if (count < 2 || count > TESTS) {
+    fprintf(stderr, "usage: make DATA FOLDER 2..540\n");
+    return 1;
+  }
   must(tt_file_open(argv[1], NULL, &file), argv[1]);
   read_images(file, "train.images", pixels, train_images, TRAININGS);
   read_images(file, "test.images", test_pixels, test_images, TESTS);
   must(tt_file_read(file, find(file, "test.labels"), 0, labels, sizeof labels), "test.labels");
-  put_images(argv[2]);
+  put_images(argv[2], (size_t)count);
   for (int v = 0; v < VARIANTS; v++) {
     static const struct variant second = {"", {1, {10}, {64}, {1, 1}}, TT_RIGHT_TO_LEFT};
     struct layer fc1, fc2;

@@ -64,10 +64,11 @@ table() {
   done
 }
 
-# agree FIELD SIZE: one value in that field of all rows; with a reason, floats may differ.
+# agree FIELD SIZE: one value in that field of all rows; integers always, the rest where no reason is
+# given.
 agree() {
   values=$(cat "$build"/*.row | awk -F'|' -v field="$1" -v size="$2" \
-    '(size == "any" || $3 == size) && (field < 6 || $9 == "") && $field != "-" { print $field }' |
+    '(size == "any" || $3 == size) && (field == 5 || $9 == "") && $field != "-" { print $field }' |
     sort -u)
   echo "$values"
   [ "$(echo "$values" | wc -l)" -eq 1 ] && [ -n "$values" ]
@@ -142,7 +143,7 @@ fi
 if needs "AVR" avr-gcc simavr; then
   gcc -O2 $mcu/simrun.c -o "$build/simrun" -lsimavr -lelf 2>"$build/simrun.log" &&
     platform "AVR ATmega1284P" "" "$build/simrun atmega1284p" avr-gcc -mmcu=atmega1284p -std=gnu99 \
-      -Os $board $source $mcu/board_avr.c -lm || skip "AVR" "no libsimavr-dev or libelf-dev"
+      -O2 $board $source $mcu/board_avr.c -lm || skip "AVR" "no libsimavr-dev or libelf-dev"
 fi
 
 # --- Windows.
