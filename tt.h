@@ -1426,12 +1426,12 @@ typedef struct tt__minifloat {
 static int tt__is_minifloat(tt_dtype dtype) { return dtype >= TT_F16 && dtype <= TT_E5M2; }
 static int tt__is_integer(tt_dtype dtype) { return dtype >= TT_I8 && dtype <= TT_I2; }
 
-static tt__minifloat tt__minifloat_of(tt_dtype dtype) {
-  tt__minifloat format = {5, 10, 1};                         // F16
-  if (dtype == TT_BF16) { format.exponent_bits = 8; format.mantissa_bits = 7; }
-  if (dtype == TT_E4M3) { format.exponent_bits = 4; format.mantissa_bits = 3; format.has_inf = 0; }
-  if (dtype == TT_E5M2) format.mantissa_bits = 2;
-  return format;
+static void tt__minifloat_of(tt_dtype dtype, tt__minifloat *format) {
+  tt__minifloat half = {5, 10, 1};                           // F16
+  *format = half;
+  if (dtype == TT_BF16) { format->exponent_bits = 8; format->mantissa_bits = 7; }
+  if (dtype == TT_E4M3) { format->exponent_bits = 4; format->mantissa_bits = 3; format->has_inf = 0; }
+  if (dtype == TT_E5M2) format->mantissa_bits = 2;
 }
 
 static uint32_t tt__low_bits(int count) { return ((uint32_t)1 << count) - 1; }
@@ -1451,7 +1451,8 @@ static int tt__dtype_bits(tt_dtype dtype) {
 
 TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits) {
   if (!tt__is_minifloat(dtype)) return 0;
-  tt__minifloat format = tt__minifloat_of(dtype);
+  tt__minifloat format;
+  tt__minifloat_of(dtype, &format);
   int width = format.exponent_bits + format.mantissa_bits;
   uint32_t code = (uint32_t)bits & tt__low_bits(width), sign = (uint32_t)(bits >> width & 1) << 31;
   uint32_t top = tt__low_bits(format.exponent_bits), exponent = code >> format.mantissa_bits;
@@ -1564,7 +1565,8 @@ static uint32_t tt__shift_round(uint32_t value, int shift) {
 
 TTDEF unsigned tt_from_f32(tt_dtype dtype, float value, int saturate) {
   if (!tt__is_minifloat(dtype)) return 0;
-  tt__minifloat format = tt__minifloat_of(dtype);
+  tt__minifloat format;
+  tt__minifloat_of(dtype, &format);
   int width = format.exponent_bits + format.mantissa_bits,
       bias = (1 << (format.exponent_bits - 1)) - 1;
   uint32_t bits = tt__float_bits(value), magnitude = bits & 0x7FFFFFFFUL, all = tt__low_bits(width);
@@ -7341,17 +7343,17 @@ typedef struct tt__slice {
 } tt__slice;
 
 // Slice number `index` of the contraction of `row`. Overflow was excluded by tt__plan_rows.
-static tt__slice tt__slice_at(const tt_matrix *w, ptrdiff_t row, int index) {
+static void tt__slice_at(const tt_matrix *w, ptrdiff_t row, int index, tt__slice *slice) {
   const tt_shape *shape = &w->shape;
   int order = shape->order, turned = w->sweep == TT_LEFT_TO_RIGHT;
   int k = turned ? order - 1 - index : index;
-  tt__slice slice = {k, 1, shape->ranks[turned ? k + 1 : k], 0, 0, 1};
   ptrdiff_t rows, digit = row / tt__leg_product(shape, k + 1, order, 1, 0) % shape->rows[k];
-  tt__view_size(shape, w->sweep, k, &rows, &slice.length);
-  slice.outer = tt__leg_product(shape, turned ? k + 1 : 0, turned ? order : k, 0, 1);
-  slice.first = turned ? digit * slice.depth : digit;
-  slice.stride = turned ? 1 : shape->rows[k];
-  return slice;
+  slice->core = k;
+  slice->depth = shape->ranks[turned ? k + 1 : k];
+  tt__view_size(shape, w->sweep, k, &rows, &slice->length);
+  slice->outer = tt__leg_product(shape, turned ? k + 1 : 0, turned ? order : k, 0, 1);
+  slice->first = turned ? digit * slice->depth : digit;
+  slice->stride = turned ? 1 : shape->rows[k];
 }
 
 typedef struct tt__row_plan {
@@ -7365,7 +7367,8 @@ static int tt__plan_rows(const tt_matrix *w, tt__row_plan *plan) {
   int order = w->shape.order;
   int padded = tt__leg_product(&w->shape, 0, order, 0, 1) != w->cols;
   for (int i = 0; i < order; i++) {
-    tt__slice slice = tt__slice_at(w, 0, i);
+    tt__slice slice;
+    tt__slice_at(w, 0, i, &slice);
     ptrdiff_t state = slice.outer;
     if (!tt__multiply(&state, slice.length)) return 0;
     if (i + 1 < order || padded) made.state = tt__max(made.state, state);
@@ -7446,7 +7449,8 @@ TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, f
   for (ptrdiff_t c = 0; c < count; c++) {
     const float *in = &one;
     for (int i = 0; i < order; i++) {
-      tt__slice slice = tt__slice_at(w, index[c], i);
+      tt__slice slice;
+      tt__slice_at(w, index[c], i, &slice);
       float *to = i + 1 < order || n != w->cols ? buffer[i & 1] : out + c * w->cols;
       tt__run_slice(w, &slice, in, to, slab, at);
       in = to;
@@ -7639,14 +7643,14 @@ TTDEF tt_status tt_integer_apply(const tt_integer *plan, const tt_matrix *w, con
 typedef struct tt__quotient { int32_t multiplier; int shift; } tt__quotient; // for tt_requantize
 
 // 127 / largest, for largest >= 0. For 0 all codes are 0 whatever it is.
-static tt__quotient tt__code_ratio(int32_t largest) {
-  tt__quotient ratio = {0, 0};
+static void tt__code_ratio(int32_t largest, tt__quotient *ratio) {
+  ratio->multiplier = 0;
+  ratio->shift = 0;
   int log2 = 0;
-  if (largest <= 0) return ratio;
+  if (largest <= 0) return;
   while (largest >> log2 > 1) log2++;
-  ratio.multiplier = (int32_t)(((uint64_t)127 << (24 + log2)) / (uint64_t)largest);
-  ratio.shift = 7 - log2;
-  return ratio;
+  ratio->multiplier = (int32_t)(((uint64_t)127 << (24 + log2)) / (uint64_t)largest);
+  ratio->shift = 7 - log2;
 }
 
 static uint32_t tt__magnitude_bits(float x) { return tt__float_bits(x) & 0x7FFFFFFFUL; }
@@ -7667,7 +7671,8 @@ static float tt__encode_input(const float *x, ptrdiff_t count, ptrdiff_t padded,
   uint32_t top = 0;
   for (ptrdiff_t i = 0; i < count; i++)
     if (tt__magnitude_bits(x[i]) > top) top = tt__magnitude_bits(x[i]);
-  tt__quotient ratio = tt__code_ratio(tt__fixed_point(tt__bits_float(top), top));
+  tt__quotient ratio;
+  tt__code_ratio(tt__fixed_point(tt__bits_float(top), top), &ratio);
   for (ptrdiff_t i = 0; i < count; i++)
     codes[i] = tt__fit_code(
         tt_requantize(tt__fixed_point(x[i], top), ratio.multiplier, ratio.shift, rounding), -127);
@@ -7683,7 +7688,8 @@ static float tt__encode_state(const int32_t *wide, ptrdiff_t count, int rounding
     int32_t magnitude = wide[i] < -INT32_MAX ? INT32_MAX : wide[i] < 0 ? -wide[i] : wide[i];
     if (magnitude > largest) largest = magnitude;
   }
-  tt__quotient ratio = tt__code_ratio(largest);
+  tt__quotient ratio;
+  tt__code_ratio(largest, &ratio);
   for (ptrdiff_t i = 0; i < count; i++)
     codes[i] =
         tt__fit_code(tt_requantize(wide[i], ratio.multiplier, ratio.shift, rounding), -127);
@@ -8326,13 +8332,15 @@ static void tt__row_backward(const tt_matrix *w, ptrdiff_t row, const float *dy,
                              float *const *state, tt_matrix *grad, void *work) {
   int order = w->shape.order;
   for (int i = 0; i + 1 < order; i++) {
-    tt__slice slice = tt__slice_at(w, row, i);
+    tt__slice slice;
+    tt__slice_at(w, row, i, &slice);
     const float *g = (const float *)w->cores[slice.core].data + slice.first * slice.length;
     tt__slice_rows(w->sweep, &slice, 0, slice.depth, g, slice.stride * slice.length,
                    i ? state[i] : &scale, state[i + 1], work);
   }
   for (int i = order - 1; i >= 0; i--) {
-    tt__slice slice = tt__slice_at(w, row, i);
+    tt__slice slice;
+    tt__slice_at(w, row, i, &slice);
     ptrdiff_t first = slice.first * slice.length;
     tt__slice_back(w->sweep, &slice, (const float *)w->cores[slice.core].data + first,
                    i ? state[i] : &scale, dy, (float *)tt_core_data(grad, slice.core) + first,
@@ -8357,7 +8365,8 @@ TTDEF tt_status tt_rows_backward(const tt_matrix *w, const int *index, ptrdiff_t
   ptrdiff_t n = tt__leg_product(&w->shape, 0, order, 0, 1);
   float *state[TT_MAX_ORDER] = {NULL}, *padded = n != w->cols ? tt__carve(&at, n) : NULL;
   for (int i = 1; i < order; i++) {
-    tt__slice slice = tt__slice_at(w, 0, i);
+    tt__slice slice;
+    tt__slice_at(w, 0, i, &slice);
     state[i] = tt__carve(&at, slice.outer * slice.depth);
   }
   for (ptrdiff_t c = 0; c < count; c++) {

@@ -487,13 +487,13 @@ static void test_refusals(void) {
   check(tt_apply(&w, NULL, 0, NULL, NULL, 0) == TT_OK, "nothing to do", 0, 0, 0);
   check(tt_apply(&w, x, 1, y, (unsigned char *)work + 1, need) == TT_OK && good_output(0),
         "odd workspace", 0, 0, 0);
-  // 181^4 multiply-adds fit 32 bits, not 16; 250^8 fit no integer here
+  // states of 181^2 floats fit 32 bits, not 16; 32000^5 fit no integer here
   w.shape.rows[0] = w.shape.rows[1] = w.shape.cols[0] = w.shape.cols[1] = 181;
   w.shape.ranks[1] = 1;
-  check((tt_apply_work_size(&w, 1) == 0) == (PTRDIFF_MAX < 1073283121L), "16 bits", 0, 0, 0);
-  w.shape.order = 4;
-  for (int k = 0; k < 4; k++) {
-    w.shape.rows[k] = w.shape.cols[k] = 250;
+  check((tt_apply_work_size(&w, 1) == 0) == (PTRDIFF_MAX < 65536L), "16 bits", 0, 0, 0);
+  w.shape.order = 5;
+  for (int k = 0; k < 5; k++) {
+    w.shape.rows[k] = w.shape.cols[k] = 32000;
     w.shape.ranks[k + 1] = 1;
     w.cores[k] = w.cores[0];
   }
