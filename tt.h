@@ -320,7 +320,7 @@ typedef struct tt_integer {
   const int32_t *offsets;      // NULL if in_zero is 0
   int num_bias;
   const int32_t *bias;         // (rows) in units of the sums of the last step; NULL if none
-  void *block;                 // what tt_integer_free releases, or NULL if the caller owns the memory
+  void *block;                 // for tt_integer_free; NULL if the caller owns the memory
   tt_allocator allocator;
 } tt_integer;
 
@@ -603,9 +603,9 @@ typedef struct tt_integer_options { // all zero = default
   // static: how the scale of a state follows from samples. enum tt_clip; 0 = TT_CLIP_SQUARED_ERROR
   int clip;
   double percentile;           // for TT_CLIP_PERCENTILE, in (0, 100]; 0 = 99.9
-  // x and y use all of -128..127 and a zero point, for one-sided numbers such as those behind a ReLU
+  // x and y use all of -128..127 and a zero point: for one-sided numbers, as behind a ReLU
   int affine_in, affine_out;
-  // given scales and zero points instead of those from samples, to fit a neighbouring layer; 0 = none
+  // scales and zero points given instead of found, to fit a neighbouring layer; 0 = none
   float in_scale, out_scale;
   int in_zero, out_zero;
   tt_allocator allocator;      // zeroed = malloc/free
@@ -1193,8 +1193,8 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 #define TT_ASSERT(condition) ((void)0)
 #endif
 
-// Constant memory that ordinary pointers do not reach (the program memory of an AVR) is read byte by
-// byte through this macro: codes, scales, float cores, bias, and the arrays of a tt_integer.
+// Constant memory that ordinary pointers do not reach (the program memory of an AVR) is read byte
+// by byte through this macro: codes, scales, float cores, bias, and the arrays of a tt_integer.
 #ifdef TT_FLASH_BYTE
 #ifndef TT_INFERENCE_ONLY
 #error "TT_FLASH_BYTE is for TT_INFERENCE_ONLY: all else reads trains in ordinary memory"
@@ -7460,16 +7460,16 @@ TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, f
   return TT_OK;
 }
 
-// ---------------------------------------------------------------------------------------- >>integer
+// --------------------------------------------------------------------------------------- >>integer
 // The sweep of >>apply on integers. States are int8 codes q with one scale s per input: S = q s. A
 // step forms exact sums of products of codes in 32 bits. As scales of a core sit on rows of its
 // GEMM view, a sum times the scale of its row is the next state, and one multiplication by a fixed
-// number makes it codes again: (scale of S)(scale of row)/(scale of the next S), a 31-bit multiplier
-// and a shift for each row.
+// number makes it codes again: (scale of S)(scale of row)/(scale of the next S), a 31-bit
+// multiplier and a shift.
 //
-// Static plans know all scales beforehand. Dynamic ones bring the rows of a step to one scale first,
-// in 32 bits with the headroom that the sums leave, look for the largest, and round to codes then:
-// so even the scale of an input, which is a float, is found with integers.
+// Static plans know all scales beforehand. Dynamic ones bring the rows of a step to one scale, in
+// 32 bits with the headroom that the sums leave, look for the largest, and round to codes then: so
+// even the scale of an input, which is a float, is found with integers.
 //
 // Sums are added as unsigned numbers, which may wrap on the way: what tt_integer_prepare proved to
 // fit comes out right in any order, and a train that was never prepared does no harm.
@@ -7655,8 +7655,8 @@ static void tt__code_ratio(int32_t largest, tt__quotient *ratio) {
 
 static uint32_t tt__magnitude_bits(float x) { return tt__float_bits(x) & 0x7FFFFFFFUL; }
 
-// x as a multiple of 2^-29 of the power of two that `top`, the bits of the largest |x|, begins with;
-// towards zero.
+// x as a multiple of 2^-29 of the power of two that `top`, the bits of the largest |x|, begins
+// with; towards zero.
 static int32_t tt__fixed_point(float x, uint32_t top) {
   uint32_t bits = tt__magnitude_bits(x), exponent = bits >> 23, fraction = bits & 0x7FFFFFUL;
   uint32_t down = (top >> 23 ? top >> 23 : 1) - (exponent ? exponent : 1);
@@ -7757,7 +7757,9 @@ typedef struct tt__preparation {
 
 enum tt__pass { TT__PASS_RANGE, TT__PASS_BINS, TT__PASS_ERROR };
 
-static double tt__spread_largest(const tt__spread *spread) { return fmax(spread->high, -spread->low); }
+static double tt__spread_largest(const tt__spread *spread) {
+  return fmax(spread->high, -spread->low);
+}
 
 // The code of a value, as the integers would have it.
 static int tt__spread_code(double value, double scale, int zero, int low) {
@@ -7794,7 +7796,8 @@ static void tt__spread_add(const tt__preparation *prep, tt__spread *spread, int 
 static double tt__spread_clip(const tt__spread *spread, const tt_integer_options *options) {
   enum { TRIES = 100 };
   double largest = tt__spread_largest(spread), best = largest, least = -1, total = 0, seen = 0;
-  double width = largest / (TT__BINS - 1), share = options->percentile > 0 ? options->percentile : 99.9;
+  double width = largest / (TT__BINS - 1), share = options->percentile;
+  if (!(share > 0)) share = 99.9;
   for (int i = 0; i < TT__BINS; i++) total += spread->bins[i];
   if (options->clip == TT_CLIP_LARGEST || !(largest > 0)) return largest;
   for (int i = 0; i < TT__BINS && options->clip == TT_CLIP_PERCENTILE; i++) {
@@ -7820,8 +7823,9 @@ static void tt__spread_choose(tt__spread *spread, const tt_integer_options *opti
                               float given, int zero) {
   double top = tt__spread_clip(spread, options), range = spread->high - spread->low;
   double scale = affine ? range / 255 : top / 127;
-  // a float, as the plan says it; the smallest float keeps 1/scale in range
-  spread->scale = given > 0 ? (double)given : (double)(float)(scale > 1e-37 ? scale : scale > 0 ? 1e-37 : 1);
+  if (!(scale > 0)) scale = 1;
+  scale = fmax(scale, 1e-37);                                // a normal float
+  spread->scale = given > 0 ? (double)given : (double)(float)scale;
   spread->zero = given > 0 ? zero : 0;
   if (affine && !(given > 0) && range > 0)
     spread->zero = tt__spread_code(spread->low, -spread->scale, -128, -128);

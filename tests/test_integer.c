@@ -1,6 +1,6 @@
-// The forward pass in integers against a scalar reference in 64 bits that follows the digits of rows
-// and columns: the same codes for every shape, sweep, format and rounding. Then accuracy, and what
-// hostile callers get.
+// The forward pass in integers against a scalar reference in 64 bits that follows the digits of
+// rows and columns: the same codes for every shape, sweep, format and rounding. Then accuracy, and
+// what hostile callers get.
 
 enum { INTEGER_CANARY = 64 };
 
@@ -306,8 +306,8 @@ static double integer_error(const tt_integer *plan, const tt_matrix *w, const tt
   return sqrt(lost / norm);
 }
 
-// Trains cut from random matrices with a falling spectrum: the error in the outputs stays within 1.5
-// times the law, the root of the sum of squares of the errors of cores and states.
+// Random trains: the error in the outputs stays within 1.5 times the law, the root of the sum of
+// squares of the errors of cores and states.
 static void integer_test_law(void) {
   for (int index = 0; index < SHAPE_TABLE_SIZE; index++)
     for (int variant = 0; variant < 8; variant++) { // clipping or dynamic, grouping
