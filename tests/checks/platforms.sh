@@ -6,6 +6,7 @@
 # A program without its closing line failed, whatever its exit status: some emulators give 0 and no
 # output for what they cannot run.
 . "$(dirname "$0")/common.sh"
+all=$1
 source=platforms/platform.c mcu=../examples/mcu
 plain="-ffp-contract=off -DTT_NO_SIMD"
 small="-DTT_INFERENCE_ONLY"
@@ -99,6 +100,13 @@ done
 needs "memory sanitizer" clang &&
   platform "clang -fsanitize=memory" "" "" clang -O1 -g -fsanitize=memory $plain $small $source
 
+if [ "$all" ]; then
+  for compiler in gcc-11 clang-13 clang-16 clang-19; do
+    needs "$compiler" $compiler && platform "$compiler" "" "" $compiler -std=c99 -O2 $plain $source -lm
+  done
+  needs "pcc" pcc && platform "pcc" "" "" pcc -O $plain $small $source
+fi
+
 # --- Linux on other processors, by qemu-user.
 # emulated NAME TRIPLE EMULATOR REASON FLAGS..
 emulated() {
@@ -119,6 +127,18 @@ emulated "MIPS, big-endian, traps" mips-linux-gnu qemu-mips "" -std=c99 $plain \
   -fsanitize=alignment -fsanitize-undefined-trap-on-error
 emulated "m68k, big-endian" m68k-linux-gnu qemu-m68k "registers of 80 bits" -std=c99 $plain
 
+if [ "$all" ]; then
+  emulated "PowerPC 64, big-endian" powerpc64-linux-gnu qemu-ppc64 "" -std=c99 $plain
+  emulated "PowerPC 64" powerpc64le-linux-gnu qemu-ppc64le "" -std=c99 $plain
+  emulated "PowerPC 32, big-endian" powerpc-linux-gnu qemu-ppc "" -std=c99 $plain
+  emulated "SPARC 64, big-endian" sparc64-linux-gnu qemu-sparc64 "" -std=c99 $plain
+  emulated "HP-PA, big-endian" hppa-linux-gnu qemu-hppa "" -std=c99 $plain
+  emulated "MIPS 64, big-endian" mips64-linux-gnuabi64 qemu-mips64 "" -std=c99 $plain
+  emulated "ARM 32, soft float" arm-linux-gnueabi qemu-arm "" -std=c99 $plain
+  emulated "ARM 64, SVE" aarch64-linux-gnu "qemu-aarch64 -cpu max,sve256=on" \
+    "vector kernels add in another order" -std=c99 -O3 -march=armv8.2-a+sve
+fi
+
 # --- Microcontrollers.
 # cortex NAME MACHINE MHZ FLASH RAM FLAGS..
 cortex() {
@@ -136,6 +156,11 @@ if needs "Cortex-M" arm-none-eabi-gcc qemu-system-arm; then
     cortex "Cortex-M4F" mps2-an386 25 4M 4M -O2 -mcpu=cortex-m4 -mfloat-abi=hard \
       -mfpu=fpv4-sp-d16
     cortex "Cortex-M55, MVE" mps3-an547 32 512K 512K -O3 -mcpu=cortex-m55 -mfloat-abi=hard
+    if [ "$all" ]; then
+      cortex "Cortex-M3" mps2-an385 25 4M 4M -O2 -mcpu=cortex-m3
+      cortex "Cortex-M4, soft float" mps2-an386 25 4M 4M -O2 -mcpu=cortex-m4 -mfloat-abi=soft
+      cortex "Cortex-M7" mps2-an500 25 4M 4M -O2 -mcpu=cortex-m7 -mfloat-abi=hard -mfpu=fpv5-d16
+    fi
   else
     skip "Cortex-M" "no C library for arm-none-eabi-gcc"
   fi
@@ -153,6 +178,17 @@ if needs "Windows" x86_64-w64-mingw32-gcc wine; then
   check "wine starts" wineboot -i
   barrier
   platform "Windows 64" "" wine x86_64-w64-mingw32-gcc -static -std=c99 -O2 $plain $source
+fi
+
+if needs "Microsoft's rules" clang-cl-14; then
+  echo '#include "../../../tt.h"' >"$build/header.c"
+  for language in "/TC" "/TP /std:c++14 /permissive-"; do
+    for mode in "" /DTT_INFERENCE_ONLY; do
+      check "clang-cl $language $mode, all warnings as errors" clang-cl-14 \
+        --target=x86_64-pc-windows-msvc /nologo /Zs /W4 /WX -Wvla $language /DTT_IMPLEMENTATION $mode \
+        -imsvc platforms/msvc "$build/header.c"
+    done
+  done
 fi
 
 # --- WebAssembly.
@@ -174,6 +210,12 @@ if needs "WebAssembly" clang wasm-ld node; then
     skip "WASI" "wasi-libc or libclang-rt-14-dev-wasm32 not installed"
   fi
 fi
+
+# --- Eight bits: what is emulated too slowly for all tests.
+# sdcc NAME PROCESSOR PORT SIMULATOR FLAGS..: one case of forty, compared with this machine's.
+
+# --- The example on microcontrollers: the outputs of this machine, bit for bit.
+check "make -C examples mcu" env IMAGES=60 make -s -C ../examples mcu
 barrier
 
 table
