@@ -72,6 +72,7 @@
      >>open      safetensors, their shards, and .npy: checking and reading
      >>layer     trains in files
      >>writer    safetensors: writing
+     >>export    a layer as a C header
      >>profile   candidates of one layer, built and measured
      >>plan      byte budgets over many layers, selection, decisions
 
@@ -1156,6 +1157,25 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path);
 // room is INVALID.
 TTDEF tt_status tt_writer_save_memory(tt_writer *writer, void *bytes, size_t *size);
 TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
+
+// A layer as a C header for programs without files and without an allocator, C99 and C++11: arrays in
+// constant memory, aligned to 16 bytes; a `static const tt_matrix NAME` that tt_apply runs from
+// there; macros NAME_ROWS, _COLS, _MACS, _SCRATCH_BYTES (workspace for one input, for every build of
+// the including program) and _FLASH_BYTES; and, where NAME_SELF_TEST is defined, a function
+// NAME_self_test. With a plan also `static const tt_integer NAME_plan`, _INTEGER_SCRATCH_BYTES,
+// _INTEGER_FLASH_BYTES and, for NAME_INTEGER_SELF_TEST, NAME_integer_self_test. Arrays carry the
+// attribute TT_FLASH, if the program defines one, such as PROGMEM together with TT_FLASH_BYTE. The
+// header refuses to compile against another layout of these structs.
+//   plan   of w, or NULL
+//   name   of the layer, from which NAME is made: "h.0.attn" gives h_0_attn
+//   note   lines for the comment on top, such as the source's SHA-256, or NULL
+//   text   *size in: room, out: bytes needed, the terminator among them. NULL asks for the size; too
+//          little room is INVALID
+// Text is some 4 bytes for a code and 14 for a float, and the same for the same input. Workspace for
+// one forward pass comes from w->allocator. Returns TT_OK; INVALID (also a plan of another train);
+// NONFINITE (a number, or y of the self-test); UNSUPPORTED; MEMORY.
+TTDEF tt_status tt_export_c(const tt_matrix *w, const tt_integer *plan, const char *name,
+                            const char *note, char *text, size_t *size);
 #endif // TT_INFERENCE_ONLY
 
 #ifdef __cplusplus
@@ -1199,10 +1219,11 @@ TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 #ifndef TT_INFERENCE_ONLY
 #error "TT_FLASH_BYTE is for TT_INFERENCE_ONLY: all else reads trains in ordinary memory"
 #endif
-#define TT__FLASH 1
+#define TT__FLASH         1
+#define TT__BYTE(address) TT_FLASH_BYTE(address)
 #else
-#define TT_FLASH_BYTE(address) (*(const unsigned char *)(address))
-#define TT__FLASH 0
+#define TT__FLASH         0
+#define TT__BYTE(address) (*(const unsigned char *)(address))
 #endif
 
 #if defined(__GNUC__) || defined(_MSC_VER)
@@ -1281,7 +1302,7 @@ static float tt__bits_float(uint32_t bits) {
 static void tt__fetch(void *to, const void *array, ptrdiff_t index, size_t size) {
   const unsigned char *from = (const unsigned char *)array + index * (ptrdiff_t)size;
 #if TT__FLASH
-  for (size_t i = 0; i < size; i++) ((unsigned char *)to)[i] = TT_FLASH_BYTE(from + i);
+  for (size_t i = 0; i < size; i++) ((unsigned char *)to)[i] = TT__BYTE(from + i);
 #else
   memcpy(to, from, size);
 #endif
@@ -1474,8 +1495,8 @@ TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits) {
 // The element `index` of a code stream whose codes have `bits` bits (8, 4, 3 or 2), sign-extended.
 static int tt__integer_code(const unsigned char *row, ptrdiff_t index, int bits) {
   ptrdiff_t first = index * bits;
-  int shift = (int)(first % 8), code = TT_FLASH_BYTE(row + first / 8) >> shift;
-  if (shift + bits > 8) code |= (int)TT_FLASH_BYTE(row + first / 8 + 1) << (8 - shift);
+  int shift = (int)(first % 8), code = TT__BYTE(row + first / 8) >> shift;
+  if (shift + bits > 8) code |= (int)TT__BYTE(row + first / 8 + 1) << (8 - shift);
   code &= (1 << bits) - 1;
   return code - ((code >> (bits - 1)) << bits);
 }
@@ -1523,7 +1544,7 @@ static float tt__decode_one(tt_dtype dtype, const unsigned char *row, ptrdiff_t 
       tt__fetch(&value, row, index, sizeof value);
       return value;
     case TT_F16: case TT_BF16: return tt_to_f32(dtype, tt__load_u16(row, index));
-    case TT_E4M3: case TT_E5M2: return tt_to_f32(dtype, TT_FLASH_BYTE(row + index));
+    case TT_E4M3: case TT_E5M2: return tt_to_f32(dtype, TT__BYTE(row + index));
     case TT_I8: case TT_I4: case TT_I3: case TT_I2:
       return (float)tt__integer_code(row, index, tt__dtype_bits(dtype));
     case TT_F64: break;
@@ -1855,6 +1876,16 @@ TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]) {
 
 enum { TT__KC = 128, TT__NC = 128, TT__LANES = 16 };         // 64 KB in float: L2
 
+// The same for vector kernels: terms of a sum and rows (of float, of double) in one block of A, half a megabyte; the largest
+// tile.
+enum {
+  TT__DEPTH = 256,
+  TT__HEIGHT_F32 = 516,
+  TT__HEIGHT_F64 = 264,
+  TT__TILE_HEIGHT = 12,
+  TT__STRIP_BYTES = 128
+};
+
 // Instruction sets that the kernels below were compiled for.
 typedef enum tt__level { TT__PLAIN, TT__VECTORS, TT__AVX2, TT__AVX512 } tt__level;
 
@@ -1986,16 +2017,6 @@ static double tt__plain_dot_f64(ptrdiff_t n, const double *TT_RESTRICT x,
 #define TT__FUSE
 #define TT__FUSED  __attribute__((optimize("fp-contract=fast")))
 #endif
-
-// Terms of a sum and rows (of float, of double) in one block of A, half a megabyte; the largest
-// tile.
-enum {
-  TT__DEPTH = 256,
-  TT__HEIGHT_F32 = 516,
-  TT__HEIGHT_F64 = 264,
-  TT__TILE_HEIGHT = 12,
-  TT__STRIP_BYTES = 128
-};
 
 // C (rows, vectors) = or += A B for one tile; rows are 1, 2 or 3 thirds of the full height.
 typedef struct tt__tile_job {
@@ -2358,13 +2379,6 @@ static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
 #endif
   return n < 32 ? tt__plain_dot_f64(n, x, y) : tt__tile_f64_dot(n, x, y);
 }
-
-// Bytes that tt__blocked_vectors needs at most for this product or a smaller one.
-static ptrdiff_t tt__vector_work(ptrdiff_t m, ptrdiff_t k, int wide) {
-  ptrdiff_t rows = tt__min(m, wide ? TT__HEIGHT_F64 : TT__HEIGHT_F32);
-  rows = (rows + TT__TILE_HEIGHT - 1) / TT__TILE_HEIGHT * TT__TILE_HEIGHT;
-  return rows * tt__min(k, TT__DEPTH) * (wide ? 8 : 4);
-}
 #else
 #ifndef TT_INFERENCE_ONLY
 static tt__level tt__best_level(void) { return TT__PLAIN; }
@@ -2379,19 +2393,17 @@ static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
 #endif
 #endif // TT__SIMD
 
-// Bytes of workspace for a product of this size or smaller.
+// Bytes of workspace for a product of this size or smaller: enough for either way, so that it is the
+// same for every build.
 static ptrdiff_t tt__gemm_work_size(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int wide) {
-#ifdef TT_INFERENCE_ONLY
   ptrdiff_t size = 0;
-  (void)n; (void)k; (void)wide;
-#else
-  ptrdiff_t element = wide ? 8 : (ptrdiff_t)sizeof(float);
-  ptrdiff_t size = tt__min(k, TT__KC) * tt__min(n, TT__NC) * element;
+#ifndef TT_INFERENCE_ONLY
+  ptrdiff_t rows = tt__min(m, wide ? TT__HEIGHT_F64 : TT__HEIGHT_F32);
+  rows = (rows + TT__TILE_HEIGHT - 1) / TT__TILE_HEIGHT * TT__TILE_HEIGHT;
+  size = tt__max(tt__min(k, TT__KC) * tt__min(n, TT__NC), rows * tt__min(k, TT__DEPTH));
+  size *= wide ? 8 : (ptrdiff_t)sizeof(float);
 #endif
-#ifdef TT__SIMD
-  size = tt__max(size, tt__vector_work(m, k, wide));
-#endif
-  (void)m;
+  (void)m; (void)n; (void)k; (void)wide;
   return size;
 }
 
@@ -7106,10 +7118,11 @@ TTDEF size_t tt_stored_size(const tt_matrix *w) {
 // after k. With w = 1 all p fold into one product S G^T. Two buffers take turns; coded cores are
 // decoded a slab of rows at a time.
 
+enum { TT__SLAB_SMALL = 256, TT__SLAB_LARGE = 65536 / 4 };   // floats
 #ifdef TT_INFERENCE_ONLY
-enum { TT__SLAB_FLOATS = 256 };
+enum { TT__SLAB_FLOATS = TT__SLAB_SMALL };
 #else
-enum { TT__SLAB_FLOATS = 65536 / 4 };
+enum { TT__SLAB_FLOATS = TT__SLAB_LARGE };
 #endif
 
 // Rows of a core that one slab holds.
@@ -10801,6 +10814,476 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path) {
 #endif // TT_INFERENCE_ONLY
 
 #ifndef TT_INFERENCE_ONLY
+// ---------------------------------------------------------------------------------------- >>export
+// A layer as a C header: constant arrays, and the structs that run from them, in C99 and C++11. The
+// text depends on the train, the plan and the given words alone. Arrays are aligned to 16 bytes,
+// since some processors stop at words that are not, and `const`, or they would take RAM.
+
+// Is the name a word of C or C++?
+static int tt__is_keyword(const char *name) {
+  static const char words[] =
+      " alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t "
+      "char32_t char8_t class compl concept const const_cast consteval constexpr constinit "
+      "continue co_await co_return co_yield decltype default delete do double dynamic_cast else "
+      "enum explicit export extern false final float for friend goto if import inline int long "
+      "main module mutable namespace new noexcept not not_eq nullptr operator or or_eq override "
+      "private protected public register reinterpret_cast requires restrict return short signed "
+      "sizeof static static_assert static_cast struct switch template this thread_local throw true "
+      "try typedef typeid typename typeof union unsigned using virtual void volatile wchar_t while "
+      "xor xor_eq NULL ";
+  size_t length = strlen(name);
+  for (const char *at = words; (at = strstr(at, name)) != NULL; at++)
+    if (at[-1] == ' ' && at[length] == ' ') return 1;
+  return 0;
+}
+
+// What is written, and the names in it.
+typedef struct tt__header_text {
+  tt__sink sink;
+  const char *layer;
+  const tt_matrix *w;
+  const tt_integer *plan;
+  ptrdiff_t flash, plan_flash; // bytes of the arrays so far
+  int is_finite;               // all numbers have been
+  int in_ram;                  // arrays at work are not for TT_FLASH
+} tt__header_text;
+
+// The name of the layer as an identifier, in capitals if `upper`: "h.0.attn" gives h_0_attn. Names
+// that C, C++ or tt.h keep for themselves get "layer_" in front.
+static void tt__write_name(tt__header_text *out, int upper) {
+  const char *layer = out->layer;
+  int letter = (*layer >= 'a' && *layer <= 'z') || (*layer >= 'A' && *layer <= 'Z');
+  if (!letter || tt__is_keyword(layer) || !strncmp(layer, "tt_", 3) || !strncmp(layer, "TT_", 3))
+    tt__sink_text(&out->sink, upper ? "LAYER_" : "layer_");
+  for (; *layer; layer++) {
+    char c = *layer;
+    int small = c >= 'a' && c <= 'z', keep = small || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    if (upper && small) c = (char)(c - 'a' + 'A');
+    tt__sink_bytes(&out->sink, keep ? &c : "_", 1);
+  }
+}
+
+// Text with marks in it: @ the name, ^ the name in capitals, $ the next of the numbers.
+static void tt__write(tt__header_text *out, const char *text, ptrdiff_t first, ptrdiff_t second) {
+  for (; *text; text++) {
+    if (*text == '@' || *text == '^') {
+      tt__write_name(out, *text == '^');
+    } else if (*text == '$') {
+      tt__sink_number(&out->sink, first);
+      first = second;
+    } else {
+      tt__sink_bytes(&out->sink, text, 1);
+    }
+  }
+}
+
+// Text inside a comment: nothing in it ends the comment or looks like another one.
+static void tt__write_comment(tt__header_text *out, const char *text) {
+  char before = 0;
+  for (; text && *text; before = *text++) {
+    if ((before == '*' && *text == '/') || (before == '/' && *text == '*'))
+      tt__sink_text(&out->sink, " ");
+    tt__sink_bytes(&out->sink, (unsigned char)*text < 32 && *text != '\n' ? "?" : text, 1);
+  }
+}
+
+// ---- numbers
+//
+// Decimals come out of a number with a fixed point, large enough for every double, so they are exact
+// as far as they go: 9 digits tell floats apart, 18 doubles, also if the rest is cut off.
+
+enum { TT__POINT = 36, TT__BIG = TT__POINT + 34 };           // words of 32 bits, lowest first
+
+static void tt__big_times(uint32_t *big, uint32_t factor) {
+  uint64_t carry = 0;
+  for (int i = 0; i < TT__BIG; i++) {
+    carry += (uint64_t)big[i] * factor;
+    big[i] = (uint32_t)carry;
+    carry >>= 32;
+  }
+}
+
+static void tt__big_over(uint32_t *big, uint32_t divisor) {
+  uint64_t rest = 0;
+  for (int i = TT__BIG - 1; i >= 0; i--) {
+    rest = rest << 32 | big[i];
+    big[i] = (uint32_t)(rest / divisor);
+    rest %= divisor;
+  }
+}
+
+static int tt__big_above(const uint32_t *big, uint32_t limit) { // is its integer part?
+  for (int i = TT__POINT + 1; i < TT__BIG; i++) if (big[i]) return 1;
+  return big[TT__POINT] > limit;
+}
+
+// A finite number as a literal that gives back the same bits. Returns its length.
+static int tt__literal(double value, int is_float, char text[40]) {
+  uint32_t big[TT__BIG] = {0};
+  uint64_t bits;
+  int at = 0, exponent = 0, digits = is_float ? 9 : 18;
+  memcpy(&bits, &value, sizeof bits);
+  if (bits >> 63) text[at++] = '-';
+  uint64_t fraction = bits & 0xFFFFFFFFFFFFFULL;
+  int power = (int)(bits >> 52 & 2047);
+  if (power) fraction |= 0x10000000000000ULL;
+  int low = 32 * TT__POINT + (power ? power : 1) - 1075;     // position of the lowest bit
+  for (int i = 0; i < 53; i++)
+    if (fraction >> i & 1) big[(low + i) / 32] |= (uint32_t)1 << (low + i) % 32;
+  if (fraction) {
+    for (; tt__big_above(big, 9); exponent++) tt__big_over(big, 10);
+    for (; !tt__big_above(big, 0); exponent--) tt__big_times(big, 10);
+  }
+  for (int i = 0; i < digits; i++) {
+    text[at++] = (char)('0' + big[TT__POINT]);
+    if (i == 0) text[at++] = '.';
+    big[TT__POINT] = 0;
+    tt__big_times(big, 10);
+  }
+  while (text[at - 1] == '0' && text[at - 2] != '.') at--;
+  if (exponent) {
+    text[at++] = 'e';
+    if (exponent < 0) text[at++] = '-';
+    at += tt__decimal(text + at, exponent < 0 ? -exponent : exponent);
+  }
+  if (is_float) text[at++] = 'f';
+  text[at] = 0;
+  return at;
+}
+
+enum tt__kind { TT__FLOAT, TT__DOUBLE, TT__U16, TT__BYTE, TT__UBYTE, TT__I32 };
+
+// Number `i` of an array as text. Returns its length.
+static int tt__array_number(tt__header_text *out, int kind, const void *data, ptrdiff_t i,
+                            char text[40]) {
+  float single;
+  double wide = 0;
+  int32_t word = 0;
+  if (kind == TT__FLOAT) {
+    memcpy(&single, (const unsigned char *)data + 4 * i, 4);
+    wide = (double)single;
+  }
+  if (kind == TT__DOUBLE) memcpy(&wide, (const unsigned char *)data + 8 * i, 8);
+  if (!tt__is_finite(wide)) out->is_finite = 0;
+  else if (kind == TT__FLOAT || kind == TT__DOUBLE) return tt__literal(wide, kind == TT__FLOAT, text);
+  if (kind == TT__U16) word = (int32_t)tt__load_u16(data, i);
+  if (kind == TT__BYTE) word = ((const int8_t *)data)[i];
+  if (kind == TT__UBYTE) word = ((const unsigned char *)data)[i];
+  if (kind == TT__I32) memcpy(&word, (const int32_t *)data + i, sizeof word);
+  *text = '-';
+  // the smallest number has no literal of its own
+  if (word == INT32_MIN) memcpy(text, "(-2147483647 - 1)", 18);
+  else tt__decimal(text + (word < 0), word < 0 ? -(int64_t)word : word);
+  return (int)strlen(text);
+}
+
+// TT_ALIGN(16) static const TYPE name_WHAT[COUNT] TT_FLASH = {..}; in lines of at most 100 columns.
+// Returns its bytes.
+static ptrdiff_t tt__write_array(tt__header_text *out, int kind, const char *what, int index,
+                                 const void *data, ptrdiff_t count) {
+  static const char types[][9] = {"float", "double", "uint16_t", "int8_t", "uint8_t", "int32_t"};
+  static const int sizes[] = {4, 8, 2, 1, 1, 4};
+  int column = 100;
+  tt__sink_text(&out->sink, "TT_ALIGN(16) static const ");
+  tt__sink_text(&out->sink, types[kind]);
+  tt__write(out, " @_", 0, 0);
+  tt__sink_text(&out->sink, what);
+  if (index >= 0) tt__sink_number(&out->sink, index);
+  tt__write(out, "[$]", count, 0);
+  tt__sink_text(&out->sink, out->in_ram ? " = {" : " TT_FLASH = {");
+  for (ptrdiff_t i = 0; i < count; i++) {
+    char text[40];
+    int length = tt__array_number(out, kind, data, i, text);
+    if (column + length + 2 > 99) {
+      tt__sink_text(&out->sink, "\n ");
+      column = 1;
+    }
+    tt__sink_text(&out->sink, " ");
+    tt__sink_bytes(&out->sink, text, length);
+    tt__sink_text(&out->sink, i + 1 < count ? "," : "");
+    column += length + 2;
+  }
+  tt__sink_text(&out->sink, "\n};\n");
+  return count * sizes[kind];
+}
+
+static void tt__write_real(tt__header_text *out, float value) {
+  char text[40];
+  if (!tt__is_finite((double)value)) out->is_finite = 0;
+  else tt__sink_bytes(&out->sink, text, tt__literal((double)value, 1, text));
+}
+
+static void tt__write_integers(tt__header_text *out, const int *values, int count) {
+  for (int i = 0; i < count; i++) tt__write(out, i ? ", $" : "{$", values[i], 0);
+  tt__sink_text(&out->sink, "}");
+}
+
+// ---- the train
+
+static int tt__kind_of(tt_dtype dtype) {
+  if (dtype == TT_F32) return TT__FLOAT;
+  if (dtype == TT_F64) return TT__DOUBLE;
+  if (dtype == TT_F16 || dtype == TT_BF16) return TT__U16;
+  return dtype == TT_I8 ? TT__BYTE : TT__UBYTE;
+}
+
+static void tt__write_arrays(tt__header_text *out) {
+  const tt_matrix *w = out->w;
+  for (int k = 0; k < w->shape.order; k++) {
+    const tt_core *core = &w->cores[k];
+    ptrdiff_t rows, length, count = tt__core_count(&w->shape, k);
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    // packed codes are bytes, all others are one element each
+    if (tt__dtype_bits(core->dtype) < 8) count = rows * tt__row_size(core->dtype, length);
+    out->flash += tt__write_array(out, tt__kind_of(core->dtype), "core", k, core->data, count);
+    if (!core->group) continue;
+    out->flash += tt__write_array(out, core->group < 0 ? TT__FLOAT : TT__U16, "scales", k,
+                                  core->scales, rows * tt__row_scales(core->group, length));
+  }
+  if (w->bias) out->flash += tt__write_array(out, TT__FLOAT, "bias", -1, w->bias, w->rows);
+}
+
+// Every member is written, so that no compiler misses one.
+static void tt__write_matrix(tt__header_text *out) {
+  static const char dtypes[][8] = {"TT_F32",  "TT_F64", "TT_F16", "TT_BF16", "TT_E4M3",
+                                   "TT_E5M2", "TT_I8",  "TT_I4",  "TT_I3",   "TT_I2"};
+  const tt_matrix *w = out->w;
+  tt__write(out, "\nstatic const tt_matrix @ = {\n  {$, ", w->shape.order, 0);
+  tt__write_integers(out, w->shape.rows, w->shape.order);
+  tt__sink_text(&out->sink, ", ");
+  tt__write_integers(out, w->shape.cols, w->shape.order);
+  tt__sink_text(&out->sink, ", ");
+  tt__write_integers(out, w->shape.ranks, w->shape.order + 1);
+  tt__sink_text(&out->sink, w->sweep == TT_LEFT_TO_RIGHT ? "},\n  TT_LEFT_TO_RIGHT"
+                                                         : "},\n  TT_RIGHT_TO_LEFT");
+  tt__write(out, ", $, $,\n  {", w->rows, w->cols);
+  for (int k = 0; k < w->shape.order; k++) {
+    const tt_core *core = &w->cores[k];
+    tt__sink_text(&out->sink, k ? ",\n   {" : "{");
+    tt__sink_text(&out->sink, dtypes[core->dtype]);
+    tt__write(out, ", $, ", core->group, 0);
+    tt__write_real(out, core->scale);
+    tt__write(out, core->group ? ", @_core$, @_scales$, NULL}" : ", @_core$, NULL, NULL}", k, k);
+  }
+  tt__write(out, w->bias ? "},\n  @_bias, NULL, {NULL, NULL, NULL}\n};\n"
+                         : "},\n  NULL, NULL, {NULL, NULL, NULL}\n};\n", 0, 0);
+}
+
+// ---- the plan
+
+static void tt__write_plan(tt__header_text *out) {
+  const tt_integer *plan = out->plan;
+  for (int i = 0; i < plan->order; i++)
+    out->plan_flash += tt__write_array(out, TT__I32, "multipliers", i, plan->multipliers[i],
+                                       plan->num_multipliers[i]);
+  if (plan->offsets)
+    out->plan_flash += tt__write_array(out, TT__I32, "offsets", -1, plan->offsets, plan->num_offsets);
+  if (plan->bias)
+    out->plan_flash += tt__write_array(out, TT__I32, "bias_codes", -1, plan->bias, plan->num_bias);
+  tt__write(out, "\nstatic const tt_integer @_plan = {\n  $, $, ", plan->order, plan->rounding);
+  tt__write(out, "$, ", plan->dynamic != 0, 0);
+  tt__write_real(out, plan->in_scale);
+  tt__sink_text(&out->sink, ", ");
+  tt__write_real(out, plan->out_scale);
+  tt__write(out, ", $, $,\n  ", plan->in_zero, plan->out_zero);
+  tt__write_integers(out, plan->shifts, plan->order);
+  tt__sink_text(&out->sink, ", ");
+  tt__write_integers(out, plan->num_multipliers, plan->order);
+  for (int i = 0; i < plan->order; i++) tt__write(out, i ? ", @_multipliers$" : ",\n  {@_multipliers$", i, 0);
+  for (int i = 0; i < plan->order; i++) {
+    tt__sink_text(&out->sink, i ? ", " : "},\n  {");
+    tt__write_real(out, plan->units[i]);
+  }
+  tt__write(out, plan->offsets ? "},\n  $, @_offsets, " : "},\n  0, NULL, ", plan->num_offsets, 0);
+  tt__write(out, plan->bias ? "$, @_bias_codes, " : "0, NULL, ", plan->num_bias, 0);
+  tt__sink_text(&out->sink, "NULL, NULL, {NULL, NULL, NULL}\n};\n");
+}
+
+// ---- sizes
+
+// Workspace of tt_apply for one input, or of the plan, in a program with TT_INFERENCE_ONLY; `flash`
+// if it also defines TT_FLASH_BYTE. -1 where that does not fit.
+static ptrdiff_t tt__small_work(const tt_matrix *w, const tt_integer *plan, int flash) {
+  ptrdiff_t slab = 0, row = 0, total = 64, each = plan ? 1 : (ptrdiff_t)sizeof(float);
+  int ends = tt__is_padded(w) || (plan && plan->dynamic), fits = 1;
+  ptrdiff_t state = tt__largest_state(w, ends);
+  for (int k = 0; k < w->shape.order; k++) {
+    ptrdiff_t rows, length;
+    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
+    ptrdiff_t high = tt__max(1, tt__min(rows, TT__SLAB_SMALL / length));
+    if (flash || !tt__plain_core(&w->cores[k])) slab = tt__max(slab, length * high);
+    if (flash || w->cores[k].dtype != TT_I8) row = tt__max(row, length);
+  }
+  if (plan) {
+    fits &= tt__add_size(&total, state, 2) && tt__add_size(&total, row, 1);
+    fits &= tt__add_size(&total, plan->dynamic ? state : 0, (ptrdiff_t)sizeof(int32_t));
+  } else {
+    fits &= tt__add_size(&total, state, each) && tt__add_size(&total, state, each);
+    fits &= tt__add_size(&total, slab, each);
+  }
+  return fits ? total : -1;
+}
+
+static void tt__write_work(tt__header_text *out, const char *define, const tt_integer *plan) {
+  const tt_matrix *w = out->w;
+  size_t full = plan ? tt_integer_work_size(plan, w) : tt_apply_work_size(w, 1);
+  tt__sink_text(&out->sink, "#ifdef TT_FLASH_BYTE\n");
+  tt__write(out, define, tt__small_work(w, plan, 1), 0);
+  tt__sink_text(&out->sink, "#elif defined(TT_INFERENCE_ONLY)\n");
+  tt__write(out, define, tt__small_work(w, plan, 0), 0);
+  tt__sink_text(&out->sink, "#else\n");
+  tt__write(out, define, (ptrdiff_t)full, 0);
+  tt__sink_text(&out->sink, "#endif\n");
+}
+
+static void tt__write_guards(tt__header_text *out) {
+  const tt_matrix *w = out->w;
+  int has_double = 0;
+  for (int k = 0; k < w->shape.order; k++) has_double |= w->cores[k].dtype == TT_F64;
+  tt__write(out, "#ifndef ^_H\n#define ^_H\n\n#include \"tt.h\"\n\n", 0, 0);
+  tt__sink_text(&out->sink, "#if TT_MATRIX_LAYOUT != ");
+  tt__sink_number(&out->sink, TT_MATRIX_LAYOUT);
+  if (out->plan) tt__sink_text(&out->sink, " || TT_INTEGER_LAYOUT != ");
+  if (out->plan) tt__sink_number(&out->sink, TT_INTEGER_LAYOUT);
+  tt__sink_text(&out->sink, " || TT_MAX_ORDER < ");
+  tt__sink_number(&out->sink, w->shape.order);
+  tt__sink_text(&out->sink,
+                "\n#error \"made for another tt.h: export the layer again, or raise TT_MAX_ORDER\"\n"
+                "#endif\n");
+  if (has_double)
+    tt__sink_text(&out->sink,
+                  "#ifdef TT_INFERENCE_ONLY\n"
+                  "#error \"TT_INFERENCE_ONLY knows no F64: quantise the layer to F32 or less\"\n"
+                  "#endif\n");
+  tt__sink_text(&out->sink, "\n#ifndef TT_ALIGN\n"
+                            "#if defined(__GNUC__)\n"
+                            "#define TT_ALIGN(bytes) __attribute__((aligned(bytes)))\n"
+                            "#elif defined(_MSC_VER)\n"
+                            "#define TT_ALIGN(bytes) __declspec(align(bytes))\n"
+                            "#else\n"
+                            "#define TT_ALIGN(bytes)\n"
+                            "#endif\n"
+                            "#endif\n"
+                            "#ifndef TT_FLASH /* such as PROGMEM, with TT_FLASH_BYTE */\n"
+                            "#define TT_FLASH\n"
+                            "#endif\n\n");
+}
+
+static void tt__write_macros(tt__header_text *out) {
+  const tt_matrix *w = out->w;
+  tt__write(out, "#define ^_ROWS          $\n#define ^_COLS          $\n", w->rows, w->cols);
+  tt__write(out, "#define ^_MACS          $ /* multiply-adds for one input */\n",
+            tt_apply_macs(w, 1), 0);
+  tt__sink_text(&out->sink, "/* workspace of tt_apply for one input */\n");
+  tt__write_work(out, "#define ^_SCRATCH_BYTES $\n", NULL);
+  if (out->plan) {
+    tt__sink_text(&out->sink, "/* workspace of the plan */\n");
+    tt__write_work(out, "#define ^_INTEGER_SCRATCH_BYTES $\n", out->plan);
+  }
+  tt__sink_text(&out->sink, "\n");
+}
+
+// ---- self-test
+
+// y for an input that a formula gives, to be compared on the device: codes exactly, floats to 1e-4
+// of the largest, since sums may be rounded otherwise there.
+static void tt__write_test(tt__header_text *out, int integer, const float *y, const int8_t *codes,
+                           float largest) {
+  int coded = integer && !out->plan->dynamic;
+  tt__write(out, integer ? "\n#ifdef ^_INTEGER_SELF_TEST\n" : "\n#ifdef ^_SELF_TEST\n", 0, 0);
+  out->in_ram = 1;
+  tt__write_array(out, coded ? TT__BYTE : TT__FLOAT, integer ? "integer_expected" : "expected", -1,
+                  coded ? (const void *)codes : (const void *)y, out->w->rows);
+  tt__write(out, "/* 0 if this program computes what @ gave where it was exported. Takes RAM. */\n", 0, 0);
+  tt__write(out, integer ? "static int @_integer_self_test(void) {\n" : "static int @_self_test(void) {\n", 0, 0);
+  tt__write(out, coded ? "  static int8_t x[^_COLS], y[^_ROWS];\n" : "  static float x[^_COLS], y[^_ROWS];\n", 0, 0);
+  tt__write(out, integer ? "  static unsigned char work[^_INTEGER_SCRATCH_BYTES];\n"
+                         : "  static unsigned char work[^_SCRATCH_BYTES];\n", 0, 0);
+  tt__write(out, "  ptrdiff_t i;\n  for (i = 0; i < ^_COLS; i++) x[i] = ", 0, 0);
+  tt__sink_text(&out->sink, coded ? "(int8_t)((int)(i % 17 * 7 % 17 - 8) * 15);\n"
+                                  : "(float)(i % 17 * 7 % 17 - 8) / 8;\n");
+  tt__sink_text(&out->sink, "  if (tt_");
+  tt__write(out, !integer ? "apply(&@" : coded ? "integer_apply(&@_plan, &@" : "integer_apply_f32(&@_plan, &@", 0, 0);
+  tt__sink_text(&out->sink, ", x, 1, y, work, sizeof work)) return 1;\n");
+  tt__write(out, "  for (i = 0; i < ^_ROWS; i++) {\n", 0, 0);
+  if (coded) {
+    tt__write(out, "    if (y[i] != @_integer_expected[i]) return 1;\n", 0, 0);
+  } else {
+    tt__write(out, integer ? "    float gap = y[i] - @_integer_expected[i];\n"
+                           : "    float gap = y[i] - @_expected[i];\n", 0, 0);
+    tt__sink_text(&out->sink, "    if (!(gap <= ");
+    tt__write_real(out, (float)(1e-4 * (double)largest));
+    tt__sink_text(&out->sink, " && gap >= -");
+    tt__write_real(out, (float)(1e-4 * (double)largest));
+    tt__sink_text(&out->sink, ")) return 1;\n");
+  }
+  tt__sink_text(&out->sink, "  }\n  return 0;\n}\n#endif\n");
+}
+
+// Runs the train, or the plan, on that input and writes the test.
+static tt_status tt__write_self_test(tt__pool *pool, tt__header_text *out, int integer) {
+  const tt_matrix *w = out->w;
+  size_t size = integer ? tt_integer_work_size(out->plan, w) : tt_apply_work_size(w, 1);
+  float *x = (float *)tt__take(pool, w->cols, 4), *y = (float *)tt__take(pool, w->rows, 4);
+  int8_t *codes = (int8_t *)tt__take(pool, w->cols, 1), *coded = (int8_t *)tt__take(pool, w->rows, 1);
+  void *work = tt__take_raw(pool, (ptrdiff_t)size);
+  float largest = 0;
+  if (pool->status) return pool->status;
+  for (ptrdiff_t i = 0; i < w->cols; i++) {
+    x[i] = (float)(i % 17 * 7 % 17 - 8) / 8;
+    codes[i] = (int8_t)((int)(i % 17 * 7 % 17 - 8) * 15);
+  }
+  tt_status status = TT_OK;
+  if (!integer) status = tt_apply(w, x, 1, y, work, size);
+  else if (out->plan->dynamic) status = tt_integer_apply_f32(out->plan, w, x, 1, y, work, size);
+  else status = tt_integer_apply(out->plan, w, codes, 1, coded, work, size);
+  for (ptrdiff_t i = 0; i < w->rows; i++) if (fabsf(y[i]) > largest) largest = fabsf(y[i]);
+  if (!status) tt__write_test(out, integer, y, coded, largest);
+  return status;
+}
+
+TTDEF tt_status tt_export_c(const tt_matrix *w, const tt_integer *plan, const char *name,
+                            const char *note, char *text, size_t *size) {
+  tt__header_text out;
+  memset(&out, 0, sizeof out);
+  if (!tt__valid(w) || !name || !size || (plan && !tt_integer_work_size(plan, w)) ||
+      !tt_apply_work_size(w, 1))
+    return TT_ERROR_INVALID;
+  out.w = w;
+  out.plan = plan;
+  out.layer = name;
+  out.is_finite = 1;
+  out.sink.out = text;
+  out.sink.room = text ? (ptrdiff_t)(*size < (size_t)PTRDIFF_MAX ? *size : PTRDIFF_MAX) : 0;
+  tt__pool pool = tt__pool_open(&w->allocator);
+  tt__sink_text(&out.sink, "/* Layer \"");
+  tt__write_comment(&out, name);
+  tt__sink_text(&out.sink, "\" as constant data for tt.h, version " TT_VERSION ". Do not edit.\n");
+  tt__write_comment(&out, note);
+  tt__write(&out,
+            "\n     #define TT_IMPLEMENTATION             in one file of the program\n"
+            "     #define TT_INFERENCE_ONLY\n"
+            "     #include \"@.h\"\n"
+            "     static unsigned char work[^_SCRATCH_BYTES];\n"
+            "     tt_apply(&@, x, 1, y, work, sizeof work);   y = W x + bias */\n", 0, 0);
+  tt__write_guards(&out);
+  tt__write_macros(&out);
+  tt__write_arrays(&out);
+  tt__write_matrix(&out);
+  if (plan) tt__write_plan(&out);
+  tt__write(&out, "\n#define ^_FLASH_BYTES $ /* the arrays; sizeof(tt_matrix) comes on top */\n", out.flash, 0);
+  if (plan) tt__write(&out, "#define ^_INTEGER_FLASH_BYTES $ /* the arrays of the plan */\n", out.plan_flash, 0);
+  tt_status status = tt__write_self_test(&pool, &out, 0);
+  if (!status && plan) status = tt__write_self_test(&pool, &out, 1);
+  tt__sink_text(&out.sink, "\n#endif\n");
+  tt__sink_bytes(&out.sink, "", 1);                          // the terminator
+  if (!status && !out.is_finite) status = TT_ERROR_NONFINITE;
+  if (!status && text && out.sink.size > out.sink.room) status = TT_ERROR_INVALID;
+  if (!status || status == TT_ERROR_INVALID) *size = (size_t)out.sink.size;
+  tt__pool_close(&pool);
+  return status;
+}
+
 // -------------------------------------------------------------------------------------- >>profile
 // The profile of a layer: every way to store it that is worth a look, each built and measured;
 // nothing is estimated. Bonds are compared with those of a Gaussian matrix of the same shape: a
