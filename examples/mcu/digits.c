@@ -1,34 +1,40 @@
 // The digit classifier on a microcontroller: two layers from flash, run in integers. Draws an
 // image, says which digit it is, then reads the test images.
 //   make -C .. mcu      builds this for every network and processor, runs it, prints a table
-// network.h and images.h come from make.c; board.h says what the processor must be able to do.
+// fc1.h, fc2.h and images.h come from make.c; board.h says what the processor must be able to do.
 // Prints "right R of N", "work W" (mean per image, see board.h), "stack S", "integer HASH" (of all
 // outputs), "weights W", "workspace W", "images I" (bytes).
 #ifdef __AVR__
 #include <avr/pgmspace.h>
 #define TT_FLASH_BYTE(address) pgm_read_byte(address)
-#define FLASH PROGMEM
-#else
-#define FLASH
+#define TT_FLASH PROGMEM
 #endif
 #define TT_INFERENCE_ONLY
 #define TT_STATIC
 #define TT_IMPLEMENTATION
 #include "board.h"
-#include "tt.h"
+#include "fc1.h"
+#include "fc2.h"
 #include "images.h"
-#include "network.h"
 
 enum { PIXELS = 64, HIDDEN = 64, CLASSES = 10, IMAGES = sizeof labels };
 
-static unsigned char work[WORK_BYTES];
+static unsigned char work[FC1_INTEGER_SCRATCH_BYTES > FC2_INTEGER_SCRATCH_BYTES
+                              ? FC1_INTEGER_SCRATCH_BYTES
+                              : FC2_INTEGER_SCRATCH_BYTES];
 
 static const unsigned char *image_at(int i) {
   enum { HALF = IMAGES / 2 };
   return i < HALF ? first_images + i * PIXELS : other_images + (i - HALF) * PIXELS;
 }
 
-static unsigned char from_flash(const unsigned char *at) { return TT_FLASH_BYTE(at); }
+static unsigned char from_flash(const unsigned char *at) {
+#ifdef TT_FLASH_BYTE
+  return TT_FLASH_BYTE(at);
+#else
+  return *at;
+#endif
+}
 
 // The digit on an image; -1 if a layer refuses. Codes of pixels are 0..16, and the plan of fc1 clips
 // at zero, so that there is nothing between the layers.
@@ -88,7 +94,9 @@ int main(void) {
   print("work ", total * 16 / IMAGES, "\n");
   print("stack ", board_stack(), "\n");
   print("integer ", hash, "\n");
-  print("weights ", NETWORK_BYTES, "\n");
+  print("weights ",
+        FC1_FLASH_BYTES + FC1_INTEGER_FLASH_BYTES + FC2_FLASH_BYTES + FC2_INTEGER_FLASH_BYTES,
+        "\n");
   print("workspace ", sizeof work, "\n");
   print("images ", sizeof first_images + sizeof other_images + sizeof labels, "\n");
   return board_stop(right < IMAGES / 2);
