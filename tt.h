@@ -321,6 +321,8 @@ typedef struct tt_integer {
   const int32_t *offsets;      // NULL if in_zero is 0
   int num_bias;
   const int32_t *bias;         // (rows) in units of the sums of the last step; NULL if none
+  // private to the running program; NULL is always valid, and is what flash holds
+  const int32_t *sums;
   void *block;                 // for tt_integer_free; NULL if the caller owns the memory
   tt_allocator allocator;
 } tt_integer;
@@ -1158,20 +1160,21 @@ TTDEF tt_status tt_writer_save(tt_writer *writer, const char *path);
 TTDEF tt_status tt_writer_save_memory(tt_writer *writer, void *bytes, size_t *size);
 TTDEF void tt_writer_free(tt_writer *writer); // NULL is fine
 
-// A layer as a C header for programs without files and without an allocator, C99 and C++11: arrays in
-// constant memory, aligned to 16 bytes; a `static const tt_matrix NAME` that tt_apply runs from
-// there; macros NAME_ROWS, _COLS, _MACS, _SCRATCH_BYTES (workspace for one input, for every build of
-// the including program) and _FLASH_BYTES; and, where NAME_SELF_TEST is defined, a function
-// NAME_self_test. With a plan also `static const tt_integer NAME_plan`, _INTEGER_SCRATCH_BYTES,
-// _INTEGER_FLASH_BYTES and, for NAME_INTEGER_SELF_TEST, NAME_integer_self_test. Arrays carry the
-// attribute TT_FLASH, if the program defines one, such as PROGMEM together with TT_FLASH_BYTE. The
-// header refuses to compile against another layout of these structs.
+// A layer as a C header, for programs without files and without an allocator; C99 and C++11:
+//   arrays in constant memory, aligned to 16 bytes, and `static const tt_matrix NAME` made of them;
+//   macros NAME_ROWS, _COLS, _MACS, _FLASH_BYTES (of the arrays), and _SCRATCH_BYTES: the workspace
+//     of tt_apply for one input, in every build of the including program;
+//   where NAME_SELF_TEST is defined, a function NAME_self_test;
+//   with a plan `static const tt_integer NAME_plan`, NAME_INTEGER_FLASH_BYTES, _SCRATCH_BYTES and,
+//     where NAME_INTEGER_SELF_TEST is defined, NAME_integer_self_test.
+// Arrays carry the attribute TT_FLASH if the program defines one, such as PROGMEM, together with
+// TT_FLASH_BYTE. The header refuses to compile against another layout of the structs.
 //   plan   of w, or NULL
 //   name   of the layer, from which NAME is made: "h.0.attn" gives h_0_attn
 //   note   lines for the comment on top, such as the source's SHA-256, or NULL
-//   text   *size in: room, out: bytes needed, the terminator among them. NULL asks for the size; too
-//          little room is INVALID
-// Text is some 4 bytes for a code and 14 for a float, and the same for the same input. Workspace for
+//   text   *size in: room, out: bytes needed, the terminator among them. NULL asks for the size;
+//          too little room is INVALID
+// Some 4 bytes of text for a code and 14 for a float, the same for the same input. Workspace for
 // one forward pass comes from w->allocator. Returns TT_OK; INVALID (also a plan of another train);
 // NONFINITE (a number, or y of the self-test); UNSUPPORTED; MEMORY.
 TTDEF tt_status tt_export_c(const tt_matrix *w, const tt_integer *plan, const char *name,
@@ -1220,10 +1223,10 @@ TTDEF tt_status tt_export_c(const tt_matrix *w, const tt_integer *plan, const ch
 #error "TT_FLASH_BYTE is for TT_INFERENCE_ONLY: all else reads trains in ordinary memory"
 #endif
 #define TT__FLASH         1
-#define TT__BYTE(address) TT_FLASH_BYTE(address)
+#define TT__READ(address) TT_FLASH_BYTE(address)
 #else
 #define TT__FLASH         0
-#define TT__BYTE(address) (*(const unsigned char *)(address))
+#define TT__READ(address) (*(const unsigned char *)(address))
 #endif
 
 #if defined(__GNUC__) || defined(_MSC_VER)
@@ -1302,7 +1305,7 @@ static float tt__bits_float(uint32_t bits) {
 static void tt__fetch(void *to, const void *array, ptrdiff_t index, size_t size) {
   const unsigned char *from = (const unsigned char *)array + index * (ptrdiff_t)size;
 #if TT__FLASH
-  for (size_t i = 0; i < size; i++) ((unsigned char *)to)[i] = TT__BYTE(from + i);
+  for (size_t i = 0; i < size; i++) ((unsigned char *)to)[i] = TT__READ(from + i);
 #else
   memcpy(to, from, size);
 #endif
@@ -1495,8 +1498,8 @@ TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits) {
 // The element `index` of a code stream whose codes have `bits` bits (8, 4, 3 or 2), sign-extended.
 static int tt__integer_code(const unsigned char *row, ptrdiff_t index, int bits) {
   ptrdiff_t first = index * bits;
-  int shift = (int)(first % 8), code = TT__BYTE(row + first / 8) >> shift;
-  if (shift + bits > 8) code |= (int)TT__BYTE(row + first / 8 + 1) << (8 - shift);
+  int shift = (int)(first % 8), code = TT__READ(row + first / 8) >> shift;
+  if (shift + bits > 8) code |= (int)TT__READ(row + first / 8 + 1) << (8 - shift);
   code &= (1 << bits) - 1;
   return code - ((code >> (bits - 1)) << bits);
 }
@@ -1544,7 +1547,7 @@ static float tt__decode_one(tt_dtype dtype, const unsigned char *row, ptrdiff_t 
       tt__fetch(&value, row, index, sizeof value);
       return value;
     case TT_F16: case TT_BF16: return tt_to_f32(dtype, tt__load_u16(row, index));
-    case TT_E4M3: case TT_E5M2: return tt_to_f32(dtype, TT__BYTE(row + index));
+    case TT_E4M3: case TT_E5M2: return tt_to_f32(dtype, TT__READ(row + index));
     case TT_I8: case TT_I4: case TT_I3: case TT_I2:
       return (float)tt__integer_code(row, index, tt__dtype_bits(dtype));
     case TT_F64: break;
@@ -1876,8 +1879,8 @@ TTDEF void tt_sha256_end(tt_sha256 *hash, unsigned char digest[32]) {
 
 enum { TT__KC = 128, TT__NC = 128, TT__LANES = 16 };         // 64 KB in float: L2
 
-// The same for vector kernels: terms of a sum and rows (of float, of double) in one block of A, half a megabyte; the largest
-// tile.
+// The same for vector kernels: terms of a sum and rows (of float, of double) in one block of A,
+// half a megabyte; the largest tile.
 enum {
   TT__DEPTH = 256,
   TT__HEIGHT_F32 = 516,
@@ -2393,8 +2396,8 @@ static double tt__dot(ptrdiff_t n, const double *x, const double *y) {
 #endif
 #endif // TT__SIMD
 
-// Bytes of workspace for a product of this size or smaller: enough for either way, so that it is the
-// same for every build.
+// Bytes of workspace for a product of this size or smaller: enough for either way, so that it is
+// the same for every build.
 static ptrdiff_t tt__gemm_work_size(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int wide) {
   ptrdiff_t size = 0;
 #ifndef TT_INFERENCE_ONLY
@@ -7508,15 +7511,17 @@ TTDEF int32_t tt_requantize(int32_t value, int32_t multiplier, int shift, int ro
   int down = 31 - shift, again = 0;
   if (shift < -31 || shift > 30) return 0;
   if (rounding == TT_ROUND_DOUBLE) {
-    if (shift > 0) value = (int32_t)((uint32_t)value << shift);
-    else again = -shift;
+    if (shift > 0)
+      value = (int32_t)((uint32_t)value << shift);
+    else
+      again = -shift;
     down = 31;
   }
   int64_t result = (int64_t)value * multiplier;
   for (;;) {
     result = tt__round_shift(result, down);
     if (again == 0) return tt__fit_i32(result);
-    result -= result < 0;                                    // halves away from zero
+    result -= result < 0; // halves away from zero
     down = again;
     again = 0;
   }
@@ -7550,10 +7555,10 @@ static const int8_t *tt__code_row(const tt_core *core, ptrdiff_t row, ptrdiff_t 
 typedef struct tt__integers {
   const tt_integer *plan;
   const tt_matrix *w;
-  ptrdiff_t state, row;        // bytes of one state; of an unpacked row of a core
+  ptrdiff_t state, row; // bytes of one state; of an unpacked row of a core
   int32_t *wide;
   int8_t *states;
-  int index;                   // of the step at work, and what it is
+  int index; // of the step at work, and what it is
   tt__step step;
 } tt__integers;
 
@@ -7602,13 +7607,15 @@ static void tt__integer_row(const tt__integers *run, ptrdiff_t r, const int8_t *
     for (ptrdiff_t j = 0; j < step->w; j++, at++) {
       uint32_t sum = (uint32_t)start;
       const int8_t *s = in + j;
-      if (last && at >= run->w->rows) return;                // padded rows are left out
+      if (last && at >= run->w->rows) return; // padded rows are left out
       for (ptrdiff_t t = 0; t < step->length; t++, s += step->w)
         sum += (uint32_t)(int32_t)(g[t] * *s);
       if (last && plan->bias) sum += (uint32_t)tt__fetch_i32(plan->bias, at);
       int32_t z = tt_requantize((int32_t)sum, multiplier, plan->shifts[i], plan->rounding);
-      if (!narrow) run->wide[at] = z;
-      else narrow[at] = last ? tt__fit_code(z + plan->out_zero, -128) : tt__fit_code(z, -127);
+      if (!narrow)
+        run->wide[at] = z;
+      else
+        narrow[at] = last ? tt__fit_code(z + plan->out_zero, -128) : tt__fit_code(z, -127);
     }
   }
 }
@@ -7616,8 +7623,9 @@ static void tt__integer_row(const tt__integers *run, ptrdiff_t r, const int8_t *
 // The step at work.
 static void tt__integer_step(const tt__integers *run, const int8_t *in, int8_t *narrow) {
   for (ptrdiff_t r = 0; r < run->step.rows; r++)
-    tt__integer_row(run, r, tt__code_row(&run->w->cores[run->step.core], r, run->step.length,
-                                         run->states + 2 * run->state),
+    tt__integer_row(run, r,
+                    tt__code_row(&run->w->cores[run->step.core], r, run->step.length,
+                                 run->states + 2 * run->state),
                     in, narrow);
 }
 
@@ -7653,7 +7661,10 @@ TTDEF tt_status tt_integer_apply(const tt_integer *plan, const tt_matrix *w, con
 
 // ---- dynamic scales
 
-typedef struct tt__quotient { int32_t multiplier; int shift; } tt__quotient; // for tt_requantize
+typedef struct tt__quotient {
+  int32_t multiplier;
+  int shift;
+} tt__quotient; // for tt_requantize
 
 // 127 / largest, for largest >= 0. For 0 all codes are 0 whatever it is.
 static void tt__code_ratio(int32_t largest, tt__quotient *ratio) {
@@ -7704,8 +7715,7 @@ static float tt__encode_state(const int32_t *wide, ptrdiff_t count, int rounding
   tt__quotient ratio;
   tt__code_ratio(largest, &ratio);
   for (ptrdiff_t i = 0; i < count; i++)
-    codes[i] =
-        tt__fit_code(tt_requantize(wide[i], ratio.multiplier, ratio.shift, rounding), -127);
+    codes[i] = tt__fit_code(tt_requantize(wide[i], ratio.multiplier, ratio.shift, rounding), -127);
   return (float)largest / 127;
 }
 
@@ -7748,24 +7758,24 @@ enum { TT__BINS = 2048 };
 
 // Numbers of one state over all samples, and how they are coded.
 typedef struct tt__spread {
-  double low, high;            // at most and at least 0
-  double bins[TT__BINS];       // how many magnitudes lie in each equal part of 0 .. the largest
+  double low, high;      // at most and at least 0
+  double bins[TT__BINS]; // how many magnitudes lie in each equal part of 0 .. the largest
   double scale;
   int zero;
-  double lost, energy;         // sums of squares: of the errors of codes, of the numbers
+  double lost, energy; // sums of squares: of the errors of codes, of the numbers
 } tt__spread;
 
 typedef struct tt__preparation {
   const tt_matrix *w;
   tt_integer_options options;
   tt_integer *plan;
-  tt__spread *spreads;         // of x, of the state behind each step; the last of them is y
+  tt__spread *spreads; // of x, of the state behind each step; the last of them is y
   float *buffer[2], *padded, *y, *slab;
   void *gemm;
-  int8_t *codes, *coded_y;     // of x and y
-  void *work;                  // of the integers
+  int8_t *codes, *coded_y; // of x and y
+  void *work;              // of the integers
   size_t work_size;
-  double lost, energy;         // of y as integers give it
+  double lost, energy; // of y as integers give it
 } tt__preparation;
 
 enum tt__pass { TT__PASS_RANGE, TT__PASS_BINS, TT__PASS_ERROR };
@@ -7817,7 +7827,7 @@ static double tt__spread_clip(const tt__spread *spread, const tt_integer_options
     seen += spread->bins[i];
     if (seen >= total * share / 100) return fmin(largest, (i + 1) * width);
   }
-  for (int t = 0; t < TRIES; t++) {                          // down to 0.3 of the largest
+  for (int t = 0; t < TRIES; t++) { // down to 0.3 of the largest
     double top = largest * (1 - 0.7 * t / TRIES), error = 0;
     for (int i = 0; i < TT__BINS; i++) {
       double value = (i + 0.5) * width, code = floor(value / top * 127 + 0.5);
@@ -7837,7 +7847,7 @@ static void tt__spread_choose(tt__spread *spread, const tt_integer_options *opti
   double top = tt__spread_clip(spread, options), range = spread->high - spread->low;
   double scale = affine ? range / 255 : top / 127;
   if (!(scale > 0)) scale = 1;
-  scale = fmax(scale, 1e-37);                                // a normal float
+  scale = fmax(scale, 1e-37); // a normal float
   spread->scale = given > 0 ? (double)given : (double)(float)scale;
   spread->zero = given > 0 ? zero : 0;
   if (affine && !(given > 0) && range > 0)
@@ -7879,8 +7889,8 @@ static tt_status tt__compare_sample(tt__preparation *prep, const float *x) {
   } else {
     for (ptrdiff_t i = 0; i < w->cols; i++)
       prep->codes[i] = (int8_t)tt__spread_code((double)x[i], first->scale, first->zero, -128);
-    status = tt_integer_apply(prep->plan, w, prep->codes, 1, prep->coded_y, prep->work,
-                              prep->work_size);
+    status =
+        tt_integer_apply(prep->plan, w, prep->codes, 1, prep->coded_y, prep->work, prep->work_size);
     for (ptrdiff_t i = 0; i < w->rows; i++)
       y[i] = (float)(last->scale * (prep->coded_y[i] - last->zero));
   }
@@ -7966,8 +7976,8 @@ static tt_status tt__prepare_step(tt__preparation *prep, int i, double *units, d
   tt_status status = tt__prepare_rows(prep, i, units, bounds);
   if (status) return status;
   if (last) tt__prepare_bias(prep, units, bounds);
-  double headroom = last && plan->bias ? 2147483647.0
-                                       : fmax(2, tt__largest_magnitude(step.rows, bounds));
+  double headroom =
+      last && plan->bias ? 2147483647.0 : fmax(2, tt__largest_magnitude(step.rows, bounds));
   double unit = prep->spreads[i + 1].scale;
   if (plan->dynamic) {
     // sums times 2^h stay within 2^29, and so does what their rows make of them
@@ -7999,7 +8009,7 @@ static tt_status tt__integer_allocate(tt__preparation *prep) {
     plan->num_multipliers[i] = w->cores[k].group == TT_GROUP_ROW ? (int)rows : 1;
     if (!tt__add_size(&total, plan->num_multipliers[i], each)) return TT_ERROR_MEMORY;
   }
-  plan->num_offsets = (int)rows;                             // of step 0
+  plan->num_offsets = (int)rows; // of step 0
   if (!tt__add_size(&total, rows, each) || !tt__add_size(&total, w->rows, each))
     return TT_ERROR_MEMORY;
   plan->allocator = prep->options.allocator;
@@ -8058,10 +8068,6 @@ static tt_status tt__prepare_scales(tt__preparation *prep, const float *x, ptrdi
   plan->in_zero = first->zero;
   plan->out_scale = (float)last->scale;
   plan->out_zero = last->zero;
-  if (!plan->in_zero) {
-    plan->offsets = NULL;
-    plan->num_offsets = 0;
-  }
   return TT_OK;
 }
 
@@ -8080,9 +8086,12 @@ static tt_status tt__integer_judge(tt__pool *pool, tt__preparation *prep, const 
   for (int i = 0; i <= order; i++) {
     const tt__spread *spread = prep->spreads + i;
     double error = spread->energy > 0 ? sqrt(spread->lost / spread->energy) : 0;
-    if (i == 0) report->in_error = error;
-    else if (i < order) report->state_error[i - 1] = error;
-    else report->out_error = error = prep->plan->dynamic ? 0 : error;
+    if (i == 0)
+      report->in_error = error;
+    else if (i < order)
+      report->state_error[i - 1] = error;
+    else
+      report->out_error = error = prep->plan->dynamic ? 0 : error;
     sum += error * error;
   }
   report->predicted = sqrt(sum);
@@ -8113,6 +8122,10 @@ static tt_status tt__integer_build(tt__pool *pool, tt__preparation *prep, const 
   tt_status status = tt__preparation_open(pool, prep);
   if (!status) status = tt__integer_allocate(prep);
   if (!status && !prep->plan->dynamic) status = tt__prepare_scales(prep, x, count);
+  if (!status && !prep->plan->in_zero) {
+    prep->plan->offsets = NULL;
+    prep->plan->num_offsets = 0;
+  }
   for (int i = 0; i < w->shape.order && !status; i++)
     status = tt__prepare_step(prep, i, units, bounds);
   if (!status && report && count > 0) status = tt__integer_judge(pool, prep, x, count, report);
@@ -8129,8 +8142,8 @@ TTDEF tt_status tt_integer_prepare(const tt_matrix *w, const float *x, ptrdiff_t
   if (report) memset(report, 0, sizeof *report);
   if (!out || !tt__valid(w) || count < 0 || (count > 0 && !x)) return TT_ERROR_INVALID;
   if (!tt__integer_options_valid(&prep.options)) return TT_ERROR_INVALID;
-  int known = prep.options.dynamic || (w->shape.order == 1 && prep.options.in_scale > 0 &&
-                                       prep.options.out_scale > 0);
+  int known = prep.options.dynamic ||
+              (w->shape.order == 1 && prep.options.in_scale > 0 && prep.options.out_scale > 0);
   ptrdiff_t numbers = count;
   if ((!count && !known) || !tt__multiply(&numbers, w->cols)) return TT_ERROR_INVALID;
   if (w->rows > INT_MAX) return TT_ERROR_UNSUPPORTED;
@@ -10857,7 +10870,8 @@ static void tt__write_name(tt__header_text *out, int upper) {
     tt__sink_text(&out->sink, upper ? "LAYER_" : "layer_");
   for (; *layer; layer++) {
     char c = *layer;
-    int small = c >= 'a' && c <= 'z', keep = small || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    int small = c >= 'a' && c <= 'z',
+        keep = small || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
     if (upper && small) c = (char)(c - 'a' + 'A');
     tt__sink_bytes(&out->sink, keep ? &c : "_", 1);
   }
@@ -10889,10 +10903,10 @@ static void tt__write_comment(tt__header_text *out, const char *text) {
 
 // ---- numbers
 //
-// Decimals come out of a number with a fixed point, large enough for every double, so they are exact
-// as far as they go: 9 digits tell floats apart, 18 doubles, also if the rest is cut off.
+// Decimals come out of a number with a fixed point, large enough for every double, so they are
+// exact as far as they go: 9 digits tell floats apart, 18 doubles, also if the rest is cut off.
 
-enum { TT__POINT = 36, TT__BIG = TT__POINT + 34 };           // words of 32 bits, lowest first
+enum { TT__POINT = 36, TT__BIG = TT__POINT + 34 }; // words of 32 bits, lowest first
 
 static void tt__big_times(uint32_t *big, uint32_t factor) {
   uint64_t carry = 0;
@@ -10913,7 +10927,8 @@ static void tt__big_over(uint32_t *big, uint32_t divisor) {
 }
 
 static int tt__big_above(const uint32_t *big, uint32_t limit) { // is its integer part?
-  for (int i = TT__POINT + 1; i < TT__BIG; i++) if (big[i]) return 1;
+  for (int i = TT__POINT + 1; i < TT__BIG; i++)
+    if (big[i]) return 1;
   return big[TT__POINT] > limit;
 }
 
@@ -10927,7 +10942,7 @@ static int tt__literal(double value, int is_float, char text[40]) {
   uint64_t fraction = bits & 0xFFFFFFFFFFFFFULL;
   int power = (int)(bits >> 52 & 2047);
   if (power) fraction |= 0x10000000000000ULL;
-  int low = 32 * TT__POINT + (power ? power : 1) - 1075;     // position of the lowest bit
+  int low = 32 * TT__POINT + (power ? power : 1) - 1075; // position of the lowest bit
   for (int i = 0; i < 53; i++)
     if (fraction >> i & 1) big[(low + i) / 32] |= (uint32_t)1 << (low + i) % 32;
   if (fraction) {
@@ -10964,16 +10979,20 @@ static int tt__array_number(tt__header_text *out, int kind, const void *data, pt
     wide = (double)single;
   }
   if (kind == TT__DOUBLE) memcpy(&wide, (const unsigned char *)data + 8 * i, 8);
-  if (!tt__is_finite(wide)) out->is_finite = 0;
-  else if (kind == TT__FLOAT || kind == TT__DOUBLE) return tt__literal(wide, kind == TT__FLOAT, text);
+  if (!tt__is_finite(wide))
+    out->is_finite = 0;
+  else if (kind == TT__FLOAT || kind == TT__DOUBLE)
+    return tt__literal(wide, kind == TT__FLOAT, text);
   if (kind == TT__U16) word = (int32_t)tt__load_u16(data, i);
   if (kind == TT__BYTE) word = ((const int8_t *)data)[i];
   if (kind == TT__UBYTE) word = ((const unsigned char *)data)[i];
   if (kind == TT__I32) memcpy(&word, (const int32_t *)data + i, sizeof word);
   *text = '-';
   // the smallest number has no literal of its own
-  if (word == INT32_MIN) memcpy(text, "(-2147483647 - 1)", 18);
-  else tt__decimal(text + (word < 0), word < 0 ? -(int64_t)word : word);
+  if (word == INT32_MIN)
+    memcpy(text, "(-2147483647 - 1)", 18);
+  else
+    tt__decimal(text + (word < 0), word < 0 ? -(int64_t)word : word);
   return (int)strlen(text);
 }
 
@@ -11009,8 +11028,10 @@ static ptrdiff_t tt__write_array(tt__header_text *out, int kind, const char *wha
 
 static void tt__write_real(tt__header_text *out, float value) {
   char text[40];
-  if (!tt__is_finite((double)value)) out->is_finite = 0;
-  else tt__sink_bytes(&out->sink, text, tt__literal((double)value, 1, text));
+  if (!tt__is_finite((double)value))
+    out->is_finite = 0;
+  else
+    tt__sink_bytes(&out->sink, text, tt__literal((double)value, 1, text));
 }
 
 static void tt__write_integers(tt__header_text *out, const int *values, int count) {
@@ -11054,8 +11075,8 @@ static void tt__write_matrix(tt__header_text *out) {
   tt__write_integers(out, w->shape.cols, w->shape.order);
   tt__sink_text(&out->sink, ", ");
   tt__write_integers(out, w->shape.ranks, w->shape.order + 1);
-  tt__sink_text(&out->sink, w->sweep == TT_LEFT_TO_RIGHT ? "},\n  TT_LEFT_TO_RIGHT"
-                                                         : "},\n  TT_RIGHT_TO_LEFT");
+  tt__sink_text(&out->sink,
+                w->sweep == TT_LEFT_TO_RIGHT ? "},\n  TT_LEFT_TO_RIGHT" : "},\n  TT_RIGHT_TO_LEFT");
   tt__write(out, ", $, $,\n  {", w->rows, w->cols);
   for (int k = 0; k < w->shape.order; k++) {
     const tt_core *core = &w->cores[k];
@@ -11065,8 +11086,10 @@ static void tt__write_matrix(tt__header_text *out) {
     tt__write_real(out, core->scale);
     tt__write(out, core->group ? ", @_core$, @_scales$, NULL}" : ", @_core$, NULL, NULL}", k, k);
   }
-  tt__write(out, w->bias ? "},\n  @_bias, NULL, {NULL, NULL, NULL}\n};\n"
-                         : "},\n  NULL, NULL, {NULL, NULL, NULL}\n};\n", 0, 0);
+  tt__write(out,
+            w->bias ? "},\n  @_bias, NULL, {NULL, NULL, NULL}\n};\n"
+                    : "},\n  NULL, NULL, {NULL, NULL, NULL}\n};\n",
+            0, 0);
 }
 
 // ---- the plan
@@ -11077,7 +11100,8 @@ static void tt__write_plan(tt__header_text *out) {
     out->plan_flash += tt__write_array(out, TT__I32, "multipliers", i, plan->multipliers[i],
                                        plan->num_multipliers[i]);
   if (plan->offsets)
-    out->plan_flash += tt__write_array(out, TT__I32, "offsets", -1, plan->offsets, plan->num_offsets);
+    out->plan_flash +=
+        tt__write_array(out, TT__I32, "offsets", -1, plan->offsets, plan->num_offsets);
   if (plan->bias)
     out->plan_flash += tt__write_array(out, TT__I32, "bias_codes", -1, plan->bias, plan->num_bias);
   tt__write(out, "\nstatic const tt_integer @_plan = {\n  $, $, ", plan->order, plan->rounding);
@@ -11089,7 +11113,8 @@ static void tt__write_plan(tt__header_text *out) {
   tt__write_integers(out, plan->shifts, plan->order);
   tt__sink_text(&out->sink, ", ");
   tt__write_integers(out, plan->num_multipliers, plan->order);
-  for (int i = 0; i < plan->order; i++) tt__write(out, i ? ", @_multipliers$" : ",\n  {@_multipliers$", i, 0);
+  for (int i = 0; i < plan->order; i++)
+    tt__write(out, i ? ", @_multipliers$" : ",\n  {@_multipliers$", i, 0);
   for (int i = 0; i < plan->order; i++) {
     tt__sink_text(&out->sink, i ? ", " : "},\n  {");
     tt__write_real(out, plan->units[i]);
@@ -11147,9 +11172,10 @@ static void tt__write_guards(tt__header_text *out) {
   if (out->plan) tt__sink_number(&out->sink, TT_INTEGER_LAYOUT);
   tt__sink_text(&out->sink, " || TT_MAX_ORDER < ");
   tt__sink_number(&out->sink, w->shape.order);
-  tt__sink_text(&out->sink,
-                "\n#error \"made for another tt.h: export the layer again, or raise TT_MAX_ORDER\"\n"
-                "#endif\n");
+  tt__sink_text(
+      &out->sink,
+      "\n#error \"made for another tt.h: export the layer again, or raise TT_MAX_ORDER\"\n"
+      "#endif\n");
   if (has_double)
     tt__sink_text(&out->sink,
                   "#ifdef TT_INFERENCE_ONLY\n"
@@ -11194,23 +11220,38 @@ static void tt__write_test(tt__header_text *out, int integer, const float *y, co
   out->in_ram = 1;
   tt__write_array(out, coded ? TT__BYTE : TT__FLOAT, integer ? "integer_expected" : "expected", -1,
                   coded ? (const void *)codes : (const void *)y, out->w->rows);
-  tt__write(out, "/* 0 if this program computes what @ gave where it was exported. Takes RAM. */\n", 0, 0);
-  tt__write(out, integer ? "static int @_integer_self_test(void) {\n" : "static int @_self_test(void) {\n", 0, 0);
-  tt__write(out, coded ? "  static int8_t x[^_COLS], y[^_ROWS];\n" : "  static float x[^_COLS], y[^_ROWS];\n", 0, 0);
-  tt__write(out, integer ? "  static unsigned char work[^_INTEGER_SCRATCH_BYTES];\n"
-                         : "  static unsigned char work[^_SCRATCH_BYTES];\n", 0, 0);
+  tt__write(out, "/* 0 if this program computes what @ gave where it was exported. Takes RAM. */\n",
+            0, 0);
+  tt__write(out,
+            integer ? "static int @_integer_self_test(void) {\n"
+                    : "static int @_self_test(void) {\n",
+            0, 0);
+  tt__write(out,
+            coded ? "  static int8_t x[^_COLS], y[^_ROWS];\n"
+                  : "  static float x[^_COLS], y[^_ROWS];\n",
+            0, 0);
+  tt__write(out,
+            integer ? "  static unsigned char work[^_INTEGER_SCRATCH_BYTES];\n"
+                    : "  static unsigned char work[^_SCRATCH_BYTES];\n",
+            0, 0);
   tt__write(out, "  ptrdiff_t i;\n  for (i = 0; i < ^_COLS; i++) x[i] = ", 0, 0);
   tt__sink_text(&out->sink, coded ? "(int8_t)((int)(i % 17 * 7 % 17 - 8) * 15);\n"
                                   : "(float)(i % 17 * 7 % 17 - 8) / 8;\n");
   tt__sink_text(&out->sink, "  if (tt_");
-  tt__write(out, !integer ? "apply(&@" : coded ? "integer_apply(&@_plan, &@" : "integer_apply_f32(&@_plan, &@", 0, 0);
+  tt__write(out,
+            !integer ? "apply(&@"
+            : coded  ? "integer_apply(&@_plan, &@"
+                     : "integer_apply_f32(&@_plan, &@",
+            0, 0);
   tt__sink_text(&out->sink, ", x, 1, y, work, sizeof work)) return 1;\n");
   tt__write(out, "  for (i = 0; i < ^_ROWS; i++) {\n", 0, 0);
   if (coded) {
     tt__write(out, "    if (y[i] != @_integer_expected[i]) return 1;\n", 0, 0);
   } else {
-    tt__write(out, integer ? "    float gap = y[i] - @_integer_expected[i];\n"
-                           : "    float gap = y[i] - @_expected[i];\n", 0, 0);
+    tt__write(out,
+              integer ? "    float gap = y[i] - @_integer_expected[i];\n"
+                      : "    float gap = y[i] - @_expected[i];\n",
+              0, 0);
     tt__sink_text(&out->sink, "    if (!(gap <= ");
     tt__write_real(out, (float)(1e-4 * (double)largest));
     tt__sink_text(&out->sink, " && gap >= -");
@@ -11225,7 +11266,8 @@ static tt_status tt__write_self_test(tt__pool *pool, tt__header_text *out, int i
   const tt_matrix *w = out->w;
   size_t size = integer ? tt_integer_work_size(out->plan, w) : tt_apply_work_size(w, 1);
   float *x = (float *)tt__take(pool, w->cols, 4), *y = (float *)tt__take(pool, w->rows, 4);
-  int8_t *codes = (int8_t *)tt__take(pool, w->cols, 1), *coded = (int8_t *)tt__take(pool, w->rows, 1);
+  int8_t *codes = (int8_t *)tt__take(pool, w->cols, 1),
+         *coded = (int8_t *)tt__take(pool, w->rows, 1);
   void *work = tt__take_raw(pool, (ptrdiff_t)size);
   float largest = 0;
   if (pool->status) return pool->status;
@@ -11234,10 +11276,14 @@ static tt_status tt__write_self_test(tt__pool *pool, tt__header_text *out, int i
     codes[i] = (int8_t)((int)(i % 17 * 7 % 17 - 8) * 15);
   }
   tt_status status = TT_OK;
-  if (!integer) status = tt_apply(w, x, 1, y, work, size);
-  else if (out->plan->dynamic) status = tt_integer_apply_f32(out->plan, w, x, 1, y, work, size);
-  else status = tt_integer_apply(out->plan, w, codes, 1, coded, work, size);
-  for (ptrdiff_t i = 0; i < w->rows; i++) if (fabsf(y[i]) > largest) largest = fabsf(y[i]);
+  if (!integer)
+    status = tt_apply(w, x, 1, y, work, size);
+  else if (out->plan->dynamic)
+    status = tt_integer_apply_f32(out->plan, w, x, 1, y, work, size);
+  else
+    status = tt_integer_apply(out->plan, w, codes, 1, coded, work, size);
+  for (ptrdiff_t i = 0; i < w->rows; i++)
+    if (fabsf(y[i]) > largest) largest = fabsf(y[i]);
   if (!status) tt__write_test(out, integer, y, coded, largest);
   return status;
 }
@@ -11265,18 +11311,22 @@ TTDEF tt_status tt_export_c(const tt_matrix *w, const tt_integer *plan, const ch
             "     #define TT_INFERENCE_ONLY\n"
             "     #include \"@.h\"\n"
             "     static unsigned char work[^_SCRATCH_BYTES];\n"
-            "     tt_apply(&@, x, 1, y, work, sizeof work);   y = W x + bias */\n", 0, 0);
+            "     tt_apply(&@, x, 1, y, work, sizeof work);   y = W x + bias */\n",
+            0, 0);
   tt__write_guards(&out);
   tt__write_macros(&out);
   tt__write_arrays(&out);
   tt__write_matrix(&out);
   if (plan) tt__write_plan(&out);
-  tt__write(&out, "\n#define ^_FLASH_BYTES $ /* the arrays; sizeof(tt_matrix) comes on top */\n", out.flash, 0);
-  if (plan) tt__write(&out, "#define ^_INTEGER_FLASH_BYTES $ /* the arrays of the plan */\n", out.plan_flash, 0);
+  tt__write(&out, "\n#define ^_FLASH_BYTES $ /* the arrays; sizeof(tt_matrix) comes on top */\n",
+            out.flash, 0);
+  if (plan)
+    tt__write(&out, "#define ^_INTEGER_FLASH_BYTES $ /* the arrays of the plan */\n",
+              out.plan_flash, 0);
   tt_status status = tt__write_self_test(&pool, &out, 0);
   if (!status && plan) status = tt__write_self_test(&pool, &out, 1);
   tt__sink_text(&out.sink, "\n#endif\n");
-  tt__sink_bytes(&out.sink, "", 1);                          // the terminator
+  tt__sink_bytes(&out.sink, "", 1); // the terminator
   if (!status && !out.is_finite) status = TT_ERROR_NONFINITE;
   if (!status && text && out.sink.size > out.sink.room) status = TT_ERROR_INVALID;
   if (!status || status == TT_ERROR_INVALID) *size = (size_t)out.sink.size;

@@ -1,9 +1,11 @@
 // Tests of `ttc export-c`, in two parts that checks/export.sh brings together; C99 and C++11.
 //   ttc_export FILE        writes a file of trains: every storage format, order, sweep and group,
 //                          with and without bias; prints their names
+//   ttc_export FILE FOLDER writes headers with plans for integers, FOLDER/<name>.h; prints names
 //   with -DHEADER="x.h" -DLAYER=x -DUPPER=X -DARRAYS=".. the arrays of x.h: sizeof a + .."
 //   ttc_export FILE NAME   compares that header with layer NAME of FILE, bit for bit
-// With -DTT_INFERENCE_ONLY the second has no FILE: it runs the self-test of the header alone.
+// With -DTT_INFERENCE_ONLY the second has no FILE: it runs the self-test of the header alone. With
+// -DPLAN it does so everywhere, and the header has a plan.
 #ifdef LAYER
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +24,8 @@ static void check(int good, const char *what) {
   printf("%s: %s\n", HEADER, what);
 }
 
-#ifndef TT_INFERENCE_ONLY
+#if !defined(TT_INFERENCE_ONLY) && !defined(PLAN)
+#define FROM_FILE
 static void compare(const tt_matrix *w, const char *path, const char *name) {
   static float x[COLS], y[ROWS], wanted[ROWS];
   static unsigned char work[SCRATCH];
@@ -45,7 +48,7 @@ static void compare(const tt_matrix *w, const char *path, const char *name) {
 
 int main(int argc, char **argv) {
   const tt_matrix *w = &LAYER;
-#ifndef TT_INFERENCE_ONLY
+#ifdef FROM_FILE
   check(argc == 3, "two arguments");
   if (argc == 3) compare(w, argv[1], argv[2]);
 #else
@@ -53,7 +56,14 @@ int main(int argc, char **argv) {
   (void)argv;
 #endif
   check(w->rows == ROWS && w->cols == COLS, "NAME_ROWS, NAME_COLS");
+#ifdef PLAN
+  const tt_integer *plan = &MACRO(LAYER, _plan);
+  check((ARRAYS) == MACRO(UPPER, _FLASH_BYTES) + MACRO(UPPER, _INTEGER_FLASH_BYTES), "the arrays");
+  check(tt_integer_work_size(plan, w) == MACRO(UPPER, _INTEGER_SCRATCH_BYTES), "the workspace");
+  check(!MACRO(LAYER, _integer_self_test)(), "the self-test of integers");
+#else
   check((ARRAYS) == MACRO(UPPER, _FLASH_BYTES), "NAME_FLASH_BYTES is the size of the arrays");
+#endif
   check(tt_apply_macs(w, 1) == MACRO(UPPER, _MACS), "NAME_MACS");
   check(tt_apply_work_size(w, 1) == SCRATCH, "NAME_SCRATCH_BYTES");
   check(!MACRO(LAYER, _self_test)(), "the self-test");
@@ -129,8 +139,57 @@ static void add_odd(tt_writer *writer) {
   }
 }
 
+// A header of a train in this format with its plan.
+static void add_plan(const char *folder, const char *name, tt_dtype dtype, int sweep, int padded,
+                     int rounding, int dynamic) {
+  static float w[30 * 24], bias[30], x[4 * 24];
+  static char text[200000], path[500];
+  size_t size = sizeof text;
+  tt_options options;
+  tt_integer_options integers;
+  tt_shape shape;
+  tt_matrix train, turned, coded;
+  tt_integer plan;
+  memset(&options, 0, sizeof options);
+  memset(&integers, 0, sizeof integers);
+  options.bias = bias;
+  integers.dynamic = dynamic;
+  integers.rounding = rounding;
+  integers.affine_in = padded;
+  for (int i = 0; i < 30 * 24; i++) w[i] = noise();
+  for (int i = 0; i < 30; i++) bias[i] = noise();
+  for (int i = 0; i < 4 * 24; i++) x[i] = noise() + 0.25f;
+  must(tt_shape_factor(30 - padded, 24 - padded, 2 + padded, &shape));
+  must(tt_compress(w, 30 - padded, 24 - padded, &shape, &options, &train, NULL));
+  must(tt_turn(&train, sweep, NULL, &turned));
+  must(tt_quantize(&turned, dtype, padded ? TT_GROUP_ROW : 0, NULL, &coded, NULL));
+  must(tt_integer_prepare(&coded, x, 4, &integers, &plan, NULL));
+  must(tt_export_c(&coded, &plan, name, NULL, text, &size));
+  sprintf(path, "%.400s/%.50s.h", folder, name);
+  FILE *file = fopen(path, "wb");
+  if (!file || fwrite(text, 1, size - 1, file) != size - 1 || fclose(file)) exit(1);
+  puts(name);
+  // the size asked for beforehand is the size, and a byte less does not do
+  size_t asked = 0, less = size - 1;
+  must(tt_export_c(&coded, &plan, name, NULL, NULL, &asked));
+  if (asked != size || tt_export_c(&coded, &plan, name, NULL, text, &less) != TT_ERROR_INVALID ||
+      less != size || tt_export_c(&train, &plan, name, NULL, text, &less) != TT_ERROR_INVALID)
+    exit(1);
+  tt_integer_free(&plan);
+  tt_free(&train);
+  tt_free(&turned);
+  tt_free(&coded);
+}
+
 int main(int argc, char **argv) {
   tt_writer *writer;
+  if (argc == 3) {
+    add_plan(argv[2], "right", TT_I8, TT_RIGHT_TO_LEFT, 0, TT_ROUND_SINGLE, 0);
+    add_plan(argv[2], "left", TT_I8, TT_LEFT_TO_RIGHT, 1, TT_ROUND_DOUBLE, 0);
+    add_plan(argv[2], "four", TT_I4, TT_LEFT_TO_RIGHT, 1, TT_ROUND_SINGLE, 0);
+    add_plan(argv[2], "dynamic", TT_I8, TT_RIGHT_TO_LEFT, 1, TT_ROUND_SINGLE, 1);
+    return 0;
+  }
   if (argc < 2) return 2;
   must(tt_writer_create(NULL, &writer));
   add_shape(writer, "dense", 1, 37, 45, TT_RIGHT_TO_LEFT, 1);

@@ -1,8 +1,7 @@
 // `ttc export-c`: a layer as a C header, by tt_export_c, whose comment says where it comes from.
 //
-// tt_apply reads the arrays through ordinary pointers unless the program defines TT_FLASH_BYTE. Text
-// compiles slowly: some 10 MB of source per MB of weights, which compilers read at 1 to 10 MB a
-// second. Include after pack.h.
+// Text compiles slowly: some 10 MB of source per MB of weights, which compilers read at 1 to 10 MB
+// a second. Include after pack.h.
 #ifndef TTC_EXPORT_H
 #define TTC_EXPORT_H
 

@@ -4,12 +4,15 @@
 cc=${CC:-cc} cxx=${CXX:-c++}
 warnings="-Wall -Wextra -pedantic -Wconversion -Wshadow -Wdouble-promotion -Werror -O1"
 ttc=../examples/build/ttc file=$build/all.safetensors
+flash='-DTT_FLASH_BYTE(p)=(*(const unsigned char*)(p))'
 
 prepare() {
   printf '#define TT_IMPLEMENTATION\n#include "tt.h"\n' >"$build/tt.c" &&
     $cc -O1 -I.. -c "$build/tt.c" -o "$build/full.o" &&
     $cc -O1 -I.. -DTT_INFERENCE_ONLY -c "$build/tt.c" -o "$build/small.o" &&
-    $cc -O1 ttc_export.c -o "$build/make" -lm && "$build/make" "$file" >"$build/names"
+    $cc -O1 -I.. -DTT_INFERENCE_ONLY "$flash" -c "$build/tt.c" -o "$build/flash.o" &&
+    $cc -O1 ttc_export.c -o "$build/make" -lm && "$build/make" "$file" >"$build/names" &&
+    "$build/make" "$file" "$build" >"$build/plans"
 }
 
 # program FOLDER LAYER OBJECT COMPILER..: the test program around one header, with this tt.h
@@ -21,7 +24,8 @@ program() {
   arrays=$(sed -n '/_SELF_TEST/q; s/.* static const [a-z0-9_]* \([^[]*\)\[.*/sizeof \1 +/p' \
     "$folder/layer.h" | tr '\n' ' ')
   "$@" $warnings -I.. -I"$folder" -DHEADER='"layer.h"' -DLAYER="$name" -DUPPER="$upper" \
-    -D"${upper}_SELF_TEST" -DARRAYS="$arrays 0" -c ttc_export.c -o "$folder/test.o" &&
+    -D"${upper}_SELF_TEST" -D"${upper}_INTEGER_SELF_TEST" -DARRAYS="$arrays 0" \
+    -c ttc_export.c -o "$folder/test.o" &&
     $cc "$folder/test.o" "$build/$object.o" -o "$folder/test" -lm &&
     "$folder/test" "$file" "$layer"
 }
@@ -43,6 +47,14 @@ exported() {
   esac
 }
 
+# plan NAME FOLDER: a header with a plan, in the same builds, and where arrays are read byte by byte
+plan() {
+  mkdir -p "$2" && mv "$build/$1.h" "$2/layer.h" && program "$2" "$1" full $cc -std=c99 -DPLAN &&
+    { ! have $cxx || program "$2" "$1" full $cxx -std=c++11 -x c++ -DPLAN; } &&
+    program "$2" "$1" small $cc -std=c99 -DTT_INFERENCE_ONLY -DPLAN &&
+    program "$2" "$1" flash $cc -std=c99 -DTT_INFERENCE_ONLY -DPLAN "$flash"
+}
+
 # status CODE COMMAND..
 status() {
   wanted=$1
@@ -60,6 +72,7 @@ while read -r layer; do
   number=$((number + 1))
   check "layer $layer" exported "$layer" "$build/layer$number"
 done <"$build/names"
+while read -r name; do check "plan $name" plan "$name" "$build/plan_$name"; done <"$build/plans"
 barrier
 check "nothing is overwritten" status 2 $ttc export-c "$file" dense.f32.0 -o "$build/layer1/layer.h"
 check "unless -f says so" $ttc export-c "$file" dense.f32.0 -o "$build/layer1/layer.h" -f
