@@ -21,6 +21,7 @@ double log2(double);
 double pow(double, double);
 double sin(double);
 double sqrt(double);
+float fabsf(float);
 float sqrtf(float);
 #define HUGE_VAL __builtin_huge_val()
 #define INFINITY __builtin_inff()

@@ -6,6 +6,7 @@ extern "C" {
 #endif
 char *strchr(const char *, int);
 char *strpbrk(const char *, const char *);
+char *strstr(const char *, const char *);
 char *strrchr(const char *, int);
 int memcmp(const void *, const void *, size_t);
 int strcmp(const char *, const char *);
