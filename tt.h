@@ -75,6 +75,7 @@
      >>export    a layer as a C header
      >>profile   candidates of one layer, built and measured
      >>plan      byte budgets over many layers, selection, decisions
+     >>bits      a byte budget over the cores of one train
 
    CONFIGURATION                         define before including, the same in every unit
      TT_IMPLEMENTATION   this unit holds the code (one unit only)
@@ -401,6 +402,11 @@ typedef struct tt_options {    // all zero = default: tt_options opt = {0};
   // (rows) importance of each row, not negative, e.g. look-up counts of an embedding; NULL = 1
   const float *row_weights;
   int diagonal_inputs;         // tt_inputs_create: variances only, for very wide layers
+  // what integer codes clip: enum tt_clip; 0 = nothing, or with inputs or row_weights what gives the
+  // smallest squared error
+  int clip;
+  double percentile;           // for TT_CLIP_PERCENTILE, in (0, 100]; 0 = 99.9
+  int gauge;                   // enum tt_gauge, for tt_quantize_budget
   // further fields may follow; zero keeps today's behaviour
 } tt_options;
 
@@ -421,6 +427,9 @@ typedef struct tt_report {     // what an approximation did
   int limit[TT_MAX_ORDER];         // enum tt_limit: what decided the rank of bond k
   // sqrt(E||y - y^||^2 / E||y - E y||^2) under options.inputs, bias included; 0 without inputs
   double functional_error;
+  // what the errors of the single cores let expect of relative_error: the root of the sum of their
+  // squares; 0 but for tt_quantize without inputs and tt_quantize_budget
+  double predicted_error;
 } tt_report;
 // tails where known, else measured (quantising, refitting): then discarded = 0
 
@@ -583,11 +592,34 @@ TTDEF tt_status tt_shape_search(ptrdiff_t rows, ptrdiff_t cols, int order, int r
 //            behind it [Frantar23], for longer trains the cores behind a coded one are fitted
 //            again; the bias makes up for the mean. Cost of order 1: 2 rows cols^2 + cols^3 flops.
 //            Norms beyond 1e37 or below 1e-30 per core are then UNSUPPORTED.
-//   report   relative_error is measured: the norm of the difference of the two trains
+//            clip says which magnitude the largest code of a group stands for
+//   report   relative_error is measured: the norm of the difference of the two trains;
+//            predicted_error meets it where cores are orthogonal to one side, or balanced with
+//            slowly falling spectra, and is too high elsewhere
 // Returns    TT_OK; INVALID; UNSUPPORTED (groups for a float format, values outside its range);
 // MEMORY; NONFINITE.
 TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group,
                             const tt_options *options, tt_matrix *out, tt_report *report);
+
+// In which form of the same matrix cores are coded.
+enum tt_gauge {
+  TT_GAUGE_KEEP = 0,           // as it is
+  TT_GAUGE_ORTHOGONAL,         // tt_orthogonalize, centre last
+  TT_GAUGE_BALANCED,           // tt_balance: one scale per core then loses less
+  TT_GAUGE_BEST                // all three are tried, the smallest measured error wins
+};
+
+// Integer cores within a number of bytes: of I8 (one scale per row or per core), I4, I3 and I2 (per
+// row or in groups of 32) each core takes the format that makes the predicted error of the whole
+// smallest. With order 1 that is the finest ordinary quantisation that fits.
+//   bytes    at most tt_stored_size(out); 0 = no limit, all cores in options->dtype and group
+//   options  gauge, clip; group TT_GROUP_ROW: no groups of 32, as tt_integer_prepare wants it
+//   report   predicted_error against relative_error, which is measured
+// Cost     one coding of each core in each format per gauge, and that of the gauge.
+// Returns  TT_OK; INVALID (also bytes 0 with a dtype of floats); UNSUPPORTED (bytes below the
+//          smallest formats; inputs or row_weights); MEMORY; NONFINITE. *out is zeroed on error.
+TTDEF tt_status tt_quantize_budget(const tt_matrix *w, size_t bytes, const tt_options *options,
+                                   tt_matrix *out, tt_report *report);
 
 // Encodes one value as F16, BF16, E4M3 or E5M2 (0 for any other dtype), round to nearest even,
 // subnormals kept, sign of zero kept, NaN stays NaN. saturate != 0: beyond the range the largest
@@ -1366,6 +1398,9 @@ static int tt__options_valid(const tt_options *options) {
   return options->max_rank >= 0 && options->epsilon >= 0 && tt__is_finite(options->epsilon) &&
          options->dtype >= TT_F32 && options->dtype <= TT_I2 && options->group >= TT_GROUP_ROW &&
          options->method >= TT_SVD_AUTO && options->method <= TT_SVD_RANDOMIZED &&
+         options->clip >= TT_CLIP_DEFAULT && options->clip <= TT_CLIP_PERCENTILE &&
+         options->percentile >= 0 && options->percentile <= 100 &&
+         options->gauge >= TT_GAUGE_KEEP && options->gauge <= TT_GAUGE_BEST &&
          !options->allocator.alloc_fn == !options->allocator.free_fn;
 }
 
@@ -5114,6 +5149,7 @@ static tt_status tt__regroup(const tt_matrix *w, int groups, const int *starts, 
     for (int k = starts[g]; k < starts[g + 1] && !status; k++) exponent[g] += chain.tamed[k];
   for (int g = groups - 1; g >= 0 && !status; g--)
     status = tt__chain_merge(&pool, &chain, starts[g], starts[g + 1] - starts[g]);
+  if (!status) status = pool.status;
   tt_matrix header =
       tt__header(&chain.shape, w->rows, w->cols, options->dtype, tt__group_of(options));
   header.sweep = sweep;
@@ -6867,11 +6903,29 @@ static tt_status tt__measure(tt__pool *pool, const tt_matrix *a, const tt_matrix
   return TT_OK;
 }
 
-// The magnitude that the largest code should stand for: the clipping of a run of values that gives
-// the smallest squared error, at most their largest magnitude.
-static double tt__clipped(tt_dtype dtype, ptrdiff_t count, const double *values) {
+// The smallest magnitude that a share (in percent) of the values does not exceed, by bisection.
+static double tt__percentile(ptrdiff_t count, const double *values, double share) {
+  double low = 0, high = tt__largest_magnitude(count, values);
+  double wanted = (double)count * (share > 0 ? share : 99.9) / 100;
+  for (int step = 0; step < 60; step++) {
+    double middle = low + (high - low) / 2;
+    ptrdiff_t below = 0;
+    for (ptrdiff_t i = 0; i < count; i++) below += fabs(values[i]) <= middle;
+    if ((double)below >= wanted) high = middle;
+    else low = middle;
+  }
+  return high;
+}
+
+// The magnitude that the largest code should stand for; by default the clipping of a run of values
+// that gives the smallest squared error, at most their largest magnitude.
+static double tt__clipped(const tt_options *options, tt_dtype dtype, ptrdiff_t count,
+                          const double *values) {
   enum { TRIES = 36 };         // down to 0.3 of the largest
   double largest = tt__largest_magnitude(count, values), best = largest, least = -1;
+  if (options->clip == TT_CLIP_LARGEST) return largest;
+  if (options->clip == TT_CLIP_PERCENTILE)
+    return tt__percentile(count, values, options->percentile);
   for (int t = 0; t < TRIES && largest > 0; t++) {
     double top = largest * (1 - 0.02 * t), scale = top / tt__largest_code(dtype), error = 0;
     if (!(scale > 0)) break;
@@ -6888,6 +6942,7 @@ static double tt__clipped(tt_dtype dtype, ptrdiff_t count, const double *values)
 
 // A matrix that is being coded column by column.
 typedef struct tt__coding {
+  const tt_options *options;   // clipping
   tt_core *core;               // format, and where codes and scales go
   ptrdiff_t rows, length;
   double *values;              // (rows, length): what is not coded yet, errors added
@@ -6908,7 +6963,7 @@ static void tt__coding_scales(tt__coding *c, ptrdiff_t first, ptrdiff_t count) {
     double top = 0;
     if (core->group) {
       code = (unsigned char *)core->scales + (core->group > 0 ? 2 : 4) * at;
-      top = tt__clipped(core->dtype, count, c->values + i * c->length + first);
+      top = tt__clipped(c->options, core->dtype, count, c->values + i * c->length + first);
     }
     c->scales[i] = tt__encode_scale(core, top, whole, code);
   }
@@ -6942,7 +6997,7 @@ static tt_status tt__coding_run(tt__pool *pool, tt__coding *c) {
   c->scales = tt__take_f64(pool, c->rows, 1);
   c->errors = tt__take_f64(pool, c->rows, block);
   void *work = tt__take_work(pool);
-  if (core->group == 0) top = tt__clipped(core->dtype, c->rows * n, c->values);
+  if (core->group == 0) top = tt__clipped(c->options, core->dtype, c->rows * n, c->values);
   tt_status status = pool->status ? pool->status : tt__encode_begin(core, top);
   for (ptrdiff_t first = 0; first < n && !status; first += block) {
     ptrdiff_t count = tt__min(block, n - first), end = first + count;
@@ -6973,13 +7028,15 @@ static double *tt__spread_of(tt__pool *pool, ptrdiff_t n, const double *c) {
 }
 
 // Codes core k of a chain into `out` and reads back what the codes say.
-static tt_status tt__code_core(tt__fit *fit, tt__chain *chain, int k, tt_matrix *out) {
+static tt_status tt__code_core(tt__fit *fit, const tt_options *options, tt__chain *chain, int k,
+                               tt_matrix *out) {
   tt__pool *pool = fit->pool;
   void *mark = pool->blocks;
   ptrdiff_t count = tt__core_count(&chain->shape, k);
   double *values = tt__take_f64(pool, count, 1);
   tt__coding coding;
   memset(&coding, 0, sizeof coding);
+  coding.options = options;
   coding.core = &out->cores[k];
   coding.values = values;
   tt__view_size(&out->shape, out->sweep, k, &coding.rows, &coding.length);
@@ -7005,7 +7062,8 @@ static tt_status tt__code_core(tt__fit *fit, tt__chain *chain, int k, tt_matrix 
 
 // Codes core after core from the left; those behind it are fitted again to what it became. Where
 // the norm exceeds what the scale of one core can hold, each core takes its share of it along.
-static tt_status tt__code_chain(tt__fit *fit, tt__chain *chain, tt_matrix *out) {
+static tt_status tt__code_chain(tt__fit *fit, const tt_options *options, tt__chain *chain,
+                                tt_matrix *out) {
   enum { SWEEPS = 4, COMFORTABLE = 40 };
   int order = chain->shape.order, share = 0;
   tt_status status = TT_OK;
@@ -7019,7 +7077,7 @@ static tt_status tt__code_chain(tt__fit *fit, tt__chain *chain, tt_matrix *out) 
       tt__scale_row(tt__core_count(&chain->shape, k), ldexp(1, share), chain->cores[k]);
       tt__scale_row(tt__core_count(&chain->shape, k + 1), ldexp(1, -share), chain->cores[k + 1]);
     }
-    if (!status) status = tt__code_core(fit, chain, k, out);
+    if (!status) status = tt__code_core(fit, options, chain, k, out);
   }
   return status;
 }
@@ -7049,10 +7107,64 @@ static tt_status tt__quantize_calibrated(tt__pool *pool, const tt_matrix *w, tt_
     status = pool->status;
   }
   if (!status) status = tt__train_allocate(header, bias != NULL, &pool->allocator, out);
-  if (!status) status = tt__code_chain(&fit, &chain, out);
+  if (!status) status = tt__code_chain(&fit, options, &chain, out);
   if (!status) status = tt__finish_fit(&fit, options, bias, 1, out, report);
   tt__pool_close(&fit.home);
   return status;
+}
+
+// Every core of w, in integers, with clipping; formats are those of the header.
+static tt_status tt__quantize_clipped(tt__pool *pool, const tt_matrix *w, const tt_matrix *header,
+                                      const tt_options *options, tt_matrix *out) {
+  const float *bias = tt__bias_sum(pool, options, w->bias, w->rows);
+  tt_status status = pool->status;
+  if (!status) status = tt__train_allocate(header, bias != NULL, &pool->allocator, out);
+  for (int k = 0; k < w->shape.order && !status; k++) {
+    void *mark = pool->blocks;
+    tt__coding coding;
+    memset(&coding, 0, sizeof coding);
+    coding.options = options;
+    coding.core = &out->cores[k];
+    tt__view_size(&w->shape, w->sweep, k, &coding.rows, &coding.length);
+    coding.values = tt__take_f64(pool, coding.rows, coding.length);
+    status = pool->status;
+    if (!status) tt__decode_f64(&w->cores[k], coding.rows, coding.length, coding.values);
+    if (!status) status = tt__coding_run(pool, &coding);
+    tt__pool_rewind(pool, mark);
+  }
+  if (bias && !status) memcpy(tt_bias_data(out), bias, (size_t)w->rows * sizeof(float));
+  return status;
+}
+
+// ||core k of a - core k of b|| / ||core k of a||, of equal views.
+static double tt__core_error(tt__pool *pool, const tt_matrix *a, const tt_matrix *b, int k) {
+  void *mark = pool->blocks;
+  ptrdiff_t rows, length;
+  tt__view_size(&a->shape, a->sweep, k, &rows, &length);
+  double *first = tt__take_f64(pool, rows, length), *second = tt__take_f64(pool, rows, length);
+  double lost = 0, norm = 0, largest = 0;
+  if (!pool->status) {
+    tt__decode_f64(&a->cores[k], rows, length, first);
+    tt__decode_f64(&b->cores[k], rows, length, second);
+    largest = tt__largest_magnitude(rows * length, first);
+  }
+  for (ptrdiff_t i = 0; i < rows * length && largest > 0; i++) {
+    double value = first[i] / largest, gap = value - second[i] / largest;
+    norm += value * value;
+    lost += gap * gap;
+  }
+  tt__pool_rewind(pool, mark);
+  return norm > 0 ? sqrt(lost / norm) : 0;
+}
+
+// The error that those of the cores let expect.
+static double tt__predicted_error(tt__pool *pool, const tt_matrix *a, const tt_matrix *b) {
+  double sum = 0;
+  for (int k = 0; k < a->shape.order; k++) {
+    double error = tt__core_error(pool, a, b, k);
+    sum += error * error;
+  }
+  return sqrt(sum);
 }
 
 // Quantisation of every core by itself.
@@ -7061,6 +7173,8 @@ static tt_status tt__quantize_plain(tt__pool *pool, const tt_matrix *w, const tt
   tt__source sources[TT_MAX_ORDER];
   tt__chain chain;
   tt_status status = tt__chain_read(pool, w, &chain);        // for its check of every value
+  if (!status && options->clip > TT_CLIP_LARGEST && tt__is_integer(header->cores[0].dtype))
+    return tt__quantize_clipped(pool, w, header, options, out);
   for (int k = 0; k < w->shape.order && !status; k++) {
     ptrdiff_t rows, length;
     tt__view_size(&w->shape, w->sweep, k, &rows, &length);
@@ -7092,6 +7206,8 @@ TTDEF tt_status tt_quantize(const tt_matrix *w, tt_dtype dtype, int group, const
   status = calibrated ? tt__quantize_calibrated(&pool, w, &header, &options, out, &own)
                       : tt__quantize_plain(&pool, w, &header, &options, out);
   if (!status && report && !calibrated) status = tt__measure(&pool, w, out, &own);
+  if (!status && report && !calibrated) own.predicted_error = tt__predicted_error(&pool, w, out);
+  if (!status) status = pool.status;
   if (status) tt_free(out);
   tt__pool_close(&pool);
   if (report && !status) *report = own;
@@ -12308,6 +12424,146 @@ TTDEF tt_status tt_decide_budget(const tt_demand *plans, int count, const tt_hw 
     if (tt__demand_met(&plans[i], hw, policy)) *index = i;
   if (*index >= 0) *verdict = *index == 0 && plans[0].evaluated ? TT_DEPLOY : TT_RETUNE;
   return TT_OK;
+}
+// ------------------------------------------------------------------------------------------ >>bits
+// A budget of bytes over the cores of one train. Each core has a few formats with their bytes and
+// their relative errors, measured on that core alone; the law says that squares of errors add up, so
+// choosing formats is the problem of choosing points of layers, which >>plan solves. What the law
+// makes of the whole depends on the gauge: where it may change, each is tried and measured.
+
+enum { TT__MOST_FORMATS = 7 };
+
+// Formats that a core may take, the finest first. Returns their number.
+static int tt__core_formats(const tt_options *options, int limited, tt_core formats[]) {
+  static const tt_dtype dtypes[TT__MOST_FORMATS] = {TT_I8, TT_I8, TT_I4, TT_I4, TT_I3, TT_I2, TT_I2};
+  static const int groups[TT__MOST_FORMATS] = {TT_GROUP_ROW, 0, 32, TT_GROUP_ROW, 32, 32, TT_GROUP_ROW};
+  int count = 0;
+  memset(formats, 0, TT__MOST_FORMATS * sizeof *formats);
+  if (!limited) {
+    formats[0].dtype = options->dtype;
+    formats[0].group = tt__group_of(options);
+    return 1;
+  }
+  for (int f = 0; f < TT__MOST_FORMATS; f++) {
+    if (groups[f] > 0 && options->group == TT_GROUP_ROW) continue;
+    formats[count].dtype = dtypes[f];
+    formats[count++].group = groups[f];
+  }
+  return count;
+}
+
+// Chooses formats for a header that has the shape of w: within `bytes` for all cores, or the only
+// one where that is 0.
+static tt_status tt__choose_formats(tt__pool *pool, const tt_matrix *w, size_t bytes,
+                                    const tt_options *options, tt_matrix *header) {
+  tt_core formats[TT__MOST_FORMATS];
+  int count = tt__core_formats(options, bytes > 0, formats), choice[TT_MAX_ORDER] = {0};
+  tt_plan_point points[TT_MAX_ORDER][TT__MOST_FORMATS];
+  tt_plan_layer layers[TT_MAX_ORDER];
+  tt_options own = *options;
+  tt_status status = TT_OK;
+  own.bias = NULL;
+  for (int f = 0; f < count && !status; f++) {
+    tt_matrix coded;
+    memset(&coded, 0, sizeof coded);
+    for (int k = 0; k < w->shape.order; k++) {
+      header->cores[k].dtype = formats[f].dtype;
+      header->cores[k].group = formats[f].group;
+    }
+    status = tt__quantize_clipped(pool, w, header, &own, &coded);
+    for (int k = 0; k < w->shape.order && !status; k++) {
+      ptrdiff_t data, scales;
+      double error = tt__core_error(pool, w, &coded, k);
+      tt__core_sizes(&coded, k, &data, &scales);
+      points[k][f].bytes = (uint64_t)(data + scales + (formats[f].group < 0 ? 0 : 4));
+      points[k][f].loss = error * error;
+      layers[k].points = points[k];
+      layers[k].count = count;
+      layers[k].weight = 1;
+    }
+    tt_free(&coded);
+    if (!status) status = pool->status;
+  }
+  if (!status && bytes) {
+    // rounding to parts of the budget may find none where one is left
+    status = tt_plan_exact(layers, w->shape.order, bytes, 0, options, choice, NULL);
+    if (status == TT_ERROR_UNSUPPORTED)
+      status = tt_plan_budget(layers, w->shape.order, bytes, choice, NULL);
+  }
+  for (int k = 0; k < w->shape.order; k++) {
+    header->cores[k].dtype = formats[choice[k]].dtype;
+    header->cores[k].group = formats[choice[k]].group;
+  }
+  return status;
+}
+
+// w in another gauge, as F64 and in the sweep of w.
+static tt_status tt__change_gauge(const tt_matrix *w, int gauge, const tt_options *options,
+                                  tt_matrix *out) {
+  tt_options own;
+  tt_matrix natural;
+  memset(&own, 0, sizeof own);
+  memset(out, 0, sizeof *out);
+  own.dtype = TT_F64;
+  own.allocator = options->allocator;
+  if (gauge == TT_GAUGE_KEEP) return tt_turn(w, w->sweep, &own, out);
+  tt_status status = gauge == TT_GAUGE_BALANCED
+                         ? tt_balance(w, &own, &natural)
+                         : tt_orthogonalize(w, w->shape.order - 1, &own, &natural);
+  if (!status) status = tt_turn(&natural, w->sweep, &own, out);
+  tt_free(&natural);
+  return status;
+}
+
+// Quantisation in one gauge, measured.
+static tt_status tt__quantize_gauge(tt__pool *pool, const tt_matrix *w, size_t bytes, int gauge,
+                                    const tt_options *options, tt_matrix *out, tt_report *report) {
+  tt_matrix turned;
+  tt_status status = tt__change_gauge(w, gauge, options, &turned);
+  tt_matrix header = tt__header(&turned.shape, w->rows, w->cols, TT_I8, 0);
+  header.sweep = w->sweep;
+  if (!status) status = tt__choose_formats(pool, &turned, bytes, options, &header);
+  if (!status) status = tt__quantize_clipped(pool, &turned, &header, options, out);
+  if (!status) status = tt__measure(pool, w, out, report);
+  if (!status) report->predicted_error = tt__predicted_error(pool, &turned, out);
+  if (!status) status = pool->status;
+  if (status) tt_free(out);
+  tt_free(&turned);
+  return status;
+}
+
+TTDEF tt_status tt_quantize_budget(const tt_matrix *w, size_t bytes, const tt_options *given,
+                                   tt_matrix *out, tt_report *report) {
+  tt_options options;
+  tt_report best = tt__new_report();
+  if (report) *report = best;
+  tt_status status = tt__enter(w, given, out, &options);
+  if (status) return status;
+  if (tt__is_calibrated(&options)) return TT_ERROR_UNSUPPORTED;
+  if (!bytes && !tt__is_integer(options.dtype)) return TT_ERROR_INVALID;
+  if (!options.clip) options.clip = TT_CLIP_LARGEST;
+  size_t fixed = w->bias || options.bias ? (size_t)w->rows * sizeof(float) : 0;
+  if (bytes && bytes <= fixed) return TT_ERROR_UNSUPPORTED;
+  tt__pool pool = tt__pool_open(&options.allocator);
+  int every = options.gauge == TT_GAUGE_BEST;
+  for (int gauge = 0; gauge < TT_GAUGE_BEST && !status; gauge++) {
+    tt_report own = tt__new_report();
+    tt_matrix coded;
+    if (!every && gauge != options.gauge) continue;
+    memset(&coded, 0, sizeof coded);
+    status = tt__quantize_gauge(&pool, w, bytes ? bytes - fixed : 0, gauge, &options, &coded, &own);
+    if (!status && (!out->block || own.relative_error < best.relative_error)) {
+      tt_free(out);
+      *out = coded;
+      best = own;
+    } else {
+      tt_free(&coded);
+    }
+  }
+  tt__pool_close(&pool);
+  if (status) tt_free(out);
+  else if (report) *report = best;
+  return status;
 }
 #endif // TT_INFERENCE_ONLY
 #endif // TT_IMPLEMENTATION

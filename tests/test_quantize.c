@@ -432,6 +432,167 @@ static void quantize_test_error_law(void) {
     }
 }
 
+// ---- clipping, gauges and budgets
+
+// Ordinary INT8 per output channel, written down again: a matrix of order 1 is nothing else.
+static void quantize_test_per_channel(void) {
+  enum { ROWS = 23, COLS = 57 };
+  float *w = test_normal_floats(ROWS * COLS);
+  tt_matrix dense = tt_dense_view(w, ROWS, COLS), coded;
+  int different = 0;
+  for (int j = 0; j < COLS; j++) w[3 * COLS + j] = 0; // a dead channel
+  CHECK_STATUS(tt_quantize(&dense, TT_I8, TT_GROUP_ROW, NULL, &coded, NULL), TT_OK);
+  for (int i = 0; i < ROWS; i++) {
+    float largest = 0, scale;
+    for (int j = 0; j < COLS; j++) largest = fmaxf(largest, fabsf(w[i * COLS + j]));
+    scale = (float)((double)largest / 127);
+    different += memcmp(&scale, (const float *)coded.cores[0].scales + i, sizeof scale) != 0;
+    for (int j = 0; j < COLS; j++) {
+      double code = largest > 0 ? nearbyint((double)w[i * COLS + j] / (double)scale) : 0;
+      different += (int)code != ((const int8_t *)coded.cores[0].data)[i * COLS + j];
+    }
+  }
+  CHECK(different == 0);
+  tt_free(&coded);
+  free(w);
+}
+
+static int quantize_by_size(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+// Heavy tails: the largest magnitude is a bad guide for 4 bits, and the two other rules are better
+// in their own terms.
+static void quantize_test_clipping(void) {
+  enum { ROWS = 12, COLS = 200 };
+  float *w = test_normal_floats(ROWS * COLS);
+  tt_matrix dense = tt_dense_view(w, ROWS, COLS), coded[5];
+  tt_options options = test_options();
+  tt_report report[5];
+  for (int i = 0; i < ROWS * COLS; i++) w[i] *= fabsf(w[i]) * fabsf(w[i]);
+  for (int clip = 0; clip < 5; clip++) {
+    options.clip = clip < 4 ? clip : TT_CLIP_PERCENTILE;
+    options.percentile = clip == 3 ? 90 : clip == 4 ? 100 : 0;
+    CHECK_STATUS(tt_quantize(&dense, TT_I4, TT_GROUP_ROW, &options, &coded[clip], &report[clip]),
+                 TT_OK);
+    CHECK_CLOSE(report[clip].predicted_error, report[clip].relative_error, 1e-9);
+  }
+  CHECK(report[TT_CLIP_SQUARED_ERROR].relative_error <
+        0.97 * report[TT_CLIP_LARGEST].relative_error);
+  CHECK(!memcmp(coded[0].cores[0].data, coded[TT_CLIP_LARGEST].cores[0].data, ROWS * COLS / 2));
+  CHECK(!memcmp(coded[4].cores[0].data, coded[TT_CLIP_LARGEST].cores[0].data, ROWS * COLS / 2));
+  for (int i = 0; i < ROWS; i++) { // the 90th percentile of 200 sorted magnitudes is number 180
+    double sorted[COLS];
+    for (int j = 0; j < COLS; j++) sorted[j] = fabs((double)w[i * COLS + j]);
+    qsort(sorted, COLS, sizeof *sorted, quantize_by_size);
+    CHECK_CLOSE(((const float *)coded[3].cores[0].scales)[i], sorted[179] / 7, 1e-6 * sorted[179]);
+  }
+  for (int clip = 0; clip < 5; clip++) tt_free(&coded[clip]);
+  options.clip = 4;
+  CHECK_STATUS(tt_quantize(&dense, TT_I4, 0, &options, &coded[0], NULL), TT_ERROR_INVALID);
+  options.clip = 0;
+  options.percentile = 101;
+  CHECK_STATUS(tt_quantize(&dense, TT_I4, 0, &options, &coded[0], NULL), TT_ERROR_INVALID);
+  free(w);
+}
+
+// The best choice of formats for three cores, by trying all; returns its predicted error.
+static double quantize_best_choice(const tt_matrix *w, size_t bytes) {
+  static const tt_dtype dtypes[7] = {TT_I8, TT_I8, TT_I4, TT_I4, TT_I3, TT_I2, TT_I2};
+  static const int groups[7] = {TT_GROUP_ROW, 0, 32, TT_GROUP_ROW, 32, 32, TT_GROUP_ROW};
+  double error[7][3], best = 1e9;
+  size_t size[7][3];
+  for (int f = 0; f < 7; f++)
+    for (int k = 0; k < 3; k++) { // one core at a time, as a matrix
+      ptrdiff_t rows = train_view_rows(w, k), cols = train_view_cols(w, k);
+      tt_matrix view = tt_dense_view((const float *)w->cores[k].data, rows, cols), coded;
+      tt_report report;
+      view.cores[0] = w->cores[k];
+      CHECK_STATUS(tt_quantize(&view, dtypes[f], groups[f], NULL, &coded, &report), TT_OK);
+      error[f][k] = report.relative_error * report.relative_error;
+      size[f][k] = tt_stored_size(&coded);
+      tt_free(&coded);
+    }
+  for (int a = 0; a < 7; a++)
+    for (int b = 0; b < 7; b++)
+      for (int c = 0; c < 7; c++)
+        if (size[a][0] + size[b][1] + size[c][2] <= bytes)
+          best = fmin(best, error[a][0] + error[b][1] + error[c][2]);
+  return sqrt(best);
+}
+
+static void quantize_test_budget(void) {
+  static const int rows[3] = {6, 5, 4}, cols[3] = {3, 5, 8}, ranks[4] = {1, 8, 9, 1};
+  tt_shape shape = test_shape(3, rows, cols, ranks);
+  tt_matrix train = test_train(&shape), coded, orthogonal;
+  tt_options options = test_options();
+  tt_report report;
+  test_heap heap;
+  CHECK_STATUS(tt_quantize(&train, TT_I8, TT_GROUP_ROW, NULL, &coded, NULL), TT_OK);
+  size_t most = tt_stored_size(&coded);
+  tt_free(&coded);
+  CHECK_STATUS(tt_orthogonalize(&train, 2, NULL, &orthogonal), TT_OK);
+  for (int percent = 50; percent <= 110; percent += 10) {
+    size_t bytes = most * (size_t)percent / 100;
+    CHECK_STATUS(tt_quantize_budget(&orthogonal, bytes, &options, &coded, &report), TT_OK);
+    CHECK(tt_stored_size(&coded) <= bytes);
+    CHECK_CLOSE(report.predicted_error, quantize_best_choice(&orthogonal, bytes - 4 * 120), 1e-6);
+    CHECK_AT_MOST(report.relative_error, 1.15 * report.predicted_error);
+    CHECK_AT_MOST(0.8 * report.predicted_error, report.relative_error);
+    tt_free(&coded);
+  }
+  // the gauges, and the best of them
+  options.dtype = TT_I4;
+  options.clip = TT_CLIP_SQUARED_ERROR;
+  double least = 1e9;
+  for (int gauge = TT_GAUGE_KEEP; gauge <= TT_GAUGE_BEST; gauge++)
+    for (int sweep = 0; sweep < 2; sweep++) {
+      tt_matrix turned;
+      CHECK_STATUS(tt_turn(&train, sweep, NULL, &turned), TT_OK);
+      options.gauge = gauge;
+      CHECK_STATUS(tt_quantize_budget(&turned, 0, &options, &coded, &report), TT_OK);
+      CHECK(coded.sweep == sweep && coded.cores[1].dtype == TT_I4 && coded.cores[1].group == 32);
+      double *dense = train_dense(&coded), *exact = train_dense(&turned);
+      CHECK_CLOSE(report.relative_error, test_distance(train.rows * train.cols, dense, exact),
+                  1e-6);
+      if (sweep == 0 && gauge < TT_GAUGE_BEST) least = fmin(least, report.relative_error);
+      if (sweep == 0 && gauge == TT_GAUGE_BEST) CHECK(report.relative_error == least);
+      free(dense);
+      free(exact);
+      tt_free(&turned);
+      tt_free(&coded);
+    }
+  // group: nothing in groups of 32
+  options = test_options();
+  options.group = TT_GROUP_ROW;
+  CHECK_STATUS(tt_quantize_budget(&train, most * 2 / 3, &options, &coded, NULL), TT_OK);
+  for (int k = 0; k < 3; k++) CHECK(coded.cores[k].group <= 0);
+  tt_free(&coded);
+  // errors
+  options = test_options();
+  CHECK_STATUS(tt_quantize_budget(&train, 0, &options, &coded, &report), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_quantize_budget(&train, 10, &options, &coded, &report), TT_ERROR_UNSUPPORTED);
+  CHECK(train_is_zeroed(&coded));
+  options.gauge = 4;
+  CHECK_STATUS(tt_quantize_budget(&train, most, &options, &coded, &report), TT_ERROR_INVALID);
+  CHECK_STATUS(tt_quantize_budget(NULL, most, NULL, &coded, &report), TT_ERROR_INVALID);
+  long calls = 1;
+  for (long n = 0; n <= calls; n++) {
+    options = test_options();
+    options.allocator = test_allocator(&heap);
+    options.gauge = TT_GAUGE_BEST;
+    heap.fail_at = n;
+    CHECK_STATUS(tt_quantize_budget(&train, most * 2 / 3, &options, &coded, &report),
+                 n ? TT_ERROR_MEMORY : TT_OK);
+    if (n == 0) calls = heap.calls;
+    CHECK(heap.live_blocks == (n ? 0 : 1));
+    tt_free(&coded);
+  }
+  tt_free(&train);
+  tt_free(&orthogonal);
+}
+
 static void test_quantize(void) {
   quantize_test_error_law();
   quantize_test_all();
@@ -441,4 +602,7 @@ static void test_quantize(void) {
   quantize_test_range();
   quantize_test_errors();
   quantize_test_stored_size();
+  quantize_test_per_channel();
+  quantize_test_clipping();
+  quantize_test_budget();
 }
