@@ -327,7 +327,7 @@ static void make_plan(int rounding) {
     int m = w.shape.rows[k], n = w.shape.cols[k], before = w.shape.ranks[k],
         after = w.shape.ranks[k + 1], turned = w.sweep == TT_LEFT_TO_RIGHT;
     int rows = m * (turned ? after : before);
-    plan.shifts[i] = bits > 2 ? -bits : -1; // results of about a hundred
+    plan.shifts[i] = bits > 2 ? 1 - bits : 0; // results of a hundred and more: some are clipped
     plan.num_multipliers[i] = w.cores[k].group ? rows : 1;
     plan.multipliers[i] = multipliers[i];
     for (int r = 0; r < rows; r++)
