@@ -36,8 +36,8 @@ static unsigned char from_flash(const unsigned char *at) {
 #endif
 }
 
-// The digit on an image; -1 if a layer refuses. Codes of pixels are 0..16, and the plan of fc1 clips
-// at zero, so that there is nothing between the layers.
+// The digit on an image; -1 if a layer refuses. Codes of pixels are 0..16, and the plan of fc1
+// clips at zero, so that there is nothing between the layers.
 static int classify(const unsigned char *image, int8_t y[CLASSES]) {
   int8_t x[PIXELS], h[HIDDEN];
   int best = 0;

@@ -60,8 +60,8 @@ static float hidden(const tt_matrix *fc1, const float *x, int count, float *h) {
   return largest;
 }
 
-// Plans for integers. Codes of x are pixels, 0..16. Codes of h begin at -128, which stands for 0, so
-// that clipping is the ReLU.
+// Plans for integers. Codes of x are pixels, 0..16. Codes of h begin at -128, which stands for 0,
+// so that clipping is the ReLU.
 static void plan(struct layer *fc1, struct layer *fc2) {
   static float h[TRAININGS * HIDDEN];
   tt_integer_options options = {0};

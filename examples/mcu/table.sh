@@ -21,7 +21,8 @@ fail() {
 
 mkdir -p "$folder/dense" "$folder/svd" "$folder/tt"
 $cc -std=c99 -O2 -I"$here/../.." -I"$here/.." "$here/make.c" -o "$folder/make" -lm &&
-  "$folder/make" "$here/../data/digits.safetensors" "$folder" "$images" >"$folder/make.log" || exit 1
+  "$folder/make" "$here/../data/digits.safetensors" "$folder" "$images" >"$folder/make.log" ||
+  exit 1
 for network in dense svd tt; do
   # shellcheck disable=SC2086
   $cc -O2 $include -I"$folder/$network" "$here/digits.c" "$here/board_host.c" \
@@ -91,7 +92,7 @@ fi
 
 cat <<EOT
 
-right: of $images test images. Bytes: weights with multipliers and biases; program without weights and
-images; RAM with workspace (of it) and stack. An image costs instructions in qemu, cycles in simavr.
+right: of $images test images. Bytes: weights with multipliers and biases; program without weights
+and images; RAM with workspace (of it) and stack. An image: instructions in qemu, cycles in simavr.
 EOT
 exit $failed
