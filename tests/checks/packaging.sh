@@ -58,5 +58,9 @@ else
   skip cmake "not installed"
 fi
 if have "${CXX:-c++}"; then check "sketch" sketch; else skip "${CXX:-c++}" "not installed"; fi
-if have python3; then check "PlatformIO library compiles" library; else skip python3 "not installed"; fi
+if have python3; then
+  check "PlatformIO library compiles" library
+else
+  skip python3 "not installed"
+fi
 finish

@@ -74,18 +74,20 @@ table() {
   printf "$format" target compiler tests integer float double s
   for number in $(seq $rows); do
     [ -s "$build/$number.row" ] || continue
-    IFS='|' read -r name compiler size tests integer float double seconds reason <"$build/$number.row"
+    IFS='|' read -r name compiler size tests integer float double seconds reason \
+      <"$build/$number.row"
     # shellcheck disable=SC2059
     printf "$format" "$name" "$compiler" "$tests" "$integer" "$float" "$double" "$seconds"
     [ -z "$reason" ] || printf '    floats differ: %s\n' "$reason"
   done
 }
 
-# agree FIELD SIZE: one value in that field of all rows; integers always, the rest where no reason is
-# given.
+# agree FIELD SIZE: one value in that field of all rows; integers always, the rest where no reason
+# is given.
 agree() {
   values=$(cat "$build"/*.row | awk -F'|' -v field="$1" -v size="$2" \
-    '$3 != "some" && (size == "any" || $3 == size) && (field == 5 || $9 == "") && $field != "-" { print $field }' |
+    '$3 != "some" && (size == "any" || $3 == size) && (field == 5 || $9 == "") && $field != "-" {
+       print $field }' |
     sort -u)
   echo "$values"
   [ "$(echo "$values" | wc -l)" -eq 1 ] && [ -n "$values" ]
@@ -98,7 +100,8 @@ platform "this machine, vectors" "vector kernels add in another order" "" \
   gcc -std=c99 -O3 -march=native $source -lm
 needs "clang" clang && platform "clang" "" "" clang -std=c11 -O2 $plain $source -lm
 needs "tcc" tcc && platform "tcc" "" "" tcc $plain $source -lm
-needs "musl" musl-gcc && platform "musl, static" "" "" musl-gcc -std=c99 -O2 -static $plain $source -lm
+needs "musl" musl-gcc &&
+  platform "musl, static" "" "" musl-gcc -std=c99 -O2 -static $plain $source -lm
 if works gcc -m32; then
   platform "32 bits, SSE" "" "" gcc -m32 -msse2 -mfpmath=sse -std=c99 -O2 $plain $source -lm
   platform "32 bits, x87" "registers of 80 bits" "" gcc -m32 -std=c99 -O2 $plain $source -lm
@@ -117,7 +120,8 @@ needs "C++" g++ && for flags in -std=c++11 -std=c++20; do
 done
 if [ "$all" ]; then
   for compiler in gcc-11 clang-13 clang-16 clang-19; do
-    needs "$compiler" $compiler && platform "$compiler" "" "" $compiler -std=c99 -O2 $plain $source -lm
+    needs "$compiler" $compiler &&
+      platform "$compiler" "" "" $compiler -std=c99 -O2 $plain $source -lm
   done
   needs "pcc" pcc && platform "pcc" "" "" pcc -O $plain $small $source
 fi
@@ -200,15 +204,16 @@ if needs "Microsoft's rules" clang-cl-14; then
   for language in "/TC" "/TP /std:c++14 /permissive-"; do
     for mode in "" /DTT_INFERENCE_ONLY; do
       check "clang-cl $language $mode, all warnings as errors" clang-cl-14 \
-        --target=x86_64-pc-windows-msvc /nologo /Zs /W4 /WX -Wvla $language /DTT_IMPLEMENTATION $mode \
-        -imsvc platforms/msvc "$build/header.c"
+        --target=x86_64-pc-windows-msvc /nologo /Zs /W4 /WX -Wvla $language /DTT_IMPLEMENTATION \
+        $mode -imsvc platforms/msvc "$build/header.c"
     done
   done
 fi
 
 # --- WebAssembly.
 if needs "WebAssembly" clang wasm-ld node; then
-  wasm="clang --target=wasm32-unknown-unknown -Iplatforms/freestanding -std=c99 -nostdlib -ffreestanding -Wl,--no-entry"
+  wasm="clang --target=wasm32-unknown-unknown -Iplatforms/freestanding -std=c99 -nostdlib"
+  wasm="$wasm -ffreestanding -Wl,--no-entry"
   node="node --no-warnings"
   echo 'int main(void) { return 0; }' >"$build/wasi.c"
   platform "WebAssembly" "" "$node platforms/wasm.mjs" $wasm -O2 -fno-builtin $plain $board $source \
@@ -226,11 +231,12 @@ if needs "WebAssembly" clang wasm-ld node; then
   fi
 fi
 
-# --- Eight bits. SDCC's floats have no subnormal numbers and round in their own way; integers must be
-# those of this machine. Few cases: a simulated second takes many.
+# --- Eight bits. SDCC's floats have no subnormal numbers and round in their own way; integers must
+# be those of this machine. Few cases: a simulated second takes many.
 z80() {
   some="$board -DPLATFORM_EVERY=29 -DBOARD_PORT=0xf7ff --std-c99 --opt-code-size --data-loc 0xC000"
-  gcc -std=c99 $small -DPLATFORM_EVERY=29 $source -o "$build/some" && "$build/some" >"$build/some.txt"
+  gcc -std=c99 $small -DPLATFORM_EVERY=29 $source -o "$build/some" &&
+    "$build/some" >"$build/some.txt" || return 1
   sdcc -mz80 $some -c $source -o "$build/z80_platform.rel" &&
     sdcc -mz80 $some -c platforms/board_sdcc.c -o "$build/z80_board.rel" &&
     sdcc -mz80 $some "$build/z80_platform.rel" "$build/z80_board.rel" -o "$build/z80.ihx" || return 1
@@ -245,8 +251,8 @@ if needs "Z80" sdcc sz80; then
   rows=$((rows + 1))
   check "Z80" z80 $rows
 fi
-needs "STM8" sdcc && check "STM8, compiled only" sdcc -mstm8 --model-large --std-c99 $board -c $source \
-  -o "$build/stm8.rel"
+needs "STM8" sdcc && check "STM8, compiled only" sdcc -mstm8 --model-large --std-c99 $board \
+  -c $source -o "$build/stm8.rel"
 
 # --- The example on microcontrollers: the outputs of this machine, bit for bit.
 check "make -C examples mcu" env IMAGES=60 make -s -C ../examples mcu
