@@ -1282,6 +1282,18 @@ TTDEF tt_status tt_export_c(const tt_matrix *w, const tt_integer *plan, const ch
 #endif
 #endif
 
+// Integer dot products: by AVX-512 VNNI where the processor has it, by ARM's where the build may use
+// them.
+#if defined(TT__SIMD) && (defined(__clang__) || __GNUC__ >= 9)
+#if defined(TT__DISPATCH)
+#define TT__DOTS __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+enum { TT__DOT_LANES = 16, TT__DOT_FLIP = 128 };
+#elif defined(__aarch64__) && defined(__ARM_FEATURE_DOTPROD)
+#define TT__DOTS
+enum { TT__DOT_LANES = 4, TT__DOT_FLIP = 0 };
+#endif
+#endif
+
 // A loop inside a parallel region shares its iterations; without OpenMP both vanish.
 #ifdef _OPENMP
 #define TT__PRAGMA(text) _Pragma(#text)
@@ -7643,8 +7655,11 @@ TTDEF int32_t tt_requantize(int32_t value, int32_t multiplier, int shift, int ro
   }
 }
 
-static int8_t tt__fit_code(int32_t value, int low) {
-  return (int8_t)(value > 127 ? 127 : value < low ? low : value);
+typedef struct tt__quotient { int32_t multiplier; int shift; } tt__quotient; // for tt_requantize
+
+// value + zero, kept to low .. 127.
+static int8_t tt__fit_code(int32_t value, int zero, int low) {
+  return (int8_t)(value > 127 - zero ? 127 : value < low - zero ? low : value + zero);
 }
 
 static int32_t tt__fetch_i32(const int32_t *array, ptrdiff_t index) {
@@ -7667,13 +7682,21 @@ static const int8_t *tt__code_row(const tt_core *core, ptrdiff_t row, ptrdiff_t 
   return room;
 }
 
-// One run of a plan. Workspace: `wide` 32-bit results (dynamic plans only), two states, a row.
+// Most columns of a panel, few of them, and rows of a tile: see the dot products below.
+enum { TT__DOT_COLUMNS = 64, TT__FEW_COLUMNS = 8, TT__DOT_ROWS = 6 };
+
+// One run of a plan. Workspace: a panel (not for inference alone), 32-bit results (dynamic plans
+// only), two states, a row.
 typedef struct tt__integers {
   const tt_integer *plan;
   const tt_matrix *w;
   ptrdiff_t state, row; // bytes of one state; of an unpacked row of a core
   int32_t *wide;
   int8_t *states;
+#ifndef TT_INFERENCE_ONLY
+  ptrdiff_t panel;             // bytes of columns packed for the instructions of some machines
+  unsigned char *pack;
+#endif
   int index; // of the step at work, and what it is
   tt__step step;
 } tt__integers;
@@ -7686,6 +7709,9 @@ static size_t tt__integer_sizes(const tt_integer *plan, const tt_matrix *w, tt__
   run->plan = plan;
   run->w = w;
   run->row = 0;
+#ifndef TT_INFERENCE_ONLY
+  run->panel = 0;
+#endif
   ptrdiff_t total = 64;
   for (int i = 0; i < plan->order; i++) {
     int k = w->sweep == TT_LEFT_TO_RIGHT ? i : plan->order - 1 - i;
@@ -7696,7 +7722,19 @@ static size_t tt__integer_sizes(const tt_integer *plan, const tt_matrix *w, tt__
     if (plan->num_multipliers[i] != 1 && plan->num_multipliers[i] != rows) return 0;
     if (i == 0 && plan->offsets && plan->num_offsets != rows) return 0;
     if (!tt__direct_codes(core)) run->row = tt__max(run->row, length);
+#ifndef TT_INFERENCE_ONLY
+    tt__step step;
+    tt__step_at(w, 1, i, &step);
+    ptrdiff_t columns = tt__min(step.w == 1 ? step.p : step.w, TT__DOT_COLUMNS);
+    if (columns >= TT__FEW_COLUMNS) columns = (columns + 15) / 16 * 16;
+    ptrdiff_t panel = columns;
+    if (length > PTRDIFF_MAX - 63 || !tt__multiply(&panel, (length + 63) / 64 * 64)) return 0;
+    run->panel = tt__max(run->panel, panel);
+#endif
   }
+#ifndef TT_INFERENCE_ONLY
+  if (!tt__add_size(&total, run->panel, 1)) return 0;
+#endif
   run->state = tt__largest_state(w, plan->dynamic || tt__is_padded(w));
   int fits = run->state >= 0 && tt__add_size(&total, run->state, 2) &&
              tt__add_size(&total, run->row, 1) &&
@@ -7705,7 +7743,12 @@ static size_t tt__integer_sizes(const tt_integer *plan, const tt_matrix *w, tt__
 }
 
 static void tt__integer_open(tt__integers *run, void *work) {
-  run->wide = (int32_t *)(void *)tt__align(work);
+  unsigned char *at = tt__align(work);
+#ifndef TT_INFERENCE_ONLY
+  run->pack = at;
+  at += run->panel;                                          // a multiple of 64
+#endif
+  run->wide = (int32_t *)(void *)at;
   run->states = (int8_t *)(run->wide + (run->plan->dynamic ? run->state : 0));
 }
 
@@ -7731,13 +7774,241 @@ static void tt__integer_row(const tt__integers *run, ptrdiff_t r, const int8_t *
       if (!narrow)
         run->wide[at] = z;
       else
-        narrow[at] = last ? tt__fit_code(z + plan->out_zero, -128) : tt__fit_code(z, -127);
+        narrow[at] = last ? tt__fit_code(z, plan->out_zero, -128) : tt__fit_code(z, 0, -127);
     }
   }
 }
 
+#ifdef TT__DOTS
+// ---- integer dot products of the machine. Skip to the end of this block: it computes what the
+// plain code does, for cores of I8 and plans that know the sums of their rows.
+//
+// One instruction adds four products of bytes to each of 16 (x86) or 4 (ARM) sums. A panel is some
+// columns of S with four consecutive terms of each side by side, shared by all rows of the core. A
+// tile, 6 rows by up to four vectors of columns, stays in registers down the whole sum. For a few
+// columns the sum runs along a vector instead. x86 wants one side unsigned: S gets 128 more, and
+// 128 times the sum of the row is taken off again, modulo 2^32 like everything here.
+
+typedef int32_t tt__dot_vector __attribute__((vector_size(4 * TT__DOT_LANES)));
+typedef int64_t tt__wide_vector __attribute__((vector_size(64)));
+typedef int32_t tt__half_vector __attribute__((vector_size(32)));
+typedef int32_t tt__any_word __attribute__((may_alias, aligned(1)));
+
+static int tt__has_dots(void) {
+#ifdef __aarch64__
+  return 1;
+#else
+  return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+}
+
+// sum += four products for each lane: of `columns`, and of the four bytes at g.
+#define TT__INLINE static inline __attribute__((always_inline))
+#ifdef __aarch64__
+TT__INLINE void tt__dot_words(tt__dot_vector *sum, tt__dot_vector columns, tt__dot_vector g) {
+  __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(*sum) : "w"(columns), "w"(g));
+}
+TT__INLINE void tt__dot_word(tt__dot_vector *sum, tt__dot_vector columns, const void *g) {
+  int32_t word = *(const tt__any_word *)g;
+  tt__dot_vector every = {word, word, word, word};
+  tt__dot_words(sum, columns, every);
+}
+#else
+TT__INLINE TT__DOTS void tt__dot_words(tt__dot_vector *sum, tt__dot_vector columns,
+                                       tt__dot_vector g) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(*sum) : "v"(columns), "v"(g));
+}
+TT__INLINE TT__DOTS void tt__dot_word(tt__dot_vector *sum, tt__dot_vector columns, const void *g) {
+  __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(*sum) : "v"(columns), "m"(*(const tt__any_word *)g));
+}
+#endif
+
+// One tile: sums[row][column] over `quads` quads of terms. The last quad is at `last`, a word each.
+TT__INLINE TT__DOTS void tt__dot_tile_of(const int vectors, ptrdiff_t quads,
+                                         const unsigned char *panel, const int8_t *const *rows,
+                                         const int32_t *last, int32_t *sums) {
+  tt__dot_vector sum[TT__DOT_ROWS][4], column[4], none = {0};
+  TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) {
+    TT__UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = none;
+  }
+  for (ptrdiff_t q = 0; q < quads; q++) {
+    TT__UNROLL for (int v = 0; v < vectors; v++) {
+      memcpy(&column[v], panel, sizeof column[v]);
+      panel += sizeof column[v];
+    }
+    TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) {
+      const void *g = q + 1 < quads ? (const void *)(rows[r] + 4 * q) : (const void *)(last + r);
+      TT__UNROLL for (int v = 0; v < vectors; v++) tt__dot_word(&sum[r][v], column[v], g);
+    }
+  }
+  TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) {
+    TT__UNROLL for (int v = 0; v < vectors; v++)
+      memcpy(sums + r * TT__DOT_COLUMNS + v * TT__DOT_LANES, &sum[r][v], sizeof sum[r][v]);
+  }
+}
+
+TT__DOTS static void tt__dot_tile(int vectors, ptrdiff_t quads, const unsigned char *panel,
+                                  const int8_t *const *rows, const int32_t *last, int32_t *sums) {
+  if (vectors == 1) tt__dot_tile_of(1, quads, panel, rows, last, sums);
+  else if (vectors == 2) tt__dot_tile_of(2, quads, panel, rows, last, sums);
+  else if (vectors == 3) tt__dot_tile_of(3, quads, panel, rows, last, sums);
+  else tt__dot_tile_of(4, quads, panel, rows, last, sums);
+}
+
+// The same for a few columns, each `stride` bytes of the panel: the sum runs along vectors.
+TT__DOTS static void tt__dot_few(ptrdiff_t length, ptrdiff_t columns, ptrdiff_t stride,
+                                 const unsigned char *panel, const int8_t *const *rows,
+                                 int32_t *sums) {
+  enum { STEP = 4 * TT__DOT_LANES };
+  for (ptrdiff_t c = 0; c < columns; c++, panel += stride) {
+    tt__dot_vector sum[TT__DOT_ROWS], column, g, none = {0};
+    TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) sum[r] = none;
+    for (ptrdiff_t t = 0; t < length; t += STEP) {
+      memcpy(&column, panel + t, sizeof column);
+      TT__UNROLL for (int r = 0; r < TT__DOT_ROWS; r++) {
+        if (t + STEP <= length) {
+          memcpy(&g, rows[r] + t, sizeof g);
+        } else {                                             // the row ends here
+          g = none;
+          memcpy(&g, rows[r] + t, (size_t)(length - t));
+        }
+        tt__dot_words(&sum[r], column, g);
+      }
+    }
+    for (int r = 0; r < TT__DOT_ROWS; r++) {
+      uint32_t total = 0;
+      for (int lane = 0; lane < TT__DOT_LANES; lane++) total += (uint32_t)sum[r][lane];
+      sums[r * TT__DOT_COLUMNS + c] = (int32_t)total;
+    }
+  }
+}
+
+// `count` numbers requantised, moved by `zero` and kept to low .. high, which 32 bits hold.
+TT__DOTS static void tt__requantize_run(ptrdiff_t count, const int32_t *values, tt__quotient ratio,
+                                        int rounding, int zero, int32_t low, int32_t high,
+                                        int32_t *out) {
+  int64_t least = (int64_t)low - zero, most = (int64_t)high - zero;
+  ptrdiff_t i = 0;
+  for (; rounding == TT_ROUND_SINGLE && i + 8 <= count; i += 8) {
+    tt__half_vector x;
+    tt__wide_vector wide, mask;
+    memcpy(&x, values + i, sizeof x);
+    wide = __builtin_convertvector(x, tt__wide_vector) * (int64_t)ratio.multiplier;
+    wide = ((wide >> (int64_t)(30 - ratio.shift)) + 1) >> 1;
+    mask = (tt__wide_vector)(wide > most);
+    wide = (wide & ~mask) | (most & mask);
+    mask = (tt__wide_vector)(wide < least);
+    wide = (wide & ~mask) | (least & mask);
+    x = __builtin_convertvector(wide + (int64_t)zero, tt__half_vector);
+    memcpy(out + i, &x, sizeof x);
+  }
+  for (; i < count; i++) {
+    int64_t z = tt_requantize(values[i], ratio.multiplier, ratio.shift, rounding);
+    out[i] = (int32_t)((z > most ? most : z < least ? least : z) + zero);
+  }
+}
+
+// The vector form of the loop of tt__encode_state.
+static void tt__code_run(const int32_t *wide, ptrdiff_t count, tt__quotient ratio, int rounding,
+                         int8_t *codes) {
+  int32_t out[TT__DOT_COLUMNS];
+  for (ptrdiff_t i = 0; i < count; i += TT__DOT_COLUMNS) {
+    ptrdiff_t some = tt__min(TT__DOT_COLUMNS, count - i);
+    tt__requantize_run(some, wide + i, ratio, rounding, 0, -127, 127, out);
+    for (ptrdiff_t j = 0; j < some; j++) codes[i + j] = (int8_t)out[j];
+  }
+}
+
+// `count` columns of S at `in`, `step` apart, their terms `stride` apart, as a panel of `width`.
+static void tt__dot_pack(const int8_t *in, ptrdiff_t step, ptrdiff_t stride, ptrdiff_t length,
+                         ptrdiff_t count, ptrdiff_t width, unsigned char *panel) {
+  ptrdiff_t quads = (length + 3) / 4;
+  if (stride == 1 && length % 4 == 0) {                      // four terms are one word
+    for (ptrdiff_t c = 0; c < count; c++)
+      for (ptrdiff_t q = 0; q < quads; q++) {
+        uint32_t word;
+        memcpy(&word, in + c * step + 4 * q, sizeof word);
+        word ^= (uint32_t)TT__DOT_FLIP * 0x01010101UL;
+        memcpy(panel + 4 * (q * width + c), &word, sizeof word);
+      }
+    return;
+  }
+  for (ptrdiff_t t = 0; t < length; t++)
+    for (ptrdiff_t c = 0; c < count; c++)
+      panel[4 * (t / 4 * width + c) + t % 4] =
+          (unsigned char)(in[c * step + t * stride] ^ TT__DOT_FLIP);
+}
+
+// One panel: `count` columns of S from number `first` on, which are those of p (fold) or of w.
+static void tt__dot_panel(const tt__integers *run, ptrdiff_t p, ptrdiff_t first, ptrdiff_t count,
+                          const int8_t *in, const int32_t *row_sums, int8_t *narrow) {
+  const tt__step *step = &run->step;
+  const tt_integer *plan = run->plan;
+  const int8_t *g = (const int8_t *)run->w->cores[step->core].data, *rows[TT__DOT_ROWS];
+  int32_t sums[TT__DOT_ROWS * TT__DOT_COLUMNS], out[TT__DOT_COLUMNS], tail[TT__DOT_ROWS];
+  int i = run->index, last = i + 1 == plan->order, fold = step->w == 1;
+  int few = count < TT__FEW_COLUMNS, zero = last && narrow ? plan->out_zero : 0;
+  int32_t low = !narrow ? INT32_MIN : last ? -128 : -127, high = narrow ? 127 : INT32_MAX;
+  ptrdiff_t length = step->length, quads = (length + 3) / 4, whole = (quads - 1) * 4;
+  ptrdiff_t vectors = (count + TT__DOT_LANES - 1) / TT__DOT_LANES, stride = (length + 63) / 64 * 64;
+  in += fold ? first * length : p * length * step->w + first;
+  for (ptrdiff_t c = 0; few && c < count; c++)
+    tt__dot_pack(in + c * (fold ? length : 1), 0, step->w, length, 1, 1, run->pack + c * stride);
+  if (!few)
+    tt__dot_pack(in, fold ? length : 1, step->w, length, count, vectors * TT__DOT_LANES, run->pack);
+  for (ptrdiff_t r = 0; r < step->rows; r += TT__DOT_ROWS) {
+    for (int k = 0; k < TT__DOT_ROWS; k++) {                 // rows behind the last are the last
+      rows[k] = g + tt__min(r + k, step->rows - 1) * length;
+      tail[k] = 0;
+      memcpy(&tail[k], rows[k] + whole, (size_t)(length - whole));
+    }
+    if (few) tt__dot_few(length, count, stride, run->pack, rows, sums);
+    else tt__dot_tile((int)vectors, quads, run->pack, rows, tail, sums);
+    for (ptrdiff_t k = 0; k < tt__min(TT__DOT_ROWS, step->rows - r); k++) {
+      int32_t *sum = sums + k * TT__DOT_COLUMNS;
+      uint32_t start = (uint32_t)row_sums[r + k] * (uint32_t)-TT__DOT_FLIP;
+      tt__quotient ratio = {plan->multipliers[i][plan->num_multipliers[i] > 1 ? r + k : 0],
+                            plan->shifts[i]};
+      ptrdiff_t at = fold ? first * step->rows + r + k : (p * step->rows + r + k) * step->w + first;
+      ptrdiff_t apart = fold ? step->rows : 1, used = count;
+      if (last) used = at < run->w->rows ? tt__min(count, (run->w->rows - 1 - at) / apart + 1) : 0;
+      if (i == 0 && plan->offsets) start += (uint32_t)plan->offsets[r + k];
+      for (ptrdiff_t c = 0; c < used; c++) {
+        uint32_t bias = last && plan->bias ? (uint32_t)plan->bias[at + c * apart] : 0;
+        sum[c] = (int32_t)((uint32_t)sum[c] + start + bias);
+      }
+      tt__requantize_run(used, sum, ratio, plan->rounding, zero, low, high, out);
+      for (ptrdiff_t c = 0; c < used && narrow; c++) narrow[at + c * apart] = (int8_t)out[c];
+      for (ptrdiff_t c = 0; c < used && !narrow; c++) run->wide[at + c * apart] = out[c];
+    }
+  }
+}
+
+// The step at work with these instructions. Returns 0 where they do not serve.
+static int tt__dots_step(const tt__integers *run, const int8_t *in, int8_t *narrow) {
+  const tt__step *step = &run->step;
+  const int32_t *row_sums = run->plan->sums;
+  if (!row_sums || !tt__has_dots() || !tt__direct_codes(&run->w->cores[step->core])) return 0;
+  for (int i = 0; i < run->index; i++) {
+    ptrdiff_t rows, length;
+    int k = run->w->sweep == TT_LEFT_TO_RIGHT ? i : run->plan->order - 1 - i;
+    tt__view_size(&run->w->shape, run->w->sweep, k, &rows, &length);
+    row_sums += rows;
+  }
+  ptrdiff_t columns = step->w == 1 ? step->p : step->w;
+  for (ptrdiff_t p = 0; p < (step->w == 1 ? 1 : step->p); p++)
+    for (ptrdiff_t first = 0; first < columns; first += TT__DOT_COLUMNS)
+      tt__dot_panel(run, p, first, tt__min(TT__DOT_COLUMNS, columns - first), in, row_sums, narrow);
+  return 1;
+}
+#endif // TT__DOTS
+
 // The step at work.
 static void tt__integer_step(const tt__integers *run, const int8_t *in, int8_t *narrow) {
+#ifdef TT__DOTS
+  if (tt__dots_step(run, in, narrow)) return;
+#endif
   for (ptrdiff_t r = 0; r < run->step.rows; r++)
     tt__integer_row(run, r,
                     tt__code_row(&run->w->cores[run->step.core], r, run->step.length,
@@ -7777,11 +8048,6 @@ TTDEF tt_status tt_integer_apply(const tt_integer *plan, const tt_matrix *w, con
 
 // ---- dynamic scales
 
-typedef struct tt__quotient {
-  int32_t multiplier;
-  int shift;
-} tt__quotient; // for tt_requantize
-
 // 127 / largest, for largest >= 0. For 0 all codes are 0 whatever it is.
 static void tt__code_ratio(int32_t largest, tt__quotient *ratio) {
   ratio->multiplier = 0;
@@ -7815,23 +8081,35 @@ static float tt__encode_input(const float *x, ptrdiff_t count, ptrdiff_t padded,
   tt__code_ratio(tt__fixed_point(tt__bits_float(top), top), &ratio);
   for (ptrdiff_t i = 0; i < count; i++)
     codes[i] = tt__fit_code(
-        tt_requantize(tt__fixed_point(x[i], top), ratio.multiplier, ratio.shift, rounding), -127);
+        tt_requantize(tt__fixed_point(x[i], top), ratio.multiplier, ratio.shift, rounding), 0, -127);
   for (ptrdiff_t i = count; i < padded; i++) codes[i] = 0;
   return tt__bits_float(top) / 127;
 }
 
-// Codes of a state of 32-bit results. Returns the largest magnitude over 127: their scale.
-static float tt__encode_state(const int32_t *wide, ptrdiff_t count, int rounding, int8_t *codes) {
-  int32_t largest = 0;
+// Largest magnitude of 32-bit results, of which no plan uses the last bit.
+static int32_t tt__largest_wide(const int32_t *wide, ptrdiff_t count) {
+  uint32_t largest = 0;
   for (ptrdiff_t i = 0; i < count; i++) {
-    // tt_requantize keeps to int32, and no plan uses the last bit
-    int32_t magnitude = wide[i] < -INT32_MAX ? INT32_MAX : wide[i] < 0 ? -wide[i] : wide[i];
+    uint32_t magnitude = wide[i] < 0 ? 0 - (uint32_t)wide[i] : (uint32_t)wide[i];
     if (magnitude > largest) largest = magnitude;
   }
+  return largest > INT32_MAX ? INT32_MAX : (int32_t)largest;
+}
+
+// Codes of a state of 32-bit results. Returns the largest magnitude over 127: their scale.
+static float tt__encode_state(const int32_t *wide, ptrdiff_t count, int rounding, int8_t *codes) {
+  int32_t largest = tt__largest_wide(wide, count);
   tt__quotient ratio;
   tt__code_ratio(largest, &ratio);
+#ifdef TT__DOTS
+  if (tt__has_dots()) {
+    tt__code_run(wide, count, ratio, rounding, codes);
+    return (float)largest / 127;
+  }
+#endif
   for (ptrdiff_t i = 0; i < count; i++)
-    codes[i] = tt__fit_code(tt_requantize(wide[i], ratio.multiplier, ratio.shift, rounding), -127);
+    codes[i] =
+        tt__fit_code(tt_requantize(wide[i], ratio.multiplier, ratio.shift, rounding), 0, -127);
   return (float)largest / 127;
 }
 
@@ -7892,6 +8170,7 @@ typedef struct tt__preparation {
   void *work;              // of the integers
   size_t work_size;
   double lost, energy; // of y as integers give it
+  int32_t *row_sums;           // of the plan, of the next step
 } tt__preparation;
 
 enum tt__pass { TT__PASS_RANGE, TT__PASS_BINS, TT__PASS_ERROR };
@@ -8059,7 +8338,9 @@ static tt_status tt__prepare_rows(tt__preparation *prep, int i, double *units, d
     if (!(units[r] >= 0 && tt__is_finite(units[r]))) return TT_ERROR_UNSUPPORTED;
     if (bounds[r] > 2147483646.0) return TT_ERROR_UNSUPPORTED;
     if (plan->offsets && i == 0) ((int32_t *)plan->offsets)[r] = (int32_t)(-zero * sum);
+    prep->row_sums[r] = (int32_t)sum;
   }
+  prep->row_sums += step.rows;
   return TT_OK;
 }
 
@@ -8114,7 +8395,7 @@ static tt_status tt__prepare_step(tt__preparation *prep, int i, double *units, d
 static tt_status tt__integer_allocate(tt__preparation *prep) {
   const tt_matrix *w = prep->w;
   tt_integer *plan = prep->plan;
-  ptrdiff_t total = 64, each = (ptrdiff_t)sizeof(int32_t), rows = 0, length;
+  ptrdiff_t total = 64, each = (ptrdiff_t)sizeof(int32_t), rows = 0, length, all_rows = 0;
   plan->order = w->shape.order;
   plan->rounding = prep->options.rounding;
   plan->dynamic = prep->options.dynamic != 0;
@@ -8123,10 +8404,12 @@ static tt_status tt__integer_allocate(tt__preparation *prep) {
     int k = w->sweep == TT_LEFT_TO_RIGHT ? i : plan->order - 1 - i;
     tt__view_size(&w->shape, w->sweep, k, &rows, &length);
     plan->num_multipliers[i] = w->cores[k].group == TT_GROUP_ROW ? (int)rows : 1;
-    if (!tt__add_size(&total, plan->num_multipliers[i], each)) return TT_ERROR_MEMORY;
+    if (!tt__add_size(&total, plan->num_multipliers[i], each) || !tt__increase(&all_rows, rows))
+      return TT_ERROR_MEMORY;
   }
   plan->num_offsets = (int)rows; // of step 0
-  if (!tt__add_size(&total, rows, each) || !tt__add_size(&total, w->rows, each))
+  if (!tt__add_size(&total, rows, each) || !tt__add_size(&total, w->rows, each) ||
+      !tt__add_size(&total, all_rows, each))
     return TT_ERROR_MEMORY;
   plan->allocator = prep->options.allocator;
   plan->block = tt__allocate(&plan->allocator, total);
@@ -8137,8 +8420,9 @@ static tt_status tt__integer_allocate(tt__preparation *prep) {
     plan->multipliers[i] = at;
     at += plan->num_multipliers[i];
   }
-  plan->offsets = at;
-  plan->bias = plan->num_bias ? at + plan->num_offsets : NULL;
+  plan->sums = at;
+  plan->offsets = at + all_rows;
+  plan->bias = plan->num_bias ? plan->offsets + plan->num_offsets : NULL;
   return TT_OK;
 }
 
@@ -8242,6 +8526,7 @@ static tt_status tt__integer_build(tt__pool *pool, tt__preparation *prep, const 
     prep->plan->offsets = NULL;
     prep->plan->num_offsets = 0;
   }
+  prep->row_sums = (int32_t *)prep->plan->sums;
   for (int i = 0; i < w->shape.order && !status; i++)
     status = tt__prepare_step(prep, i, units, bounds);
   if (!status && report && count > 0) status = tt__integer_judge(pool, prep, x, count, report);

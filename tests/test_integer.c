@@ -274,6 +274,64 @@ static void integer_test_bits(void) {
   }
 }
 
+// A prepared plan may use instructions of the machine; without its private part it does not. Codes
+// are the same, for sizes around those of their panels and tiles.
+static void integer_test_instructions(void) {
+  static const int shapes[][9] = {
+      // order, rows, cols, ranks inside
+      {1, 1, 0, 1, 0, 0},      {1, 13, 0, 70, 0, 0},   {1, 6, 0, 259, 0, 0},
+      {2, 3, 70, 67, 5, 9},    {2, 65, 7, 1, 130, 17}, {2, 100, 1, 1, 64, 33},
+      {2, 16, 16, 16, 16, 16}, {2, 5, 31, 12, 9, 3},   {2, 1, 12, 200, 2, 2},
+  };
+  for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+    for (int variant = 0; variant < 32;
+         variant++) { // sweep, padding, bias and zeros, rounding, dynamic
+      tt_shape shape = test_shape(shapes[s][0], shapes[s] + 1, shapes[s] + 3, NULL);
+      shape.ranks[1] = shape.order > 1 ? shapes[s][5] : 1;
+      train_built a = train_build(&shape, variant >> 1 & 1, TT_I8, s % 2 ? TT_GROUP_ROW : 0,
+                                  variant & 1, variant >> 2 & 1);
+      enum { COUNT = 3 };
+      tt_integer_options options;
+      tt_integer plan, plain;
+      float *x = test_normal_floats(COUNT * a.w.cols), *y[2];
+      int8_t *codes = (int8_t *)test_new(COUNT * a.w.cols, 1), *out[2];
+      memset(&options, 0, sizeof options);
+      options.affine_in = options.affine_out = variant >> 2 & 1;
+      options.rounding = variant >> 3 & 1;
+      options.dynamic = variant >> 4 & 1;
+      CHECK_STATUS(tt_integer_prepare(&a.w, x, COUNT, &options, &plan, NULL), TT_OK);
+      CHECK(plan.sums != NULL);
+      plain = plan;
+      plain.sums = NULL;
+      size_t size = tt_integer_work_size(&plan, &a.w);
+      unsigned char *work = (unsigned char *)test_new((ptrdiff_t)size + 1, 1);
+      CHECK(size == tt_integer_work_size(&plain, &a.w));
+      work[size] = 0xC7;
+      for (ptrdiff_t i = 0; i < COUNT * a.w.cols; i++) codes[i] = (int8_t)(test_below(256) - 128);
+      for (int k = 0; k < 2; k++) {
+        y[k] = test_floats(COUNT * a.w.rows);
+        out[k] = (int8_t *)test_new(COUNT * a.w.rows, 1);
+        tt_status status =
+            options.dynamic
+                ? tt_integer_apply_f32(k ? &plain : &plan, &a.w, x, COUNT, y[k], work, size)
+                : tt_integer_apply(k ? &plain : &plan, &a.w, codes, COUNT, out[k], work, size);
+        CHECK_STATUS(status, TT_OK);
+      }
+      CHECK(!memcmp(out[0], out[1], (size_t)(COUNT * a.w.rows)));
+      CHECK(!memcmp(y[0], y[1], (size_t)(COUNT * a.w.rows) * sizeof(float)));
+      CHECK(work[size] == 0xC7);
+      for (int k = 0; k < 2; k++) {
+        free(y[k]);
+        free(out[k]);
+      }
+      tt_integer_free(&plan);
+      free(a.memory);
+      free(x);
+      free(codes);
+      free(work);
+    }
+}
+
 // ---- accuracy
 
 // Error of the plan's y for samples x against tt_apply of another train, relative.
@@ -480,7 +538,8 @@ static void integer_test_limits(void) {
   enum { FITS = 132104, MORE = 132105 }; // 128 * 127 * 132104 < 2^31 - 1
   int8_t *codes = (int8_t *)test_new(MORE, 1), *x = (int8_t *)test_new(MORE, 1), y = 0;
   tt_matrix w = tt_dense_view((const float *)(const void *)codes, 1, FITS);
-  static unsigned char work[256];
+  enum { ROOM = 140000 };
+  unsigned char *work = (unsigned char *)test_new(ROOM, 1);
   tt_integer_options options;
   tt_integer plan;
   memset(&options, 0, sizeof options);
@@ -491,11 +550,14 @@ static void integer_test_limits(void) {
   w.cores[0].dtype = TT_I8;
   w.cores[0].scale = 1;
   CHECK_STATUS(tt_integer_prepare(&w, NULL, 0, &options, &plan, NULL), TT_OK);
-  CHECK_STATUS(tt_integer_apply(&plan, &w, x, 1, &y, work, sizeof work), TT_OK);
+  CHECK_STATUS(tt_integer_apply(&plan, &w, x, 1, &y, work, ROOM), TT_OK);
   CHECK(y == -107); // -2147482624 / 2e7 = -107.4
   memset(x, 127, MORE);
-  CHECK_STATUS(tt_integer_apply(&plan, &w, x, 1, &y, work, sizeof work), TT_OK);
+  CHECK_STATUS(tt_integer_apply(&plan, &w, x, 1, &y, work, ROOM), TT_OK);
   CHECK(y == 107); // 2130705416 / 2e7 = 106.5
+  plan.sums = NULL; // and without instructions of the machine
+  CHECK_STATUS(tt_integer_apply(&plan, &w, x, 1, &y, work, ROOM), TT_OK);
+  CHECK(y == 107);
   tt_integer_free(&plan);
   w.cols = w.shape.cols[0] = MORE;
   CHECK_STATUS(tt_integer_prepare(&w, NULL, 0, &options, &plan, NULL), TT_ERROR_UNSUPPORTED);
@@ -505,7 +567,7 @@ static void integer_test_limits(void) {
   options.in_zero = 0;
   options.out_scale = 1e-9f; // a multiplier of 10^9 fits, one of 10^10 does not
   CHECK_STATUS(tt_integer_prepare(&w, NULL, 0, &options, &plan, NULL), TT_OK);
-  CHECK_STATUS(tt_integer_apply(&plan, &w, x, 1, &y, work, sizeof work), TT_OK);
+  CHECK_STATUS(tt_integer_apply(&plan, &w, x, 1, &y, work, ROOM), TT_OK);
   CHECK(y == 127);
   tt_integer_free(&plan);
   options.rounding = TT_ROUND_DOUBLE; // which would shift sums out of 32 bits
@@ -515,6 +577,7 @@ static void integer_test_limits(void) {
   CHECK_STATUS(tt_integer_prepare(&w, NULL, 0, &options, &plan, NULL), TT_ERROR_UNSUPPORTED);
   free(codes);
   free(x);
+  free(work);
 }
 
 // A bias beyond all sums, on a row of zeros or of tiny numbers, still comes out.
@@ -661,6 +724,7 @@ static void integer_test_memory(void) {
 static void test_integer(void) {
   integer_test_requantize();
   integer_test_bits();
+  integer_test_instructions();
   integer_test_law();
   integer_test_digits();
   integer_test_limits();
