@@ -1388,6 +1388,15 @@ static int tt__is_finite(double value) {
   return (bits >> 52 & 2047) != 2047;
 }
 
+// sqrt(x^2 + y^2), scaled where squares would overflow or vanish. The last bit of the C library's
+// hypot differs between systems; square roots are the same everywhere.
+static double tt__hypot(double x, double y) {
+  double largest = fmax(fabs(x), fabs(y)), scale = 1;
+  if (largest > 1e150) scale = ldexp(1, -600);
+  if (largest < 1e-140) scale = ldexp(1, 600);
+  return sqrt(x * scale * (x * scale) + y * scale * (y * scale)) / scale;
+}
+
 static void *tt__allocate(const tt_allocator *allocator, ptrdiff_t size) {
   if (allocator->alloc_fn) return allocator->alloc_fn((size_t)size, allocator->user_data);
   return TT_MALLOC((size_t)size);
@@ -1493,12 +1502,12 @@ typedef struct tt__minifloat {
 static int tt__is_minifloat(tt_dtype dtype) { return dtype >= TT_F16 && dtype <= TT_E5M2; }
 static int tt__is_integer(tt_dtype dtype) { return dtype >= TT_I8 && dtype <= TT_I2; }
 
-static tt__minifloat tt__minifloat_of(tt_dtype dtype) {
-  tt__minifloat format = {5, 10, 1};                         // F16
-  if (dtype == TT_BF16) { format.exponent_bits = 8; format.mantissa_bits = 7; }
-  if (dtype == TT_E4M3) { format.exponent_bits = 4; format.mantissa_bits = 3; format.has_inf = 0; }
-  if (dtype == TT_E5M2) format.mantissa_bits = 2;
-  return format;
+static void tt__minifloat_of(tt_dtype dtype, tt__minifloat *format) {
+  tt__minifloat half = {5, 10, 1};                           // F16
+  *format = half;
+  if (dtype == TT_BF16) { format->exponent_bits = 8; format->mantissa_bits = 7; }
+  if (dtype == TT_E4M3) { format->exponent_bits = 4; format->mantissa_bits = 3; format->has_inf = 0; }
+  if (dtype == TT_E5M2) format->mantissa_bits = 2;
 }
 
 static uint32_t tt__low_bits(int count) { return ((uint32_t)1 << count) - 1; }
@@ -1518,7 +1527,8 @@ static int tt__dtype_bits(tt_dtype dtype) {
 
 TTDEF float tt_to_f32(tt_dtype dtype, unsigned bits) {
   if (!tt__is_minifloat(dtype)) return 0;
-  tt__minifloat format = tt__minifloat_of(dtype);
+  tt__minifloat format;
+  tt__minifloat_of(dtype, &format);
   int width = format.exponent_bits + format.mantissa_bits;
   uint32_t code = (uint32_t)bits & tt__low_bits(width), sign = (uint32_t)(bits >> width & 1) << 31;
   uint32_t top = tt__low_bits(format.exponent_bits), exponent = code >> format.mantissa_bits;
@@ -1631,7 +1641,8 @@ static uint32_t tt__shift_round(uint32_t value, int shift) {
 
 TTDEF unsigned tt_from_f32(tt_dtype dtype, float value, int saturate) {
   if (!tt__is_minifloat(dtype)) return 0;
-  tt__minifloat format = tt__minifloat_of(dtype);
+  tt__minifloat format;
+  tt__minifloat_of(dtype, &format);
   int width = format.exponent_bits + format.mantissa_bits,
       bias = (1 << (format.exponent_bits - 1)) - 1;
   uint32_t bits = tt__float_bits(value), magnitude = bits & 0x7FFFFFFFUL, all = tt__low_bits(width);
@@ -2879,13 +2890,13 @@ static double tt__norm2(ptrdiff_t n, const double *x) {
 static double tt__reflector(ptrdiff_t n, double *x) {
   double tail = tt__norm2(n - 1, x + 1), alpha = x[0];
   if (tail == 0) return 0;
-  if (hypot(alpha, tail) < 1e-290) {                         // subnormals have too few digits for H
+  if (tt__hypot(alpha, tail) < 1e-290) {                     // subnormals have too few digits for H
     tt__scale_row(n, ldexp(1, 300), x);
     double tau = tt__reflector(n, x);
     x[0] = ldexp(x[0], -300);
     return tau;
   }
-  double beta = alpha > 0 ? -hypot(alpha, tail) : hypot(alpha, tail);
+  double beta = alpha > 0 ? -tt__hypot(alpha, tail) : tt__hypot(alpha, tail);
   double pivot = alpha - beta;                               // same signs: no cancellation
   for (ptrdiff_t i = 1; i < n; i++) x[i] /= pivot;
   x[0] = beta;
@@ -3050,12 +3061,12 @@ static void tt__lq_append(ptrdiff_t m, double *l, ptrdiff_t n, double *x) {
   for (ptrdiff_t i = 0; i < m; i++) {
     double *v = x + i * n, *diagonal = l + i * m + i, tail = tt__norm2(n, v);
     if (tail == 0) continue;
-    double up = hypot(*diagonal, tail) < 1e-290 ? ldexp(1, 300) : 1, alpha = *diagonal * up;
+    double up = tt__hypot(*diagonal, tail) < 1e-290 ? ldexp(1, 300) : 1, alpha = *diagonal * up;
     if (up > 1) {                                            // subnormals have too few digits for H
       tt__scale_row(n, up, v);
       tail = tt__norm2(n, v);
     }
-    double beta = alpha > 0 ? -hypot(alpha, tail) : hypot(alpha, tail);
+    double beta = alpha > 0 ? -tt__hypot(alpha, tail) : tt__hypot(alpha, tail);
     double pivot = alpha - beta, tau = -pivot / beta;
     for (ptrdiff_t j = 0; j < n; j++) v[j] /= pivot;
     *diagonal = beta / up;
@@ -3283,9 +3294,9 @@ static void tt__ql_sweep(ptrdiff_t low, ptrdiff_t high, double *d, double *e, pt
                          double *z, ptrdiff_t ld) {
   double g = (d[low + 1] - d[low]) / (2 * e[low]), s = 1, c = 1, p = 0;
   ptrdiff_t i = high - 1;
-  g = d[high] - d[low] + e[low] / (g + copysign(hypot(g, 1.0), g));
+  g = d[high] - d[low] + e[low] / (g + copysign(tt__hypot(g, 1.0), g));
   for (; i >= low; i--) {
-    double f = s * e[i], b = c * e[i], r = hypot(f, g);
+    double f = s * e[i], b = c * e[i], r = tt__hypot(f, g);
     e[i + 1] = r;
     if (r == 0) break;                                       // the block splits here
     s = f / r;
@@ -3915,7 +3926,7 @@ static int tt__jacobi_pair(ptrdiff_t n, double *x, ptrdiff_t n_v, double *v, dou
   // below, squares lose digits
   if (fabs(g) <= limit || square[p] < 1e-290 || square[q] < 1e-290) return 0;
   double zeta = (square[q] - square[p]) / (2 * g);
-  double t = copysign(1.0, zeta) / (fabs(zeta) + hypot(1.0, zeta));
+  double t = copysign(1.0, zeta) / (fabs(zeta) + tt__hypot(1.0, zeta));
   double c = 1 / sqrt(1 + t * t), s = c * t;
   tt__rotate(n, c, s, x + p * n, x + q * n);
   if (v) tt__rotate(n_v, c, s, v + p * n_v, v + q * n_v);
@@ -4067,7 +4078,7 @@ static void tt__bidiagonal(tt__pool *pool, ptrdiff_t s, double *x, double *u, do
 
 // c, s with c f + s g = r >= 0 and c g - s f = 0.
 static double tt__givens(double f, double g, double *c, double *s) {
-  double r = hypot(f, g);
+  double r = tt__hypot(f, g);
   *c = r > 0 ? f / r : 1;
   *s = r > 0 ? g / r : 0;
   return r;
@@ -4079,7 +4090,7 @@ static void tt__qr_step(ptrdiff_t n, ptrdiff_t low, ptrdiff_t high, double *d, d
   double before = high - 1 > low ? e[high - 2] : 0, c, s;
   double t11 = d[high - 1] * d[high - 1] + before * before, t12 = d[high - 1] * e[high - 1];
   double t22 = d[high] * d[high] + e[high - 1] * e[high - 1], half = (t11 - t22) / 2;
-  double shift = t12 == 0 ? t22 : t22 - t12 * t12 / (half + copysign(hypot(half, t12), half));
+  double shift = t12 == 0 ? t22 : t22 - t12 * t12 / (half + copysign(tt__hypot(half, t12), half));
   double f = d[low] * d[low] - shift, g = d[low] * e[low];
   for (ptrdiff_t k = low; k < high; k++) {
     double r = tt__givens(f, g, &c, &s);                     // columns k, k+1
@@ -4600,8 +4611,9 @@ static int tt__valid(const tt_matrix *w) {
   for (int k = 0; k < w->shape.order; k++) {
     const tt_core *core = &w->cores[k];
     ptrdiff_t size = tt__core_count(&w->shape, k);
-    if (w->shape.ranks[k] < 1 || size < 0 || !tt__multiply(&size, 8)) return 0;
-    if (!core->data || core->dtype < TT_F32 || core->dtype > TT_I2) return 0;
+    if (w->shape.ranks[k] < 1 || size < 0) return 0;
+    if (!core->data || (int)core->dtype < 0 || core->dtype > TT_I2) return 0;
+    if (!tt__multiply(&size, (tt__dtype_bits(core->dtype) + 7) / 8)) return 0;
     if (core->group < TT_GROUP_ROW ||
         (core->group != 0 && (!core->scales || !tt__is_integer(core->dtype))))
       return 0;
@@ -7949,17 +7961,17 @@ typedef struct tt__slice {
 } tt__slice;
 
 // Slice number `index` of the contraction of `row`. Overflow was excluded by tt__plan_rows.
-static tt__slice tt__slice_at(const tt_matrix *w, ptrdiff_t row, int index) {
+static void tt__slice_at(const tt_matrix *w, ptrdiff_t row, int index, tt__slice *slice) {
   const tt_shape *shape = &w->shape;
   int order = shape->order, turned = w->sweep == TT_LEFT_TO_RIGHT;
   int k = turned ? order - 1 - index : index;
-  tt__slice slice = {k, 1, shape->ranks[turned ? k + 1 : k], 0, 0, 1};
   ptrdiff_t rows, digit = row / tt__leg_product(shape, k + 1, order, 1, 0) % shape->rows[k];
-  tt__view_size(shape, w->sweep, k, &rows, &slice.length);
-  slice.outer = tt__leg_product(shape, turned ? k + 1 : 0, turned ? order : k, 0, 1);
-  slice.first = turned ? digit * slice.depth : digit;
-  slice.stride = turned ? 1 : shape->rows[k];
-  return slice;
+  slice->core = k;
+  slice->depth = shape->ranks[turned ? k + 1 : k];
+  tt__view_size(shape, w->sweep, k, &rows, &slice->length);
+  slice->outer = tt__leg_product(shape, turned ? k + 1 : 0, turned ? order : k, 0, 1);
+  slice->first = turned ? digit * slice->depth : digit;
+  slice->stride = turned ? 1 : shape->rows[k];
 }
 
 typedef struct tt__row_plan {
@@ -7973,7 +7985,8 @@ static int tt__plan_rows(const tt_matrix *w, tt__row_plan *plan) {
   int order = w->shape.order;
   int padded = tt__leg_product(&w->shape, 0, order, 0, 1) != w->cols;
   for (int i = 0; i < order; i++) {
-    tt__slice slice = tt__slice_at(w, 0, i);
+    tt__slice slice;
+    tt__slice_at(w, 0, i, &slice);
     ptrdiff_t state = slice.outer;
     if (!tt__multiply(&state, slice.length)) return 0;
     if (i + 1 < order || padded) made.state = tt__max(made.state, state);
@@ -8054,7 +8067,8 @@ TTDEF tt_status tt_rows(const tt_matrix *w, const int *index, ptrdiff_t count, f
   for (ptrdiff_t c = 0; c < count; c++) {
     const float *in = &one;
     for (int i = 0; i < order; i++) {
-      tt__slice slice = tt__slice_at(w, index[c], i);
+      tt__slice slice;
+      tt__slice_at(w, index[c], i, &slice);
       float *to = i + 1 < order || n != w->cols ? buffer[i & 1] : out + c * w->cols;
       tt__run_slice(w, &slice, in, to, slab, at);
       in = to;
@@ -8520,14 +8534,14 @@ TTDEF tt_status tt_integer_apply(const tt_integer *plan, const tt_matrix *w, con
 // ---- dynamic scales
 
 // 127 / largest, for largest >= 0. For 0 all codes are 0 whatever it is.
-static tt__quotient tt__code_ratio(int32_t largest) {
-  tt__quotient ratio = {0, 0};
+static void tt__code_ratio(int32_t largest, tt__quotient *ratio) {
+  ratio->multiplier = 0;
+  ratio->shift = 0;
   int log2 = 0;
-  if (largest <= 0) return ratio;
+  if (largest <= 0) return;
   while (largest >> log2 > 1) log2++;
-  ratio.multiplier = (int32_t)(((uint64_t)127 << (24 + log2)) / (uint64_t)largest);
-  ratio.shift = 7 - log2;
-  return ratio;
+  ratio->multiplier = (int32_t)(((uint64_t)127 << (24 + log2)) / (uint64_t)largest);
+  ratio->shift = 7 - log2;
 }
 
 static uint32_t tt__magnitude_bits(float x) { return tt__float_bits(x) & 0x7FFFFFFFUL; }
@@ -8548,7 +8562,8 @@ static float tt__encode_input(const float *x, ptrdiff_t count, ptrdiff_t padded,
   uint32_t top = 0;
   for (ptrdiff_t i = 0; i < count; i++)
     if (tt__magnitude_bits(x[i]) > top) top = tt__magnitude_bits(x[i]);
-  tt__quotient ratio = tt__code_ratio(tt__fixed_point(tt__bits_float(top), top));
+  tt__quotient ratio;
+  tt__code_ratio(tt__fixed_point(tt__bits_float(top), top), &ratio);
   for (ptrdiff_t i = 0; i < count; i++)
     codes[i] = tt__fit_code(
         tt_requantize(tt__fixed_point(x[i], top), ratio.multiplier, ratio.shift, rounding), 0,
@@ -8570,7 +8585,8 @@ static int32_t tt__largest_wide(const int32_t *wide, ptrdiff_t count) {
 // Codes of a state of 32-bit results. Returns the largest magnitude over 127: their scale.
 static float tt__encode_state(const int32_t *wide, ptrdiff_t count, int rounding, int8_t *codes) {
   int32_t largest = tt__largest_wide(wide, count);
-  tt__quotient ratio = tt__code_ratio(largest);
+  tt__quotient ratio;
+  tt__code_ratio(largest, &ratio);
 #ifdef TT__DOTS
   if (tt__has_dots()) {
     tt__code_run(wide, count, ratio, rounding, codes);
@@ -9234,13 +9250,15 @@ static void tt__row_backward(const tt_matrix *w, ptrdiff_t row, const float *dy,
                              float *const *state, tt_matrix *grad, void *work) {
   int order = w->shape.order;
   for (int i = 0; i + 1 < order; i++) {
-    tt__slice slice = tt__slice_at(w, row, i);
+    tt__slice slice;
+    tt__slice_at(w, row, i, &slice);
     const float *g = (const float *)w->cores[slice.core].data + slice.first * slice.length;
     tt__slice_rows(w->sweep, &slice, 0, slice.depth, g, slice.stride * slice.length,
                    i ? state[i] : &scale, state[i + 1], work);
   }
   for (int i = order - 1; i >= 0; i--) {
-    tt__slice slice = tt__slice_at(w, row, i);
+    tt__slice slice;
+    tt__slice_at(w, row, i, &slice);
     ptrdiff_t first = slice.first * slice.length;
     tt__slice_back(w->sweep, &slice, (const float *)w->cores[slice.core].data + first,
                    i ? state[i] : &scale, dy, (float *)tt_core_data(grad, slice.core) + first,
@@ -9265,7 +9283,8 @@ TTDEF tt_status tt_rows_backward(const tt_matrix *w, const int *index, ptrdiff_t
   ptrdiff_t n = tt__leg_product(&w->shape, 0, order, 0, 1);
   float *state[TT_MAX_ORDER] = {NULL}, *padded = n != w->cols ? tt__carve(&at, n) : NULL;
   for (int i = 1; i < order; i++) {
-    tt__slice slice = tt__slice_at(w, 0, i);
+    tt__slice slice;
+    tt__slice_at(w, 0, i, &slice);
     state[i] = tt__carve(&at, slice.outer * slice.depth);
   }
   for (ptrdiff_t c = 0; c < count; c++) {

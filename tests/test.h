@@ -16,6 +16,10 @@ static void test_check(int good, const char *what, const char *file, int line);
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef FLT_EVAL_METHOD
+#define FLT_EVAL_METHOD (-1)                                 // tcc does not say
+#endif
+
 static long test_passed, test_failed;
 
 static void test_check(int good, const char *what, const char *file, int line) {

@@ -50,7 +50,7 @@ static void config_finite(void) {
     CHECK(tt__is_finite(good));
   }
   CHECK(tt__float_bits(1.0f) == 0x3F800000u && tt__float_bits(-0.0f) == 0x80000000u);
-  CHECK(tt__bits_float(0x40490FDBu) == 3.14159274f &&
+  CHECK(tt__bits_float(0x40490FDBu) == (float)3.14159274f &&
         tt__float_bits(tt__bits_float(0x7FC12345u)) == 0x7FC12345u);
 }
 
@@ -229,7 +229,24 @@ static void config_test_train_arguments(void) {
   tt_free(&d);
 }
 
+// Against long double: an ulp or so, at every magnitude; exact where the answer is.
+static void config_hypot(void) {
+  static const double scales[] = {1, 1e-300, 1e300, 1e-154, 1e154, 1e-303};
+  double worst = 0;
+  for (int i = 0; i < 6; i++)
+    for (int j = 0; j < 100; j++) {
+      long double x = test_normal() * scales[i], y = test_normal() * (j & 1 ? 1e-3 : 1) * scales[i];
+      long double wanted = sqrtl(x / scales[i] * (x / scales[i]) + y / scales[i] * (y / scales[i]));
+      double got = tt__hypot((double)x, (double)y);
+      worst = fmax(worst, (double)fabsl(got / scales[i] / wanted - 1));
+    }
+  CHECK_AT_MOST(worst, 4 * DBL_EPSILON);
+  CHECK(tt__hypot(0, 0) == 0 && tt__hypot(-3, 4) == 5 && tt__hypot(1e-200, 1) == 1);
+  CHECK(tt__hypot(1, HUGE_VAL) == HUGE_VAL);
+}
+
 static void test_config(void) {
+  config_hypot();
   config_test_file_arguments();
   config_test_train_arguments();
   config_sizes();

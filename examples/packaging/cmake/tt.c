@@ -1,0 +1,3 @@
+// The one unit that holds the code.
+#define TT_IMPLEMENTATION
+#include "tt.h"
