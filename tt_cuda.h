@@ -26,6 +26,7 @@
      >>upload    context, trains on the device
      >>planner   which of fused, chain and dense
      >>forward   apply, expand, rows
+    >>gradient  of cores, bias and inputs
 
    CONVENTIONS
      Pointers that begin with d_ are device memory. Everything but create, destroy, upload, download
@@ -64,7 +65,8 @@ TTDEF int tt_cuda_last_native(const tt_cuda_context *context);
 // error.
 TTDEF tt_status tt_cuda_upload(tt_cuda_context *context, const tt_matrix *w, tt_cuda_matrix **out,
                                struct CUstream_st *stream);
-// The same train again, bit for bit, in one block of options->allocator: tt_free. Synchronises.
+// The same train again, bit for bit, in one block of options->allocator: tt_free. Copies on the
+// default stream: wait for streams that still write to w.
 TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *options,
                                  tt_matrix *out);
 TTDEF void tt_cuda_free(tt_cuda_matrix *w); // NULL is fine
@@ -129,6 +131,27 @@ TTDEF tt_status tt_cuda_rows(const tt_cuda_matrix *w, const int *d_index, ptrdif
                              float *d_out, void *d_work, size_t work_size,
                              struct CUstream_st *stream);
 TTDEF size_t tt_cuda_rows_work_size(const tt_cuda_matrix *w, ptrdiff_t count);
+
+#ifndef TT_INFERENCE_ONLY
+// The gradient of d_y = d_x W^T + bias from d_dy = dL/dy, the mirror of tt_backward.
+//   d_x     (batch, cols), as given to apply; may be NULL where grad is
+//   d_dy    (batch, rows)
+//   d_dx    dL/dx (batch, cols), overwritten, or NULL; must not overlap d_x or d_dy
+//   grad    dL/dcore is added to its cores, with respect to the data of those of w, and dL/dbias to
+//           its bias if it has one: the upload of tt_zeros_like(w). NULL = d_dx alone, which any
+//           storage format allows; the cores of w must be F32 otherwise.
+//   d_work  as for apply, of tt_cuda_backward_work_size(w, batch) bytes; 0 = invalid, or does not
+//           fit
+// Cost     about three times the chain. Returns TT_OK; INVALID (also: neither grad nor d_dx);
+//          UNSUPPORTED; MEMORY (sizes that do not fit).
+TTDEF tt_status tt_cuda_backward(const tt_cuda_matrix *w, const float *d_x, const float *d_dy,
+                                 ptrdiff_t batch, float *d_dx, tt_cuda_matrix *grad, void *d_work,
+                                 size_t work_size, struct CUstream_st *stream);
+TTDEF size_t tt_cuda_backward_work_size(const tt_cuda_matrix *w, ptrdiff_t batch);
+
+// Zeroes cores, scales and bias, on the stream.
+TTDEF tt_status tt_cuda_clear(tt_cuda_matrix *w, struct CUstream_st *stream);
+#endif // TT_INFERENCE_ONLY
 
 #ifdef __cplusplus
 }
@@ -657,16 +680,22 @@ typedef struct tt__column {
   int room; // 0 for a column that is not there
 } tt__column;
 
+// Numbers of a column that begins at `first` of a row and goes on in steps of w: `count`, or those
+// below `limit`.
+TT__DEVICE int tt__cuda_column_room(ptrdiff_t first, ptrdiff_t w, ptrdiff_t limit, int count) {
+  ptrdiff_t room = limit > first ? (limit - first + w - 1) / w : 0;
+  return room < count ? (int)room : count;
+}
+
 TT__DEVICE tt__column tt__cuda_column(const tt__dproduct &f, ptrdiff_t q) {
   tt__column column = {0, 0, 0, 0};
   if (q >= f.p * f.w) return column;
   ptrdiff_t p = q / f.w, w = q % f.w;
   ptrdiff_t first = p % f.in_pre * f.core.length * f.w + w;
-  ptrdiff_t room = f.in_limit > first ? (f.in_limit - first + f.w - 1) / f.w : 0;
   column.in_at = p / f.in_pre * f.in_ld + first;
   column.out_element = p % f.out_pre * f.core.rows * f.w + w;
   column.out_at = p / f.out_pre * f.out.ld + column.out_element;
-  column.room = room < f.core.length ? (int)room : f.core.length;
+  column.room = tt__cuda_column_room(first, f.w, f.in_limit, f.core.length);
   return column;
 }
 
@@ -954,6 +983,7 @@ struct tt_cuda_matrix {
   tt__dcore cores[TT_MAX_ORDER];
   const float *bias; // on the device, or NULL
   void *block;
+  size_t size; // of the block, bytes
 };
 
 static void *tt__cuda_host_allocate(const tt_allocator *allocator, size_t size) {
@@ -1168,6 +1198,7 @@ TTDEF tt_status tt_cuda_upload(tt_cuda_context *context, const tt_matrix *w, tt_
     made->context = context;
     made->header = *w;
     made->header.block = NULL;
+    made->size = size;
     cudaError_t error = cudaSetDevice(context->device);
     if (!error) error = cudaMalloc(&made->block, size);
     if (!error) {
@@ -1578,6 +1609,19 @@ static tt_status tt__cuda_run_product(tt_cuda_context *context, const tt__dprodu
   return tt__cuda_status(context, error);
 }
 
+// The matrix of a core in floats, without scales.
+static tt__dcore tt__cuda_plain_core(const float *data, int rows, int length, ptrdiff_t pitch) {
+  tt__dcore core;
+  memset(&core, 0, sizeof core);
+  core.data = (const unsigned char *)data;
+  core.scale = 1;
+  core.dtype = TT_F32;
+  core.rows = rows;
+  core.length = length;
+  core.row_size = pitch * 4;
+  return core;
+}
+
 // A product between two buffers of floats.
 static tt__dproduct tt__cuda_plain_product(const tt__dcore *core, ptrdiff_t p, ptrdiff_t w,
                                            const float *in, float *out) {
@@ -1708,13 +1752,7 @@ static tt_status tt__cuda_run_dense(const tt_cuda_matrix *w, const tt_cuda_args 
   tt_status status = tt__cuda_run_slices(w, NULL, -1, dense, ld, buffer, stream);
   if (status) return status;
   if (w->header.rows > 0x40000000 || ld > 0x40000000) return TT_ERROR_UNSUPPORTED;
-  memset(&core, 0, sizeof core);
-  core.data = (const unsigned char *)dense;
-  core.scale = 1;
-  core.dtype = TT_F32;
-  core.rows = (int)w->header.rows;
-  core.length = (int)w->header.cols;
-  core.row_size = ld * 4;
+  core = tt__cuda_plain_core(dense, (int)w->header.rows, (int)w->header.cols, ld);
   tt__dproduct f = tt__cuda_plain_product(&core, args->batch, 1, NULL, NULL);
   tt__cuda_read_x(w, args, &f);
   f.out = tt__cuda_y(w, args);
@@ -1809,6 +1847,393 @@ TTDEF tt_status tt_cuda_rows(const tt_cuda_matrix *w, const int *d_index, ptrdif
   if (!d_index) return TT_ERROR_INVALID;
   return tt__cuda_slices(w, d_index, count, d_out, d_work, work_size, stream);
 }
+
+#ifndef TT_INFERENCE_ONLY
+// -------------------------------------------------------------------------------------- >>gradient
+// A step C[p] = G S[p] has two gradients (see >>gradient of tt.h),
+//   dG = sum_p dC[p] S[p]^T     and     dS[p] = G^T dC[p].
+// The second is the product kernel again, after G was decoded and turned in the workspace. The
+// first is a sum over all columns (p, w): parts of them go to different blocks, and a second kernel
+// adds the parts in their order, so that nothing depends on which block is first. Gram matrices are
+// the same sum, with both factors the same matrix; they are kept in double (see >>compress).
+
+typedef struct tt__dturn {
+  tt__dcore core;
+  float *out; // (core.length, pitch); what lies behind core.rows is zero
+  int pitch;
+} tt__dturn;
+
+enum { TT__TURN = 32 };
+
+template <int DTYPE>
+TT__DEVICE void tt__cuda_turn_run(const tt__dcore &core, int row, int j, float *to) {
+  float scale = tt__cuda_row_scale(core, row);
+  tt__four run = tt__cuda_decode<DTYPE>(core, row, j, tt__cuda_codes<DTYPE>(core, row, j));
+  for (int t = 0; t < 4; t++) to[t] = run.v[t] * scale;
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_turn(const tt__dturn f) {
+  __shared__ float tile[TT__TURN][TT__TURN + 1];
+  int tiles = (f.pitch + TT__TURN - 1) / TT__TURN, thread = (int)threadIdx.x;
+  int r0 = (int)blockIdx.x % tiles * TT__TURN, j0 = (int)blockIdx.x / tiles * TT__TURN;
+  int row = r0 + thread / 8, j = j0 + thread % 8 * 4;
+  float *to = &tile[thread / 8][thread % 8 * 4];
+  if (row < f.core.rows && j < f.core.length) {
+    TT__CUDA_BY_FORMAT(f.core, tt__cuda_turn_run, f.core, row, j, to)
+  } else {
+    for (int t = 0; t < 4; t++) to[t] = 0;
+  }
+  __syncthreads();
+  for (int t = thread; t < TT__TURN * TT__TURN; t += TT__CUDA_THREADS) {
+    row = r0 + t % TT__TURN;
+    j = j0 + t / TT__TURN;
+    if (row < f.pitch && j < f.core.length)
+      f.out[(ptrdiff_t)j * f.pitch + row] = tile[t % TT__TURN][t / TT__TURN];
+  }
+}
+
+// A state as columns (p, w): number i of a column is element p % pre * count * w + i * w + iw of
+// row p / pre, and zero from `limit` on.
+typedef struct tt__dview {
+  const float *data;
+  ptrdiff_t pre, ld, limit;
+  int count; // numbers in a column
+} tt__dview;
+
+typedef struct tt__douter { // out[part][i][j] = sum over the columns of the part of a[i] b[j]
+  tt__dview a, b;
+  ptrdiff_t p, w, chunk; // chunk: columns in a part
+  void *out;
+} tt__douter;
+
+enum { TT__OUTER_TILE = 64, TT__OUTER_DEPTH = 16 };
+
+typedef struct tt__dstart { // number i of a column is at + i * w for i < room
+  ptrdiff_t at;
+  int room;
+} tt__dstart;
+
+TT__DEVICE tt__dstart tt__cuda_start(const tt__dview &view, ptrdiff_t w, ptrdiff_t q,
+                                     ptrdiff_t end) {
+  tt__dstart start = {0, 0};
+  if (q >= end) return start;
+  ptrdiff_t p = q / w, first = p % view.pre * view.count * w + q % w;
+  start.at = p / view.pre * view.ld + first;
+  start.room = tt__cuda_column_room(first, w, view.limit, view.count);
+  return start;
+}
+
+// Numbers i0 .. of the columns of this step, side by side: to[column][i - i0].
+TT__DEVICE void tt__cuda_outer_load(const tt__dview &view, ptrdiff_t w, const tt__dstart *starts,
+                                    int i0, float *to) {
+  enum { PITCH = TT__OUTER_TILE + 4, COUNT = TT__OUTER_TILE * TT__OUTER_DEPTH };
+  TT__CUDA_UNROLL
+  for (int n = 0; n < COUNT / TT__CUDA_THREADS; n++) {
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS; // neighbours read what lies together
+    int i = w == 1 ? t % TT__OUTER_TILE : t / TT__OUTER_DEPTH;
+    int q = w == 1 ? t / TT__OUTER_TILE : t % TT__OUTER_DEPTH;
+    to[q * PITCH + i] = i0 + i < starts[q].room ? view.data[starts[q].at + (i0 + i) * w] : 0;
+  }
+}
+
+template <class SUM> TT__DEVICE void tt__cuda_outer(const tt__douter &f) {
+  enum { PITCH = TT__OUTER_TILE + 4, DEPTH = TT__OUTER_DEPTH };
+  __shared__ __align__(16) float a[DEPTH * PITCH], b[DEPTH * PITCH];
+  __shared__ tt__dstart starts[2][DEPTH];
+  unsigned a_tiles = ((unsigned)f.a.count + TT__OUTER_TILE - 1) / TT__OUTER_TILE;
+  unsigned b_tiles = ((unsigned)f.b.count + TT__OUTER_TILE - 1) / TT__OUTER_TILE;
+  int i0 = (int)(blockIdx.x % a_tiles) * TT__OUTER_TILE;
+  int j0 = (int)(blockIdx.x / a_tiles % b_tiles) * TT__OUTER_TILE, thread = (int)threadIdx.x;
+  ptrdiff_t part = (ptrdiff_t)(blockIdx.x / (a_tiles * b_tiles));
+  ptrdiff_t end = part * f.chunk + f.chunk < f.p * f.w ? part * f.chunk + f.chunk : f.p * f.w;
+  SUM sum[4][4] = {{0}};
+  for (ptrdiff_t q0 = part * f.chunk; q0 < end; q0 += DEPTH) {
+    if (thread < DEPTH)
+      starts[0][thread] = tt__cuda_start(f.a, f.w, q0 + thread, end);
+    else if (thread < 2 * DEPTH)
+      starts[1][thread - DEPTH] = tt__cuda_start(f.b, f.w, q0 + thread - DEPTH, end);
+    __syncthreads(); // the starts are known, and the tile before has been used
+    tt__cuda_outer_load(f.a, f.w, starts[0], i0, a);
+    tt__cuda_outer_load(f.b, f.w, starts[1], j0, b);
+    __syncthreads();
+    TT__CUDA_UNROLL
+    for (int q = 0; q < DEPTH; q++) {
+      tt__four left = *(const tt__four *)(const void *)(a + q * PITCH + thread / 16 * 4);
+      tt__four right = *(const tt__four *)(const void *)(b + q * PITCH + thread % 16 * 4);
+      TT__CUDA_UNROLL
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) sum[i][j] += (SUM)left.v[i] * (SUM)right.v[j];
+    }
+  }
+  SUM *out = (SUM *)f.out + part * f.a.count * f.b.count;
+  for (int i = i0 + thread / 16 * 4, ti = 0; ti < 4 && i + ti < f.a.count; ti++)
+    for (int j = j0 + thread % 16 * 4, tj = 0; tj < 4 && j + tj < f.b.count; tj++)
+      out[(ptrdiff_t)(i + ti) * f.b.count + j + tj] = sum[ti][tj];
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_outer_float(const tt__douter f) {
+  tt__cuda_outer<float>(f);
+}
+
+typedef struct tt__dsum { // out[i][j] += scale * the sum of all parts, in their order
+  const void *parts;
+  ptrdiff_t num_parts, rows;
+  int length;
+  void *out;
+  ptrdiff_t pitch; // numbers from row to row of out
+  float scale;
+} tt__dsum;
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_sum_float(const tt__dsum f) {
+  ptrdiff_t at = (ptrdiff_t)blockIdx.x * TT__CUDA_THREADS + (int)threadIdx.x;
+  ptrdiff_t size = f.rows * f.length;
+  if (at >= size) return;
+  float sum = 0, *out = (float *)f.out + at / f.length * f.pitch + at % f.length;
+  for (ptrdiff_t part = 0; part < f.num_parts; part++)
+    sum += ((const float *)f.parts)[part * size + at];
+  *out += f.scale * sum;
+}
+
+typedef struct tt__dbias { // out[j] += sum over the batch of dy[b][j]
+  const float *dy;
+  ptrdiff_t batch, rows;
+  float *out;
+} tt__dbias;
+
+// 32 columns a block; eight warps take every eighth row of the batch.
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_bias(const tt__dbias f) {
+  enum { WARPS = TT__CUDA_THREADS / 32 };
+  __shared__ float part[WARPS][32];
+  int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+  ptrdiff_t j = (ptrdiff_t)blockIdx.x * 32 + lane;
+  float sum = 0;
+  for (ptrdiff_t b = warp; b < f.batch && j < f.rows; b += WARPS) sum += f.dy[b * f.rows + j];
+  part[warp][lane] = sum;
+  __syncthreads();
+  if (warp || j >= f.rows) return;
+  for (int i = 1; i < WARPS; i++) sum += part[i][lane];
+  f.out[j] += sum;
+}
+
+static int tt__cuda_pitch(int count) { return (count + 3) / 4 * 4; }
+
+// *turned becomes the transpose of a core, at `out`.
+static tt_status tt__cuda_run_turn(tt_cuda_context *context, const tt__dcore *core, float *out,
+                                   tt__dcore *turned, cudaStream_t stream) {
+  tt__dturn f;
+  unsigned grid;
+  f.core = *core;
+  f.out = out;
+  f.pitch = tt__cuda_pitch(core->rows);
+  *turned = tt__cuda_plain_core(out, core->length, core->rows, f.pitch);
+  ptrdiff_t high = (f.pitch + TT__TURN - 1) / TT__TURN;
+  ptrdiff_t wide = (core->length + TT__TURN - 1) / TT__TURN;
+  if (!tt__cuda_grid(high * wide, &grid)) return TT_ERROR_UNSUPPORTED;
+  return tt__cuda_status(context,
+                         TT__CUDA_LAUNCH(tt__cuda_turn, grid, TT__CUDA_THREADS, 0, stream, f));
+}
+
+// Parts of a sum over `columns` for a result of rows x length: enough of them to fill the device,
+// but 256 columns at least. *chunk becomes the columns of each.
+static ptrdiff_t tt__cuda_parts(const tt_cuda_context *context, ptrdiff_t rows, ptrdiff_t length,
+                                ptrdiff_t columns, ptrdiff_t *chunk) {
+  ptrdiff_t tiles = ((rows + TT__OUTER_TILE - 1) / TT__OUTER_TILE) *
+                    ((length + TT__OUTER_TILE - 1) / TT__OUTER_TILE);
+  ptrdiff_t parts = 2 * context->multiprocessors / tiles, most = (columns + 255) / 256;
+  if (columns < 1) columns = 1; // nothing is run, but its size is asked for
+  if (parts > most) parts = most;
+  if (parts < 1) parts = 1;
+  *chunk =
+      ((columns + parts - 1) / parts + TT__OUTER_DEPTH - 1) / TT__OUTER_DEPTH * TT__OUTER_DEPTH;
+  return (columns + *chunk - 1) / *chunk;
+}
+
+// What the workspace of a backward pass holds: the inputs of all steps but the first, overwritten
+// by their gradients; one turned core; the parts of one gradient.
+typedef struct tt__dtape {
+  size_t state[TT_MAX_ORDER], turned, parts, total; // bytes
+} tt__dtape;
+
+// Returns 0 where anything does not fit.
+static int tt__cuda_tape(const tt_cuda_matrix *w, ptrdiff_t batch, tt__dtape *tape) {
+  memset(tape, 0, sizeof *tape);
+  if (!tt__cuda_fits(&w->header, batch)) return 0;
+  for (int i = 0; i < w->header.shape.order; i++) {
+    ptrdiff_t p, wide, chunk;
+    const tt__dcore *core = &w->cores[tt__cuda_step_at(&w->header, batch, i, &p, &wide)];
+    if (i) tape->state[i] = tt__cuda_room(p * wide * core->length);
+    tape->total += tape->state[i];
+    ptrdiff_t parts = tt__cuda_parts(w->context, core->rows, core->length, p * wide, &chunk);
+    size_t turned = tt__cuda_room((ptrdiff_t)core->length * tt__cuda_pitch(core->rows));
+    ptrdiff_t all = parts;
+    if (!tt__cuda_multiply(&all, core->rows) || !tt__cuda_multiply(&all, core->length)) return 0;
+    if (turned > tape->turned) tape->turned = turned;
+    if (tt__cuda_room(all) > tape->parts) tape->parts = tt__cuda_room(all);
+  }
+  tape->total += tape->turned + tape->parts;
+  return 1;
+}
+
+TTDEF size_t tt_cuda_backward_work_size(const tt_cuda_matrix *w, ptrdiff_t batch) {
+  tt__dtape tape;
+  return w && batch >= 0 && tt__cuda_tape(w, batch, &tape) ? tape.total : 0;
+}
+
+TTDEF tt_status tt_cuda_clear(tt_cuda_matrix *w, struct CUstream_st *stream) {
+  if (!w || !tt__cuda_is_current(w->context)) return TT_ERROR_INVALID;
+  return tt__cuda_status(w->context, cudaMemsetAsync(w->block, 0, w->size, stream));
+}
+
+// Is `grad` a train of unscaled floats, on the same device, whose cores lie as those of w?
+static int tt__cuda_is_like(const tt_cuda_matrix *w, const tt_cuda_matrix *grad) {
+  const tt_matrix *a = &w->header, *b = &grad->header;
+  if (w == grad || w->context->device != grad->context->device || a->sweep != b->sweep ||
+      a->rows != b->rows || a->cols != b->cols || a->shape.order != b->shape.order)
+    return 0;
+  for (int k = 0; k < a->shape.order; k++)
+    if (a->shape.rows[k] != b->shape.rows[k] || a->shape.cols[k] != b->shape.cols[k] ||
+        a->shape.ranks[k] != b->shape.ranks[k] || grad->cores[k].dtype != TT_F32 ||
+        grad->cores[k].group || grad->cores[k].scale != 1)
+      return 0;
+  return 1;
+}
+
+// The input (of_rows 0) or the output (of_rows 1) of a step: `outside` is x or dy where the step is
+// the first or the last, else NULL.
+static tt__dview tt__cuda_view(const tt_matrix *w, ptrdiff_t batch, const float *outside,
+                               const float *state, int count, ptrdiff_t p, ptrdiff_t wide,
+                               int of_rows) {
+  tt__dview view;
+  view.data = outside ? outside : state;
+  view.count = count;
+  view.pre = outside ? p / batch : 1;
+  view.ld = view.limit = outside ? of_rows ? w->rows : w->cols : count * wide;
+  return view;
+}
+
+static void tt__cuda_read_view(tt__dproduct *f, const tt__dview *view) {
+  f->in = view->data;
+  f->in_pre = view->pre;
+  f->in_ld = view->ld;
+  f->in_limit = view->limit;
+  tt__cuda_find_quads(f);
+}
+
+// grad += the gradient of one core.
+static tt_status tt__cuda_run_core_gradient(const tt_cuda_matrix *w, const tt__dview *back,
+                                            const tt__dview *in, ptrdiff_t p, ptrdiff_t wide,
+                                            float *parts, const tt__dcore *grad, float scale,
+                                            cudaStream_t stream) {
+  tt__douter f;
+  tt__dsum sum;
+  unsigned grid;
+  f.a = *back;
+  f.b = *in;
+  f.p = p;
+  f.w = wide;
+  f.out = parts;
+  memset(&sum, 0, sizeof sum);
+  sum.parts = parts;
+  sum.num_parts = tt__cuda_parts(w->context, back->count, in->count, p * wide, &f.chunk);
+  sum.rows = back->count;
+  sum.length = in->count;
+  sum.out = (void *)grad->data;
+  sum.pitch = grad->row_size / 4;
+  sum.scale = scale;
+  ptrdiff_t tiles = (((ptrdiff_t)back->count + TT__OUTER_TILE - 1) / TT__OUTER_TILE) *
+                    (((ptrdiff_t)in->count + TT__OUTER_TILE - 1) / TT__OUTER_TILE);
+  if (!tt__cuda_grid(tiles * sum.num_parts, &grid)) return TT_ERROR_UNSUPPORTED;
+  tt_status status = tt__cuda_status(
+      w->context, TT__CUDA_LAUNCH(tt__cuda_outer_float, grid, TT__CUDA_THREADS, 0, stream, f));
+  ptrdiff_t blocks = (sum.rows * sum.length + TT__CUDA_THREADS - 1) / TT__CUDA_THREADS;
+  if (status) return status;
+  if (!tt__cuda_grid(blocks, &grid)) return TT_ERROR_UNSUPPORTED;
+  return tt__cuda_status(
+      w->context, TT__CUDA_LAUNCH(tt__cuda_sum_float, grid, TT__CUDA_THREADS, 0, stream, sum));
+}
+
+static tt_status tt__cuda_run_bias(tt_cuda_matrix *grad, const float *dy, ptrdiff_t batch,
+                                   cudaStream_t stream) {
+  tt__dbias f;
+  unsigned grid;
+  f.dy = dy;
+  f.batch = batch;
+  f.rows = grad->header.rows;
+  f.out = (float *)grad->block; // the bias is what a block begins with
+  if (!tt__cuda_grid((f.rows + 31) / 32, &grid)) return TT_ERROR_UNSUPPORTED;
+  return tt__cuda_status(grad->context,
+                         TT__CUDA_LAUNCH(tt__cuda_bias, grid, TT__CUDA_THREADS, 0, stream, f));
+}
+
+// One pass forward that keeps its states, one back that replaces each by its gradient.
+static tt_status tt__cuda_run_backward(const tt_cuda_matrix *w, const float *x, const float *dy,
+                                       ptrdiff_t batch, float *dx, tt_cuda_matrix *grad,
+                                       const tt__dtape *tape, char *at, cudaStream_t stream) {
+  float *state[TT_MAX_ORDER + 1], *turned, *parts;
+  int order = w->header.shape.order;
+  tt_status status = TT_OK;
+  ptrdiff_t p, wide;
+  for (int i = 0; i < order; at += tape->state[i++]) state[i] = (float *)(void *)at;
+  turned = (float *)(void *)at;
+  parts = (float *)(void *)(at + tape->turned);
+  state[order] = NULL;
+  for (int i = 0; i + 1 < order && grad && !status; i++) {
+    const tt__dcore *core = &w->cores[tt__cuda_step_at(&w->header, batch, i, &p, &wide)];
+    tt__dproduct f = tt__cuda_plain_product(core, p, wide, NULL, state[i + 1]);
+    tt__dview in =
+        tt__cuda_view(&w->header, batch, i ? NULL : x, state[i], core->length, p, wide, 0);
+    tt__cuda_read_view(&f, &in);
+    status = tt__cuda_run_product(w->context, &f, stream);
+  }
+  for (int i = order - 1; i >= 0 && !status; i--) {
+    int k = tt__cuda_step_at(&w->header, batch, i, &p, &wide);
+    const tt__dcore *core = &w->cores[k];
+    tt__dview back = tt__cuda_view(&w->header, batch, i + 1 < order ? NULL : dy, state[i + 1],
+                                   core->rows, p, wide, 1);
+    tt__dview in =
+        tt__cuda_view(&w->header, batch, i ? NULL : x, state[i], core->length, p, wide, 0);
+    if (grad)
+      status = tt__cuda_run_core_gradient(w, &back, &in, p, wide, parts, &grad->cores[k],
+                                          core->scale, stream);
+    if (status || (!i && !dx)) break;
+    tt__dcore other;
+    status = tt__cuda_run_turn(w->context, core, turned, &other, stream);
+    if (status) break;
+    tt__dproduct f = tt__cuda_plain_product(&other, p, wide, NULL, i ? state[i] : dx);
+    if (!i) {
+      f.out_pre = p / batch;
+      f.out.ld = f.out.limit = w->header.cols;
+    }
+    tt__cuda_read_view(&f, &back);
+    status = tt__cuda_run_product(w->context, &f, stream);
+  }
+  if (!status && grad && grad->bias) status = tt__cuda_run_bias(grad, dy, batch, stream);
+  return status;
+}
+
+TTDEF tt_status tt_cuda_backward(const tt_cuda_matrix *w, const float *d_x, const float *d_dy,
+                                 ptrdiff_t batch, float *d_dx, tt_cuda_matrix *grad, void *d_work,
+                                 size_t work_size, struct CUstream_st *stream) {
+  tt__dtape tape;
+  if (!w || batch < 0 || (grad && !tt__cuda_is_like(w, grad)) || (!grad && !d_dx))
+    return TT_ERROR_INVALID;
+  for (int k = 0; grad && k < w->header.shape.order; k++)
+    if (w->cores[k].dtype != TT_F32) return TT_ERROR_UNSUPPORTED;
+  if (!tt__cuda_tape(w, batch, &tape)) return TT_ERROR_MEMORY;
+  if (batch == 0) return TT_OK;
+  size_t x_size = (size_t)(batch * w->header.cols) * 4;
+  size_t y_size = (size_t)(batch * w->header.rows) * 4;
+  if ((grad && !d_x) || !d_dy || !tt__cuda_work_fits(d_work, work_size, tape.total) ||
+      !tt__cuda_is_current(w->context))
+    return TT_ERROR_INVALID;
+  if (d_dx && ((d_x && tt__cuda_overlap(d_x, x_size, d_dx, x_size)) ||
+               tt__cuda_overlap(d_dy, y_size, d_dx, x_size)))
+    return TT_ERROR_INVALID;
+  return tt__cuda_run_backward(w, d_x, d_dy, batch, d_dx, grad, &tape, (char *)d_work, stream);
+}
+#endif // TT_INFERENCE_ONLY
+
 #endif // TT_CUDA_IMPLEMENTATION
 
 /* Licence: MIT or public domain, as you like; the text stands at the end of tt.h. */

@@ -35,38 +35,47 @@ static void fetch(void *to, const void *from, ptrdiff_t size) {
   tt_sha256_add(&digest, to, (size_t)size);
 }
 
+static uint32_t bits_of(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  return bits;
+}
+static float float_of(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
 // Fills the codes and scales of every core with numbers of the size of 1.
 static void fill(tt_matrix *w) {
   for (int k = 0; k < w->shape.order; k++) {
     tt_core *core = &w->cores[k];
-    ptrdiff_t rows, length, bits = tt__dtype_bits(core->dtype);
-    tt__view_size(&w->shape, w->sweep, k, &rows, &length);
-    unsigned char *data = (unsigned char *)core->data;
-    for (ptrdiff_t i = 0; i < rows; i++)
-      for (ptrdiff_t j = 0; j < length; j++) {
-        unsigned char *row = data + i * tt__row_size(core->dtype, length);
+    size_t packed, row_size, scales;
+    int bits = tt__cuda_code_bits(core->dtype), top = bits == 4 ? 7 : 127;
+    int forward = w->sweep == TT_LEFT_TO_RIGHT;
+    int rows = w->shape.rows[k] * w->shape.ranks[k + forward];
+    int length = w->shape.cols[k] * w->shape.ranks[k + !forward];
+    tt__cuda_core_sizes(w, k, &packed, &row_size, &scales);
+    unsigned char *row = (unsigned char *)core->data;
+    for (int i = 0; i < rows; i++, row += packed)
+      for (int j = 0; j < length; j++) {
         float value = (float)test_normal();
         uint16_t code = (uint16_t)tt_from_f32(core->dtype, value, 1);
-        int top = (1 << (bits - 1 < 8 ? bits - 1 : 7)) - 1;
-        if (core->dtype == TT_F64)
-          ((double *)(void *)row)[j] = test_normal();
-        else if (core->dtype == TT_F32)
+        int integer = test_below(2 * top + 1) - top;
+        if (core->dtype == TT_F32)
           memcpy(row + 4 * j, &value, 4);
         else if (bits == 16)
           memcpy(row + 2 * j, &code, 2);
-        else if (tt__is_minifloat(core->dtype))
-          row[j] = (unsigned char)code;
+        else if (core->dtype == TT_I4)
+          row[j / 2] = (unsigned char)(row[j / 2] | (integer & 15) << (j % 2 * 4));
         else
-          tt__put_integer(row, j, (int)bits, test_below(2 * top + 1) - top);
+          row[j] = core->dtype == TT_I8 ? (unsigned char)integer : (unsigned char)code;
       }
-    ptrdiff_t scales = rows * tt__row_scales(core->group, length);
-    for (ptrdiff_t i = 0; i < scales; i++) {
+    for (size_t i = 0; i < scales; i += core->group > 0 ? 2 : 4) {
       float scale = (float)(0.5 + test_uniform());
       uint16_t code = (uint16_t)tt_from_f32(TT_F16, scale, 1);
-      if (core->group > 0)
-        memcpy((unsigned char *)core->scales + 2 * i, &code, 2);
-      else
-        memcpy((unsigned char *)core->scales + 4 * i, &scale, 4);
+      memcpy((unsigned char *)core->scales + i, core->group > 0 ? (void *)&code : (void *)&scale,
+             core->group > 0 ? 2 : 4);
     }
     core->scale = (float)(0.5 + test_uniform());
   }
@@ -102,16 +111,20 @@ enum { FORMS = sizeof forms / sizeof *forms };
 
 // A train with true sizes below the products of its factors where `padded`.
 static tt_matrix build(const form *f, tt_dtype dtype, int group, int sweep, int padded, int bias) {
-  tt_shape shape = test_shape(f->order, f->rows, f->cols, f->ranks);
-  tt_options options = test_options();
-  tt_matrix header, w;
-  ptrdiff_t rows = tt__leg_product(&shape, 0, f->order, 1, 0);
-  ptrdiff_t cols = tt__leg_product(&shape, 0, f->order, 0, 1);
-  if (padded && rows > 2) rows -= 1;
-  if (padded && cols > 2) cols -= 2;
-  header = tt__header(&shape, rows, cols, dtype, group);
-  header.sweep = sweep;
-  CHECK_STATUS(tt__train_allocate(&header, bias, &options.allocator, &w), TT_OK);
+  tt_matrix w;
+  memset(&w, 0, sizeof w);
+  w.shape = test_shape(f->order, f->rows, f->cols, f->ranks);
+  w.sweep = sweep;
+  w.rows = tt__cuda_legs(&w.shape, 0, f->order, 1);
+  w.cols = tt__cuda_legs(&w.shape, 0, f->order, 0);
+  if (padded && w.rows > 2) w.rows -= 1;
+  if (padded && w.cols > 2) w.cols -= 2;
+  for (int k = 0; k < f->order; k++) {
+    w.cores[k].dtype = dtype;
+    w.cores[k].group = group;
+  }
+  w.block = test_new((ptrdiff_t)tt__cuda_lay_out(&w, bias, NULL), 1);
+  tt__cuda_lay_out(&w, bias, (unsigned char *)w.block);
   fill(&w);
   return w;
 }
@@ -247,18 +260,17 @@ static void test_numbers(void) {
   fetch(small, d.e4m3, 1024);
   fetch(small + 256, d.e5m2, 1024);
   int right = 1;
-  for (unsigned i = 0; i < ALL; i++)
-    right &= tt__float_bits(f16[i]) == tt__float_bits(tt_to_f32(TT_F16, i));
+  for (unsigned i = 0; i < ALL; i++) right &= bits_of(f16[i]) == bits_of(tt_to_f32(TT_F16, i));
   CHECK(right);
   for (unsigned i = 0; i < 256; i++) {
-    right &= tt__float_bits(small[i]) == tt__float_bits(tt_to_f32(TT_E4M3, i));
-    right &= tt__float_bits(small[256 + i]) == tt__float_bits(tt_to_f32(TT_E5M2, i));
+    right &= bits_of(small[i]) == bits_of(tt_to_f32(TT_E4M3, i));
+    right &= bits_of(small[256 + i]) == bits_of(tt_to_f32(TT_E5M2, i));
   }
   CHECK(right);
   for (unsigned i = 0; i < ALL; i++) { // f16 values, halfway cases, and all exponents
-    from[3 * i] = tt__bits_float(tt__float_bits(f16[i]) + 0x1000);
-    from[3 * i + 1] = tt__bits_float(tt__float_bits(f16[i]) + 0xfff + (i & 2));
-    from[3 * i + 2] = tt__bits_float((i << 16) | (i * 40503u & 0xffff));
+    from[3 * i] = float_of(bits_of(f16[i]) + 0x1000);
+    from[3 * i + 1] = float_of(bits_of(f16[i]) + 0xfff + (i & 2));
+    from[3 * i + 2] = float_of((i << 16) | (i * 40503u & 0xffff));
   }
   encode_args e = {(float *)device_copy(from, 4 * VALUES), (uint16_t *)device(2 * VALUES),
                    (uint16_t *)device(2 * VALUES)};
@@ -443,6 +455,73 @@ static void test_layouts(void) {
   }
 }
 
+// The norm of a - b over that of b.
+static double distance(const float *a, const float *b, ptrdiff_t count) {
+  double error = 0, norm = 0;
+  for (ptrdiff_t i = 0; i < count; i++) {
+    error += pow((double)a[i] - (double)b[i], 2);
+    norm += pow((double)b[i], 2);
+  }
+  return norm > 0 ? sqrt(error / norm) : sqrt(error);
+}
+
+// Gradients of cores, bias and inputs against tt_backward, added to what was there.
+static void check_backward(const tt_matrix *w, ptrdiff_t batch) {
+  ptrdiff_t x_count = batch * w->cols, y_count = batch * w->rows;
+  float *x = test_normal_floats(x_count), *dy = test_normal_floats(y_count);
+  float *dx = test_floats(x_count), *got = test_floats(x_count);
+  tt_matrix grad, back;
+  CHECK_STATUS(tt_zeros_like(w, NULL, &grad), TT_OK);
+  for (int k = 0; k < w->shape.order; k++) ((float *)tt_core_data(&grad, k))[0] = 1;
+  tt_cuda_matrix *d_w = upload(w), *d_grad = upload(&grad);
+  size_t size = tt_cuda_backward_work_size(d_w, batch), host = tt_backward_work_size(w, batch);
+  void *work = device((ptrdiff_t)size), *host_work = test_new((ptrdiff_t)host, 1);
+  float *d_x = (float *)device_copy(x, 4 * x_count), *d_dy = (float *)device_copy(dy, 4 * y_count);
+  float *d_dx = (float *)device(4 * x_count);
+#ifdef TT_CUDA_EMU
+  long others = emu::num_syncs + emu::num_allocs + emu::num_frees + emu::num_default_stream +
+                emu::num_attributes;
+#endif
+  CHECK_STATUS(tt_cuda_backward(d_w, d_x, d_dy, batch, d_dx, d_grad, work, size, stream), TT_OK);
+#ifdef TT_CUDA_EMU
+  CHECK(others == emu::num_syncs + emu::num_allocs + emu::num_frees + emu::num_default_stream +
+                      emu::num_attributes);
+#endif
+  fetch(got, d_dx, 4 * x_count);
+  CHECK_STATUS(tt_backward(w, x, dy, batch, dx, &grad, host_work, host), TT_OK);
+  CHECK_AT_MOST(distance(got, dx, x_count), 2e-6);
+  CHECK_STATUS(tt_cuda_download(d_grad, NULL, &back), TT_OK);
+  double error = 0;
+  for (int k = 0; k < w->shape.order; k++) {
+    ptrdiff_t count =
+        (ptrdiff_t)w->shape.ranks[k] * w->shape.rows[k] * w->shape.cols[k] * w->shape.ranks[k + 1];
+    double off =
+        distance((const float *)back.cores[k].data, (const float *)grad.cores[k].data, count);
+    if (off > error) error = off;
+    tt_sha256_add(&digest, back.cores[k].data, (size_t)count * 4);
+  }
+  CHECK_AT_MOST(error, 3e-6);
+  if (w->bias) CHECK_AT_MOST(distance(back.bias, grad.bias, w->rows), 2e-6);
+  CHECK_STATUS(tt_cuda_clear(d_grad, stream), TT_OK);
+  CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+  tt_free(&back);
+  CHECK_STATUS(tt_cuda_download(d_grad, NULL, &back), TT_OK);
+  CHECK(((const float *)back.cores[0].data)[0] == 0 && (!w->bias || back.bias[0] == 0));
+  cudaFree(d_x);
+  cudaFree(d_dy);
+  cudaFree(d_dx);
+  cudaFree(work);
+  tt_cuda_free(d_w);
+  tt_cuda_free(d_grad);
+  tt_free(&grad);
+  tt_free(&back);
+  free(x);
+  free(dy);
+  free(dx);
+  free(got);
+  free(host_work);
+}
+
 // Every kernel once, in few blocks, for tools that look for races and take their time.
 static void test_races(void) {
   static const struct {
@@ -481,7 +560,11 @@ static void test_races(void) {
     tt_free(&w);
     free(dense);
   }
-  gpu->multiprocessors = multiprocessors;
+  gpu->multiprocessors = multiprocessors; // gradients in parts of 256 columns
+  static const form narrow = {1, {3}, {5}, {1, 1}};
+  tt_matrix w = build(&narrow, TT_F32, 0, 0, 0, 1);
+  check_backward(&w, 300);
+  tt_free(&w);
 }
 
 static void check_rows(const tt_cuda_matrix *d_w, const tt_matrix *w, const double *dense) {
@@ -542,6 +625,109 @@ static void test_rows(void) {
     }
 }
 
+static void test_backward(void) {
+  static const int batches[] = {2, 17, 1, 300};
+  for (int i = 0; i < FORMS; i++)
+    for (int variant = 0; variant < (quick ? 1 : 8); variant++) {
+      int sweep = quick ? i % 2 : variant % 2;
+      tt_matrix w = build(&forms[i], TT_F32, 0, sweep, variant / 2 % 2 || i % 3 == 0, i % 4 > 0);
+      check_backward(&w, batches[quick ? i % 2 : variant / 2]);
+      tt_free(&w);
+    }
+  tt_matrix w = build(&forms[8], TT_F32, 0, 0, 0, 1); // sums in several parts
+  check_backward(&w, 90);
+  tt_free(&w);
+  for (int i = 0; i < FORMS; i += quick ? 4 : 1) { // d_dx alone, through frozen cores
+    tt_matrix coded = build(&forms[i], formats[i % FORMATS], formats[i % FORMATS] < TT_I8 ? 0 : 3,
+                            i / 2 % 2, 1, 0);
+    ptrdiff_t m = coded.rows, n = coded.cols;
+    float *dy = test_normal_floats(3 * m), *dx = test_floats(3 * n), *wanted = test_floats(3 * n);
+    float *dense = test_floats(m * n);
+    tt_cuda_matrix *d_w = upload(&coded);
+    size_t size = tt_cuda_backward_work_size(d_w, 3);
+    float *d_dy = (float *)device_copy(dy, 12 * m), *d_dx = (float *)device(12 * n);
+    void *work = device((ptrdiff_t)size);
+    CHECK_STATUS(tt_cuda_backward(d_w, NULL, d_dy, 3, d_dx, NULL, work, size, stream), TT_OK);
+    fetch(dx, d_dx, 12 * n);
+    CHECK_STATUS(tt_expand(&coded, dense), TT_OK);
+    CHECK_STATUS(tt_matmul(3, n, m, dy, m, dense, n, wanted, n, 0, NULL), TT_OK);
+    CHECK_AT_MOST(distance(dx, wanted, 3 * n), 2e-6);
+    cudaFree(d_dy);
+    cudaFree(d_dx);
+    cudaFree(work);
+    tt_cuda_free(d_w);
+    tt_free(&coded);
+    free(dy);
+    free(dx);
+    free(wanted);
+    free(dense);
+  }
+}
+
+static void test_backward_errors(void) {
+  tt_matrix w = build(&forms[13], TT_F32, 0, 0, 0, 1),
+            other = build(&forms[12], TT_F32, 0, 0, 0, 1);
+  tt_matrix coded = build(&forms[13], TT_F16, 0, 0, 0, 1), grad, turned;
+  CHECK_STATUS(tt_zeros_like(&w, NULL, &grad), TT_OK);
+  CHECK_STATUS(tt_turn(&grad, TT_LEFT_TO_RIGHT, NULL, &turned), TT_OK);
+  tt_cuda_matrix *d_w = upload(&w), *d_other = upload(&other), *d_coded = upload(&coded);
+  tt_cuda_matrix *d_grad = upload(&grad), *d_turned = upload(&turned);
+  size_t size = tt_cuda_backward_work_size(d_w, 3);
+  CHECK(size > 256 && tt_cuda_backward_work_size(NULL, 3) == 0);
+  CHECK(tt_cuda_backward_work_size(d_w, -1) == 0);
+  CHECK(tt_cuda_backward_work_size(d_w, PTRDIFF_MAX / 8) == 0);
+  float *x = (float *)device(12 * w.cols), *dy = (float *)device(12 * w.rows);
+  float *dx = (float *)device(12 * w.cols);
+  char *work = (char *)device((ptrdiff_t)size + 256);
+  const struct {
+    const tt_cuda_matrix *w;
+    float *x, *dy;
+    ptrdiff_t batch;
+    float *dx;
+    tt_cuda_matrix *grad;
+    char *work;
+    size_t size;
+    tt_status status;
+  } calls[] = {{d_w, x, dy, 3, dx, d_grad, work, size, TT_OK},
+               {d_w, NULL, NULL, 0, NULL, d_grad, NULL, 0, TT_OK},
+               {NULL, x, dy, 3, dx, d_grad, work, size, TT_ERROR_INVALID},
+               {d_w, NULL, dy, 3, dx, d_grad, work, size, TT_ERROR_INVALID},
+               {d_w, x, NULL, 3, dx, d_grad, work, size, TT_ERROR_INVALID},
+               {d_w, x, dy, -1, dx, d_grad, work, size, TT_ERROR_INVALID},
+               {d_w, x, dy, 3, x + 1, d_grad, work, size, TT_ERROR_INVALID},
+               {d_w, x, dy, 3, dy + 1, d_grad, work, size, TT_ERROR_INVALID},
+               {d_w, x, dy, 3, NULL, NULL, work, size, TT_ERROR_INVALID},
+               {d_w, x, dy, 3, dx, d_other, work, size, TT_ERROR_INVALID},
+               {d_w, x, dy, 3, dx, d_coded, work, size, TT_ERROR_INVALID},
+               {d_w, x, dy, 3, dx, d_turned, work, size, TT_ERROR_INVALID},
+               {d_grad, x, dy, 3, dx, d_grad, work, size, TT_ERROR_INVALID},
+               {d_coded, x, dy, 3, dx, d_grad, work, size, TT_ERROR_UNSUPPORTED},
+               {d_w, x, dy, PTRDIFF_MAX / 8, dx, d_grad, work, size, TT_ERROR_MEMORY},
+               {d_w, x, dy, 3, dx, d_grad, NULL, size, TT_ERROR_INVALID},
+               {d_w, x, dy, 3, dx, d_grad, work + 4, size, TT_ERROR_INVALID},
+               {d_w, x, dy, 3, dx, d_grad, work, size - 1, TT_ERROR_INVALID}};
+  for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+    CHECK_STATUS(tt_cuda_backward(calls[i].w, calls[i].x, calls[i].dy, calls[i].batch, calls[i].dx,
+                                  calls[i].grad, calls[i].work, calls[i].size, stream),
+                 calls[i].status);
+  CHECK_STATUS(tt_cuda_clear(NULL, stream), TT_ERROR_INVALID);
+  CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+  cudaFree(x);
+  cudaFree(dy);
+  cudaFree(dx);
+  cudaFree(work);
+  tt_cuda_free(d_w);
+  tt_cuda_free(d_other);
+  tt_cuda_free(d_coded);
+  tt_cuda_free(d_grad);
+  tt_cuda_free(d_turned);
+  tt_free(&w);
+  tt_free(&other);
+  tt_free(&coded);
+  tt_free(&grad);
+  tt_free(&turned);
+}
+
 // What comes back is what went up, bit for bit.
 static void test_round_trip(void) {
   for (int i = 0; i < FORMS; i++)
@@ -558,12 +744,14 @@ static void test_round_trip(void) {
       CHECK(!memcmp(&back.shape, &w.shape, sizeof w.shape) && !back.bias == !w.bias);
       if (w.bias) CHECK(!memcmp(back.bias, w.bias, (size_t)w.rows * 4));
       for (int k = 0; k < w.shape.order; k++) {
-        ptrdiff_t data, scales;
-        tt__core_sizes(&w, k, &data, &scales);
+        size_t packed, row, scales;
+        tt__cuda_core_sizes(&w, k, &packed, &row, &scales);
         const tt_core *a = &w.cores[k], *b = &back.cores[k];
+        size_t data = packed * (size_t)w.shape.rows[k] *
+                      (size_t)w.shape.ranks[w.sweep == TT_LEFT_TO_RIGHT ? k + 1 : k];
         CHECK(a->dtype == b->dtype && a->group == b->group && a->scale == b->scale);
-        CHECK(!memcmp(a->data, b->data, (size_t)data) && !a->scales == !b->scales);
-        if (scales) CHECK(!memcmp(a->scales, b->scales, (size_t)scales));
+        CHECK(!memcmp(a->data, b->data, data) && !a->scales == !b->scales);
+        if (scales) CHECK(!memcmp(a->scales, b->scales, scales));
       }
       tt_free(&back);
       CHECK(heap.live_blocks == 0);
@@ -634,7 +822,10 @@ static void test_errors(void) {
   CHECK_STATUS(tt_cuda_upload(gpu, &w, NULL, stream), TT_ERROR_INVALID);
   static const tt_dtype others[] = {TT_F64, TT_I3, TT_I2};
   for (int i = 0; i < 3; i++) {
-    tt_matrix bad = build(&forms[13], others[i], 0, 0, 0, 1);
+    tt_options options = test_options();
+    tt_matrix bad;
+    options.dtype = others[i];
+    CHECK_STATUS(tt_create(&w.shape, w.rows, w.cols, &options, &bad), TT_OK);
     CHECK_STATUS(tt_cuda_upload(gpu, &bad, &none, stream), TT_ERROR_UNSUPPORTED);
     tt_free(&bad);
   }
@@ -796,10 +987,20 @@ static const struct {
   const char *name;
   void (*run)(void);
 } tests[] = {
-    {"numbers", test_numbers},   {"races", test_races},     {"forms", test_forms},
-    {"groups", test_groups},     {"args", test_args},       {"tiles", test_tiles},
-    {"layouts", test_layouts},   {"rows", test_rows},       {"round trip", test_round_trip},
-    {"graph", test_graph},       {"planner", test_planner}, {"errors", test_errors},
+    {"numbers", test_numbers},
+    {"races", test_races},
+    {"forms", test_forms},
+    {"groups", test_groups},
+    {"args", test_args},
+    {"tiles", test_tiles},
+    {"layouts", test_layouts},
+    {"rows", test_rows},
+    {"round trip", test_round_trip},
+    {"graph", test_graph},
+    {"planner", test_planner},
+    {"errors", test_errors},
+    {"backward", test_backward},
+    {"backward errors", test_backward_errors},
 #ifdef TT_CUDA_EMU
     {"failures", test_failures},
 #endif
