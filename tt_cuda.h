@@ -27,6 +27,7 @@
      >>planner   which of fused, chain and dense
      >>forward   apply, expand, rows
     >>gradient  of cores, bias and inputs
+    >>svd       many small SVDs
 
    CONVENTIONS
      Pointers that begin with d_ are device memory. Everything but create, destroy, upload, download
@@ -151,6 +152,25 @@ TTDEF size_t tt_cuda_backward_work_size(const tt_cuda_matrix *w, ptrdiff_t batch
 
 // Zeroes cores, scales and bias, on the stream.
 TTDEF tt_status tt_cuda_clear(tt_cuda_matrix *w, struct CUstream_st *stream);
+
+// Thin SVDs of `count` matrices at once, a block for each; the mirror of tt_svd.
+//   d_a       (count, rows, cols)              d_s   (count, k) descending, k = min(rows, cols)
+//   d_u       (count, rows, k) or NULL         d_vt  (count, k, cols) or NULL
+//   d_sweeps  (count) or NULL: how many sweeps over all pairs it took; -1 = more than 30, best
+//             effort; 0 = NaN or Inf in the matrix, all of its results are NaN
+//   d_work    as for apply, of tt_cuda_svd_batched_work_size bytes, 1 where shared memory has room
+//             (128 x 128 on an H100); 0 = invalid, or does not fit
+// Accuracy  float: U and V orthonormal to about 1e-6, also where A is rank-deficient or zero; small
+//           singular values keep their relative accuracy on graded matrices. Those below 1e-30 of
+//           the largest entry are 0. The largest entry of each column of U is positive.
+// Cost      6 to 10 sweeps of 3 k^2 (rows + cols + k) flops by one block. Source [Demmel92].
+// Returns   TT_OK; INVALID; UNSUPPORTED and MEMORY from CUDA. count 0 is TT_OK.
+TTDEF tt_status tt_cuda_svd_batched(tt_cuda_context *context, const float *d_a, ptrdiff_t count,
+                                    int rows, int cols, float *d_u, float *d_s, float *d_vt,
+                                    int *d_sweeps, void *d_work, size_t work_size,
+                                    struct CUstream_st *stream);
+TTDEF size_t tt_cuda_svd_batched_work_size(const tt_cuda_context *context, ptrdiff_t count,
+                                           int rows, int cols);
 #endif // TT_INFERENCE_ONLY
 
 #ifdef __cplusplus
@@ -196,7 +216,8 @@ enum { TT__CUDA_THREADS = 256 }; // of every block of every kernel
 
 struct tt_cuda_context {
   int device, multiprocessors;
-  size_t shared; // bytes that one block may have
+  size_t shared;     // bytes that one block of the fused kernel may have
+  size_t svd_shared; // and one of the SVD
   tt_allocator allocator;
   int native;
 };
@@ -1033,6 +1054,11 @@ static int tt__cuda_is_current(const tt_cuda_context *context) {
   return cudaGetDevice(&device) == cudaSuccess && device == context->device;
 }
 
+#ifndef TT_INFERENCE_ONLY
+typedef struct tt__dsvd tt__dsvd; // see >>svd
+static __global__ void tt__cuda_svd(const tt__dsvd f);
+#endif
+
 TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_context **out) {
   tt_cuda_context made;
   int count = 0, before = 0, shared = 0;
@@ -1057,6 +1083,13 @@ TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_co
     error = cudaFuncSetAttribute((const void *)tt__cuda_fused,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, room);
   made.shared = (size_t)room;
+#ifndef TT_INFERENCE_ONLY
+  room = shared - 64; // static: a word for each warp
+  if (!error)
+    error = cudaFuncSetAttribute((const void *)tt__cuda_svd,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, room);
+  made.svd_shared = (size_t)room;
+#endif
   status = tt__cuda_status(&made, error);
   cudaSetDevice(before);
   if (status) return status;
@@ -2231,6 +2264,250 @@ TTDEF tt_status tt_cuda_backward(const tt_cuda_matrix *w, const float *d_x, cons
                tt__cuda_overlap(d_dy, y_size, d_dx, x_size)))
     return TT_ERROR_INVALID;
   return tt__cuda_run_backward(w, d_x, d_dy, batch, d_dx, grad, &tape, (char *)d_work, stream);
+}
+#endif // TT_INFERENCE_ONLY
+
+#ifndef TT_INFERENCE_ONLY
+// ------------------------------------------------------------------------------------------- >>svd
+// One-sided Jacobi, a block for a matrix: the columns of X, the shorter side of A, are rotated in
+// pairs until all are orthogonal, |x y| <= 2^-22 |x| |y| [Demmel92]. The pairs of a round have no
+// column in common, each warp takes some; rounds follow the circle method, so that every pair meets
+// once a sweep. V collects the rotations, A = (X/s) s V^T. Numbers are kept in float and their
+// products added in double: nothing over- or underflows, and the rounding of thousands of rotations
+// stays that of the stored numbers.
+
+struct tt__dsvd {
+  const float *a; // (rows, cols), count of them
+  float *u, *s, *vt;
+  int *sweeps;
+  float *work;    // NULL: shared memory
+  ptrdiff_t room; // floats of work for one matrix
+  int rows, cols;
+};
+
+enum { TT__SWEEPS = 30 };
+
+// Floats of work: X, V, the norms of X and coefficients of one projection.
+static ptrdiff_t tt__cuda_svd_room(ptrdiff_t rows, ptrdiff_t cols) {
+  ptrdiff_t n = rows < cols ? rows : cols, m = rows < cols ? cols : rows;
+  return m * n + n * n + 2 * n;
+}
+
+TT__DEVICE double tt__cuda_warp_sum_double(double value) {
+  TT__CUDA_UNROLL
+  for (int bits = 16; bits; bits /= 2) value += __shfl_xor_sync(0xffffffffu, value, bits);
+  return value;
+}
+TT__DEVICE unsigned long long tt__cuda_warp_max(unsigned long long value) {
+  TT__CUDA_UNROLL
+  for (int bits = 16; bits; bits /= 2) {
+    unsigned long long other = __shfl_xor_sync(0xffffffffu, value, bits);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+// The same for a block; every thread must come, part has a place for each warp.
+TT__DEVICE unsigned long long tt__cuda_block_max(unsigned long long value,
+                                                 unsigned long long *part) {
+  value = tt__cuda_warp_max(value);
+  __syncthreads(); // part is free
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = value;
+  __syncthreads();
+  for (unsigned i = 0; i < blockDim.x / 32; i++) value = part[i] > value ? part[i] : value;
+  return value;
+}
+
+TT__DEVICE double tt__cuda_warp_dot(const float *x, const float *y, int count) {
+  double sum = 0;
+  for (int i = (int)threadIdx.x % 32; i < count; i += 32) sum += (double)x[i] * (double)y[i];
+  return tt__cuda_warp_sum_double(sum);
+}
+
+TT__DEVICE void tt__cuda_turn_pair(float *x, float *y, int count, double c, double s) {
+  for (int i = (int)threadIdx.x % 32; i < count; i += 32) {
+    double a = (double)x[i], b = (double)y[i];
+    x[i] = (float)(c * a - s * b);
+    y[i] = (float)(s * a + c * b);
+  }
+}
+
+// One warp makes columns i and j of X orthogonal. Returns whether they were not.
+TT__DEVICE int tt__cuda_rotate(float *x, float *v, int m, int n, int i, int j) {
+  float *xi = x + (ptrdiff_t)i * m, *xj = x + (ptrdiff_t)j * m;
+  double a = tt__cuda_warp_dot(xi, xi, m), b = tt__cuda_warp_dot(xj, xj, m);
+  double product = tt__cuda_warp_dot(xi, xj, m);
+  if (!(fabs(product) > 2.384185791015625e-7 * sqrt(a * b))) return 0;
+  double zeta = (b - a) / (2 * product);
+  double t = (zeta < 0 ? -1 : 1) / (fabs(zeta) + sqrt(1 + zeta * zeta));
+  double c = 1 / sqrt(1 + t * t);
+  __syncwarp(); // all lanes have read both columns
+  tt__cuda_turn_pair(xi, xj, m, c, t * c);
+  tt__cuda_turn_pair(v + (ptrdiff_t)i * n, v + (ptrdiff_t)j * n, n, c, t * c);
+  return 1;
+}
+
+// All pairs, until a sweep rotates none. Returns the sweeps, -1 if 30 were not enough.
+TT__DEVICE int tt__cuda_sweeps(float *x, float *v, int m, int n, unsigned long long *part) {
+  int warps = (int)blockDim.x / 32, warp = (int)threadIdx.x / 32, even = n + n % 2;
+  for (int sweep = 1; sweep <= TT__SWEEPS; sweep++) {
+    int rotated = 0;
+    for (int round = 0; round + 1 < even; round++) {
+      for (int pair = warp; pair < even / 2; pair += warps) {
+        int i = (round + pair) % (even - 1), j = (round + even - 1 - pair) % (even - 1);
+        if (pair == 0) j = even - 1; // stands still while the others go round
+        if (i < n && j < n) rotated |= tt__cuda_rotate(x, v, m, n, i, j);
+      }
+      __syncthreads(); // the next round pairs others
+    }
+    if (!tt__cuda_block_max((unsigned long long)rotated, part)) return sweep;
+  }
+  return -1;
+}
+
+// Column j of X was zero: it becomes a unit vector orthogonal to those before it and to those that
+// were not zero. The unit vector to start from is the one that lies least in their span.
+TT__DEVICE void tt__cuda_complete(float *x, const float *norm, float *coefficient, int m, int n,
+                                  int j, unsigned long long *part) {
+  int warps = (int)blockDim.x / 32, warp = (int)threadIdx.x / 32;
+  unsigned long long best = 0;
+  float *to = x + (ptrdiff_t)j * m;
+  for (int i = (int)threadIdx.x; i < m; i += (int)blockDim.x) {
+    float inside = 0;
+    for (int k = 0; k < n; k++)
+      if (k < j || norm[k] > 0) inside += x[(ptrdiff_t)k * m + i] * x[(ptrdiff_t)k * m + i];
+    unsigned long long key = (unsigned long long)tt__cuda_bits(4 - inside) << 32;
+    key |= 0xffffffffu - (unsigned)i;
+    best = key > best ? key : best;
+  }
+  int start = (int)(0xffffffffu - (unsigned)tt__cuda_block_max(best, part));
+  for (int i = (int)threadIdx.x; i < m; i += (int)blockDim.x) to[i] = i == start ? 1 : 0;
+  for (int pass = 0; pass < 3; pass++) {
+    __syncthreads(); // the column is complete
+    for (int k = warp; k < n; k += warps) {
+      double inside = k < j || norm[k] > 0 ? tt__cuda_warp_dot(x + (ptrdiff_t)k * m, to, m) : 0;
+      if (threadIdx.x % 32 == 0) coefficient[k] = (float)inside;
+    }
+    double length = sqrt(tt__cuda_warp_dot(to, to, m));
+    __syncthreads(); // all have read the column
+    for (int i = (int)threadIdx.x; i < m; i += (int)blockDim.x) {
+      double value = (double)to[i];
+      for (int k = 0; k < n; k++)
+        if (k != j) value -= (double)coefficient[k] * (double)x[(ptrdiff_t)k * m + i];
+      to[i] = (float)(value / length);
+    }
+  }
+  __syncthreads();
+}
+
+// Writes column j of X and V as number `place` of the results, so that the largest entry of the
+// column of U is positive.
+TT__DEVICE void tt__cuda_svd_store(const tt__dsvd &f, ptrdiff_t index, const float *x,
+                                   const float *v, int j, int place) {
+  int wide = f.rows < f.cols, n = wide ? f.rows : f.cols, m = wide ? f.cols : f.rows;
+  const float *left = wide ? v + (ptrdiff_t)j * n : x + (ptrdiff_t)j * m;
+  const float *right = wide ? x + (ptrdiff_t)j * m : v + (ptrdiff_t)j * n;
+  unsigned long long best = 0;
+  int lane = (int)threadIdx.x % 32;
+  for (int i = lane; i < f.rows; i += 32) {
+    unsigned long long key = (unsigned long long)(tt__cuda_bits(left[i]) & 0x7fffffffu) << 32;
+    key |= 0xffffffffu - (unsigned)i;
+    best = key > best ? key : best;
+  }
+  float sign = left[0xffffffffu - (unsigned)tt__cuda_warp_max(best)] < 0 ? -1.0f : 1.0f;
+  for (int i = lane; f.u && i < f.rows; i += 32)
+    f.u[(index * f.rows + i) * n + place] = sign * left[i];
+  for (int i = lane; f.vt && i < f.cols; i += 32)
+    f.vt[(index * n + place) * f.cols + i] = sign * right[i];
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1) tt__cuda_svd(const tt__dsvd f) {
+  TT__CUDA_SHARED(shared);
+  __shared__ unsigned long long part[TT__CUDA_THREADS / 32];
+  ptrdiff_t index = (ptrdiff_t)blockIdx.x, size = (ptrdiff_t)f.rows * f.cols;
+  int wide = f.rows < f.cols, n = wide ? f.rows : f.cols, m = wide ? f.cols : f.rows;
+  int warps = (int)blockDim.x / 32, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+  float *x = f.work ? f.work + index * f.room : shared, *v = x + size;
+  float *norm = v + (ptrdiff_t)n * n, *coefficient = norm + n;
+  unsigned long long most = 0; // bits of the largest magnitude: they are ordered, NaN last
+  for (ptrdiff_t i = (int)threadIdx.x; i < size; i += (int)blockDim.x) {
+    unsigned long long bits = tt__cuda_bits(f.a[index * size + i]) & 0x7fffffffu;
+    most = bits > most ? bits : most;
+  }
+  most = tt__cuda_block_max(most, part);
+  int exponent = (int)(most >> 23), good = most < 0x7f800000u;
+  exponent = exponent < 1 ? 1 : exponent > 253 ? 253 : exponent;
+  float scale = tt__cuda_float((uint32_t)(254 - exponent) << 23); // the largest is 1 to 4 then
+  float back = tt__cuda_float((uint32_t)exponent << 23), lost = tt__cuda_float(0x7fc00000u);
+  for (ptrdiff_t i = (int)threadIdx.x; i < size; i += (int)blockDim.x) {
+    float value = good ? f.a[index * size + i] * scale : lost;
+    x[wide ? i : i % n * m + i / n] = value;
+  }
+  for (int i = (int)threadIdx.x; i < n * n; i += (int)blockDim.x)
+    v[i] = good ? (i / n == i % n ? 1 : 0) : lost;
+  __syncthreads();
+  int sweeps = good ? tt__cuda_sweeps(x, v, m, n, part) : 0;
+  for (int j = warp; j < n; j += warps) {
+    double length = sqrt(tt__cuda_warp_dot(x + (ptrdiff_t)j * m, x + (ptrdiff_t)j * m, m));
+    if (lane == 0) norm[j] = length > 1e-30 ? (float)length : good ? 0 : lost;
+    __syncwarp(); // all lanes have read the column
+    for (int i = lane; i < m && length > 1e-30; i += 32)
+      x[(ptrdiff_t)j * m + i] = (float)((double)x[(ptrdiff_t)j * m + i] / length);
+  }
+  __syncthreads(); // all norms are known
+  for (int j = 0; j < n; j++)
+    if (norm[j] == 0) tt__cuda_complete(x, norm, coefficient, m, n, j, part);
+  for (int j = warp; j < n; j += warps) {
+    int place = 0;
+    for (int k = 0; k < n; k++) place += norm[k] > norm[j] || (norm[k] == norm[j] && k < j);
+    if (!good) place = j;
+    tt__cuda_svd_store(f, index, x, v, j, place);
+    if (lane == 0) f.s[index * n + place] = norm[j] * back;
+  }
+  if (f.sweeps && threadIdx.x == 0) f.sweeps[index] = sweeps;
+}
+
+// In shared memory?
+static int tt__cuda_svd_is_small(const tt_cuda_context *context, ptrdiff_t rows, ptrdiff_t cols) {
+  return (size_t)tt__cuda_svd_room(rows, cols) * 4 <= context->svd_shared;
+}
+
+TTDEF size_t tt_cuda_svd_batched_work_size(const tt_cuda_context *context, ptrdiff_t count,
+                                           int rows, int cols) {
+  if (!context || count < 0 || rows < 1 || cols < 1) return 0;
+  ptrdiff_t n = rows < cols ? rows : cols, total = n + 2, size = rows;
+  if (!tt__cuda_multiply(&size, cols) || size > (ptrdiff_t)1 << 30 ||
+      !tt__cuda_multiply(&total, (ptrdiff_t)rows + cols) ||
+      !tt__cuda_multiply(&total, count > 0 ? count : 1))
+    return 0;
+  if (tt__cuda_svd_is_small(context, rows, cols) || count == 0) return 1;
+  return tt__cuda_room(count * tt__cuda_svd_room(rows, cols));
+}
+
+TTDEF tt_status tt_cuda_svd_batched(tt_cuda_context *context, const float *d_a, ptrdiff_t count,
+                                    int rows, int cols, float *d_u, float *d_s, float *d_vt,
+                                    int *d_sweeps, void *d_work, size_t work_size,
+                                    struct CUstream_st *stream) {
+  tt__dsvd f;
+  unsigned grid;
+  size_t size = tt_cuda_svd_batched_work_size(context, count, rows, cols);
+  if (!size) return TT_ERROR_INVALID;
+  if (count == 0) return TT_OK;
+  if (!d_a || !d_s || !tt__cuda_work_fits(d_work, work_size, size == 1 ? 0 : size) ||
+      !tt__cuda_is_current(context))
+    return TT_ERROR_INVALID;
+  f.a = d_a;
+  f.u = d_u;
+  f.s = d_s;
+  f.vt = d_vt;
+  f.sweeps = d_sweeps;
+  f.work = size == 1 ? NULL : (float *)d_work;
+  f.room = tt__cuda_svd_room(rows, cols);
+  f.rows = rows;
+  f.cols = cols;
+  int pairs = ((rows < cols ? rows : cols) + 1) / 2, warps = pairs < 8 ? pairs : 8;
+  if (!tt__cuda_grid(count, &grid)) return TT_ERROR_UNSUPPORTED;
+  return tt__cuda_status(context, TT__CUDA_LAUNCH(tt__cuda_svd, grid, (unsigned)warps * 32,
+                                                  size == 1 ? (size_t)f.room * 4 : 0, stream, f));
 }
 #endif // TT_INFERENCE_ONLY
 

@@ -1,8 +1,9 @@
 // Tests of tt_cuda.h against tt.h and sums in double. The same source runs on the emulation of
 // cudaemu.h (-DTT_CUDA_EMU -include cudaemu.h) and, compiled by nvcc, on a GPU.
-//   test_cuda [quick|races]   the last lines are a digest of all results, which must not depend on
-//   the
-//                       order of threads nor change from run to run, and "N passed, N failed"
+//   test_cuda [all|quick|races [NAME]]
+// races is one small test, quick is smaller trains and fewer of them, NAME a single test. The last
+// lines are a digest of all results, which must not depend on the order of threads nor change from
+// run to run, and "N passed, N failed".
 // Without a GPU the nvcc build says "gpu: not present, N tests not run" and fails nothing.
 #include "test.h"
 
@@ -522,6 +523,128 @@ static void check_backward(const tt_matrix *w, ptrdiff_t batch) {
   free(host_work);
 }
 
+// Largest |x_i x_j - (i == j)| for `count` vectors; vector i begins at x + i * apart.
+static double orthonormality(const float *x, ptrdiff_t count, ptrdiff_t apart, ptrdiff_t length,
+                             ptrdiff_t step) {
+  double largest = 0;
+  for (ptrdiff_t i = 0; i < count; i++)
+    for (ptrdiff_t j = 0; j <= i; j++) {
+      double sum = i == j ? -1 : 0;
+      for (ptrdiff_t t = 0; t < length; t++)
+        sum += (double)x[i * apart + t * step] * (double)x[j * apart + t * step];
+      if (!(fabs(sum) <= largest)) largest = fabs(sum);
+    }
+  return largest;
+}
+
+enum { SVD_NORMAL, SVD_LOW, SVD_ZERO, SVD_GRADED, SVD_EQUAL, SVD_HUGE, SVD_TINY, SVD_KINDS };
+
+// A matrix of one kind; `scale` becomes the size of its entries.
+static void svd_matrix(int kind, int rows, int cols, float *a, double *scale) {
+  *scale = kind == SVD_HUGE ? 1e37 : kind == SVD_TINY ? 1e-36 : 1;
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < cols; j++) {
+      double value = test_normal();
+      if (kind == SVD_LOW) value = (i % 2 + 1) * (j % 3 - 1);
+      if (kind == SVD_ZERO) value = 0;
+      if (kind == SVD_GRADED) value *= pow(10, -8.0 * i / rows - 4.0 * j / cols);
+      if (kind == SVD_EQUAL) value = i == j ? -1 : 0;
+      a[i * cols + j] = (float)(value * *scale);
+    }
+}
+
+// SVDs of one matrix of every kind, all at once.
+static void check_svd(int rows, int cols, int in_shared) {
+  enum { COUNT = SVD_KINDS + 1 };
+  ptrdiff_t k = rows < cols ? rows : cols, size = (ptrdiff_t)rows * cols;
+  float *a = test_floats(COUNT * size), *u = test_floats(COUNT * rows * k);
+  float *s = test_floats(COUNT * k), *vt = test_floats(COUNT * k * cols), *wanted = test_floats(k);
+  double scale[COUNT];
+  int sweeps[COUNT];
+  size_t shared = gpu->svd_shared;
+  for (int i = 0; i < SVD_KINDS; i++) svd_matrix(i, rows, cols, a + i * size, &scale[i]);
+  a[COUNT * size - 1] = (float)NAN;
+  if (!in_shared) gpu->svd_shared = 0;
+  size_t work_size = tt_cuda_svd_batched_work_size(gpu, COUNT, rows, cols);
+  CHECK(in_shared ? work_size == 1 : work_size >= (size_t)(COUNT * size * 4));
+  float *d_a = (float *)device_copy(a, COUNT * size * 4);
+  float *d_u = (float *)device(COUNT * rows * k * 4), *d_s = (float *)device(COUNT * k * 4);
+  float *d_vt = (float *)device(COUNT * k * cols * 4);
+  int *d_sweeps = (int *)device(COUNT * 4);
+  void *work = device((ptrdiff_t)work_size);
+  CHECK_STATUS(tt_cuda_svd_batched(gpu, d_a, COUNT, rows, cols, d_u, d_s, d_vt, d_sweeps, work,
+                                   work_size, stream),
+               TT_OK);
+  fetch(u, d_u, COUNT * rows * k * 4);
+  fetch(s, d_s, COUNT * k * 4);
+  fetch(vt, d_vt, COUNT * k * cols * 4);
+  fetch(sweeps, d_sweeps, COUNT * 4);
+  for (int i = 0; i < SVD_KINDS; i++) {
+    const float *ui = u + i * rows * k, *si = s + i * k, *vi = vt + i * k * cols;
+    double error = 0, off = 0, norm = 0;
+    int ordered = 1, positive = 1;
+    CHECK(sweeps[i] >= 1 && sweeps[i] <= 12);
+    CHECK_AT_MOST(orthonormality(ui, k, 1, rows, k), 2e-6);
+    CHECK_AT_MOST(orthonormality(vi, k, cols, cols, 1), 2e-6);
+    CHECK_STATUS(tt_svd(a + i * size, rows, cols, NULL, wanted, NULL, NULL), TT_OK);
+    for (ptrdiff_t j = 0; j < k; j++) {
+      float most = 0;
+      for (int r = 0; r < rows; r++)
+        if (fabsf(ui[r * k + j]) > fabsf(most)) most = ui[r * k + j];
+      positive &= most > 0;
+      ordered &= j == 0 || si[j] <= si[j - 1];
+      off = fmax(off, fabs((double)si[j] - (double)wanted[j]) / scale[i]);
+      norm += pow((double)wanted[j] / scale[i], 2);
+    }
+    for (int r = 0; r < rows; r++)
+      for (int c = 0; c < cols; c++) {
+        double sum = -(double)a[i * size + r * cols + c];
+        for (ptrdiff_t j = 0; j < k; j++)
+          sum += (double)ui[r * k + j] * (double)si[j] * (double)vi[j * cols + c];
+        error += pow(sum / scale[i], 2);
+      }
+    CHECK(ordered && positive && si[k - 1] >= 0);
+    CHECK_AT_MOST(off, 1e-6 * sqrt(norm));
+    CHECK_AT_MOST(sqrt(error), 2e-6 * sqrt(norm));
+  }
+  CHECK(sweeps[SVD_KINDS] == 0 && s[SVD_KINDS * k] != s[SVD_KINDS * k]);
+  CHECK(u[SVD_KINDS * rows * k] != u[SVD_KINDS * rows * k]);
+  gpu->svd_shared = shared;
+  cudaFree(d_a);
+  cudaFree(d_u);
+  cudaFree(d_s);
+  cudaFree(d_vt);
+  cudaFree(d_sweeps);
+  cudaFree(work);
+  free(a);
+  free(u);
+  free(s);
+  free(vt);
+  free(wanted);
+}
+
+// Graded columns: small singular values right to their own size.
+static void test_svd_accuracy(void) {
+  enum { M = 12, N = 8 };
+  float a[M * N], s[N], wanted[N];
+  double exact[M * N], reference[N];
+  for (int i = 0; i < M * N; i++)
+    exact[i] = (double)(a[i] = (float)(test_normal() * pow(10, -3 * (i % N))));
+  float *d_a = (float *)device_copy(a, sizeof a), *d_s = (float *)device(sizeof s);
+  CHECK_STATUS(tt_cuda_svd_batched(gpu, d_a, 1, M, N, NULL, d_s, NULL, NULL, NULL, 0, stream),
+               TT_OK);
+  fetch(s, d_s, sizeof s);
+  tt_options options = test_options();
+  options.method = TT_SVD_JACOBI;
+  CHECK_STATUS(tt_svd_f64(exact, M, N, NULL, reference, NULL, &options), TT_OK);
+  for (int j = 0; j < N; j++) {
+    wanted[j] = (float)reference[j];
+    CHECK_CLOSE(s[j] / wanted[j], 1, 2e-6);
+  }
+  cudaFree(d_a);
+  cudaFree(d_s);
+}
+
 // Every kernel once, in few blocks, for tools that look for races and take their time.
 static void test_races(void) {
   static const struct {
@@ -565,6 +688,7 @@ static void test_races(void) {
   tt_matrix w = build(&narrow, TT_F32, 0, 0, 0, 1);
   check_backward(&w, 300);
   tt_free(&w);
+  check_svd(4, 5, 1); // two warps; a matrix of zeros among them
 }
 
 static void check_rows(const tt_cuda_matrix *d_w, const tt_matrix *w, const double *dense) {
@@ -726,6 +850,39 @@ static void test_backward_errors(void) {
   tt_free(&coded);
   tt_free(&grad);
   tt_free(&turned);
+}
+
+static void test_svd_batched(void) {
+  static const int sizes[][2] = {{1, 1}, {1, 7},   {7, 1},   {5, 3}, {3, 5},
+                                 {2, 2}, {16, 16}, {33, 20}, {9, 40}};
+  for (int i = 0; i < (quick ? 5 : 9); i++)
+    for (int in_shared = quick ? i % 2 : 0; in_shared < (quick ? i % 2 + 1 : 2); in_shared++)
+      check_svd(sizes[i][0], sizes[i][1], in_shared);
+  if (quick) check_svd(18, 21, 1); // more pairs than warps
+  test_svd_accuracy();
+  float *some = (float *)device(4096);
+  size_t shared = gpu->svd_shared;
+  CHECK(tt_cuda_svd_batched_work_size(NULL, 1, 2, 2) == 0);
+  CHECK(tt_cuda_svd_batched_work_size(gpu, -1, 2, 2) == 0);
+  CHECK(tt_cuda_svd_batched_work_size(gpu, 1, 0, 2) == 0);
+  CHECK(tt_cuda_svd_batched_work_size(gpu, 1, 2, -2) == 0);
+  CHECK(tt_cuda_svd_batched_work_size(gpu, 1, 0x7fffffff, 0x7fffffff) == 0);
+  CHECK(tt_cuda_svd_batched_work_size(gpu, PTRDIFF_MAX / 8, 1000, 1000) == 0);
+  CHECK_STATUS(tt_cuda_svd_batched(NULL, some, 1, 2, 2, some, some, some, NULL, NULL, 0, stream),
+               TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_svd_batched(gpu, NULL, 0, 2, 2, NULL, NULL, NULL, NULL, NULL, 0, stream),
+               TT_OK);
+  CHECK_STATUS(tt_cuda_svd_batched(gpu, NULL, 1, 2, 2, some, some, some, NULL, NULL, 0, stream),
+               TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_svd_batched(gpu, some, 1, 2, 2, some, NULL, some, NULL, NULL, 0, stream),
+               TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_svd_batched(gpu, some, -1, 2, 2, some, some, some, NULL, NULL, 0, stream),
+               TT_ERROR_INVALID);
+  gpu->svd_shared = 0;
+  CHECK_STATUS(tt_cuda_svd_batched(gpu, some, 1, 2, 2, some, some, some, NULL, NULL, 0, stream),
+               TT_ERROR_INVALID);
+  gpu->svd_shared = shared;
+  cudaFree(some);
 }
 
 // What comes back is what went up, bit for bit.
@@ -1001,6 +1158,7 @@ static const struct {
     {"errors", test_errors},
     {"backward", test_backward},
     {"backward errors", test_backward_errors},
+    {"svd", test_svd_batched},
 #ifdef TT_CUDA_EMU
     {"failures", test_failures},
 #endif
@@ -1009,7 +1167,7 @@ enum { TESTS = sizeof tests / sizeof *tests };
 
 int main(int argc, char **argv) {
   unsigned char hash[32];
-  quick = argc > 1;
+  quick = argc > 1 && strcmp(argv[1], "all");
   int only_races = argc > 1 && !strcmp(argv[1], "races");
   tt_sha256_begin(&digest);
   if (tt_cuda_create(0, NULL, &gpu) == TT_ERROR_UNSUPPORTED) {
@@ -1019,6 +1177,7 @@ int main(int argc, char **argv) {
   CHECK(gpu && cudaStreamCreate(&stream) == cudaSuccess);
   for (int i = 0; i < TESTS && gpu; i++) {
     if (only_races && tests[i].run != test_races) continue;
+    if (argc > 2 && strcmp(argv[2], tests[i].name)) continue;
     long failed = test_failed;
     test_seed((unsigned)i);
     tests[i].run();
