@@ -28,6 +28,7 @@
      >>forward   apply, expand, rows
     >>gradient  of cores, bias and inputs
     >>svd       many small SVDs
+    >>compress  TT-SVD
 
    CONVENTIONS
      Pointers that begin with d_ are device memory. Everything but create, destroy, upload, download
@@ -171,6 +172,23 @@ TTDEF tt_status tt_cuda_svd_batched(tt_cuda_context *context, const float *d_a, 
                                     struct CUstream_st *stream);
 TTDEF size_t tt_cuda_svd_batched_work_size(const tt_cuda_context *context, ptrdiff_t count,
                                            int rows, int cols);
+
+// Dense matrix on the device -> train on the host, the mirror of tt_compress: TT-SVD, all passes
+// over the matrix on the device, the small eigenvalue problems on the host in double.
+//   d_w      (rows, cols) row-major            shape, out, report as for tt_compress
+//   options  epsilon, max_rank, strict, dtype, group, seed, allocator and bias as there; method AUTO
+//            and RANDOMIZED (a sketch where a cap is low: 8 more columns than it, two rounds of
+//            power iteration) or GRAM. inputs, row_weights and the other methods: UNSUPPORTED.
+// Synchronises once to scan the matrix, once a bond, and once for the last core; allocates on the
+// device (three times the padded matrix at most, and three Gram matrices in double) and frees.
+// Accuracy relative_error is exact up to 3e-7: sums that become cores are in float.
+// Cost     by Gram matrices 2 a b min(a, b) flops in double an unfolding (a, b) and min(a, b)^3 on
+//          the host; by the sketch about 14 a b (cap + 8) in float, and Jacobi by a single block.
+// Returns  TT_OK; INVALID; SHAPE; NONFINITE (report->position); MEMORY; UNSUPPORTED; CONVERGENCE.
+//          *out is zeroed on error. Source [Oseledets11] algorithm 1, [Musco15].
+TTDEF tt_status tt_cuda_compress(tt_cuda_context *context, const float *d_w, ptrdiff_t rows,
+                                 ptrdiff_t cols, const tt_shape *shape, const tt_options *options,
+                                 tt_matrix *out, tt_report *report, struct CUstream_st *stream);
 #endif // TT_INFERENCE_ONLY
 
 #ifdef __cplusplus
@@ -186,6 +204,7 @@ TTDEF size_t tt_cuda_svd_batched_work_size(const tt_cuda_context *context, ptrdi
 // differ, and nothing else does: dynamic shared memory and the launch. Launches return their own
 // error; cudaGetLastError would take away the caller's.
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -2018,14 +2037,18 @@ typedef struct tt__dsum { // out[i][j] += scale * the sum of all parts, in their
   float scale;
 } tt__dsum;
 
-static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_sum_float(const tt__dsum f) {
+template <class SUM> TT__DEVICE void tt__cuda_sum(const tt__dsum &f) {
   ptrdiff_t at = (ptrdiff_t)blockIdx.x * TT__CUDA_THREADS + (int)threadIdx.x;
   ptrdiff_t size = f.rows * f.length;
   if (at >= size) return;
-  float sum = 0, *out = (float *)f.out + at / f.length * f.pitch + at % f.length;
+  SUM sum = 0, *out = (SUM *)f.out + at / f.length * f.pitch + at % f.length;
   for (ptrdiff_t part = 0; part < f.num_parts; part++)
-    sum += ((const float *)f.parts)[part * size + at];
-  *out += f.scale * sum;
+    sum += ((const SUM *)f.parts)[part * size + at];
+  *out += (SUM)f.scale * sum;
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_sum_float(const tt__dsum f) {
+  tt__cuda_sum<float>(f);
 }
 
 typedef struct tt__dbias { // out[j] += sum over the batch of dy[b][j]
@@ -2508,6 +2531,661 @@ TTDEF tt_status tt_cuda_svd_batched(tt_cuda_context *context, const float *d_a, 
   if (!tt__cuda_grid(count, &grid)) return TT_ERROR_UNSUPPORTED;
   return tt__cuda_status(context, TT__CUDA_LAUNCH(tt__cuda_svd, grid, (unsigned)warps * 32,
                                                   size == 1 ? (size_t)f.room * 4 : 0, stream, f));
+}
+#endif // TT_INFERENCE_ONLY
+
+#ifndef TT_INFERENCE_ONLY
+// -------------------------------------------------------------------------------------- >>compress
+// TT-SVD [Oseledets11, algorithm 1] from left to right. All passes over the matrix run on the
+// device; the host decides on each rank, from a small symmetric eigenvalue problem:
+//   the Gram matrix, in double, of the shorter side of the unfolding A (a, b), or,
+//   where a low cap is given, that of B = Q^T A, with Q from block power iteration [Musco15] whose
+//   blocks tt__cuda_svd keeps orthonormal; the norm of A - Q B then is the tail that B lacks.
+// Wide unfoldings leave U^T A for the next core, with U from the host. Tall ones leave s V^T, and
+// their core is A V / s: as orthonormal as float allows, 1e-7 s_1/s_j for column j, with no effect on
+// the product.
+
+typedef struct tt__dpool { // device memory and status of one call
+  tt_cuda_context *context;
+  cudaStream_t stream;
+  tt_status status;
+  void *blocks[24];
+  int count;
+} tt__dpool;
+
+static void *tt__cuda_take(tt__dpool *pool, ptrdiff_t count, size_t each) {
+  void *made = NULL;
+  if (!pool->status)
+    pool->status =
+        tt__cuda_status(pool->context, cudaMalloc(&made, (size_t)(count > 0 ? count : 1) * each));
+  if (made) pool->blocks[pool->count++] = made;
+  return made;
+}
+static float *tt__cuda_take_floats(tt__dpool *pool, ptrdiff_t count) {
+  return (float *)tt__cuda_take(pool, count, sizeof(float));
+}
+
+// Frees what was taken after the first `keep` blocks.
+static void tt__cuda_rewind(tt__dpool *pool, int keep) {
+  while (pool->count > keep) {
+    tt_status status = tt__cuda_status(pool->context, cudaFree(pool->blocks[--pool->count]));
+    if (!pool->status) pool->status = status;
+  }
+}
+
+static void tt__cuda_copy(tt__dpool *pool, void *to, const void *from, size_t size,
+                          enum cudaMemcpyKind kind) {
+  if (!pool->status)
+    pool->status =
+        tt__cuda_status(pool->context, cudaMemcpyAsync(to, from, size, kind, pool->stream));
+}
+static void tt__cuda_wait(tt__dpool *pool) {
+  tt_status status = tt__cuda_status(pool->context, cudaStreamSynchronize(pool->stream));
+  if (!pool->status) pool->status = status;
+}
+
+// Launches a kernel unless something has failed before.
+#define TT__CUDA_RUN(pool, kernel, num_blocks, args)                                               \
+  do {                                                                                             \
+    unsigned tt__grid;                                                                             \
+    if (!(pool)->status && !tt__cuda_grid(num_blocks, &tt__grid))                                  \
+      (pool)->status = TT_ERROR_UNSUPPORTED;                                                       \
+    if (!(pool)->status)                                                                           \
+      (pool)->status =                                                                             \
+          tt__cuda_status((pool)->context, TT__CUDA_LAUNCH(kernel, tt__grid, TT__CUDA_THREADS, 0,  \
+                                                           (pool)->stream, args));                 \
+  } while (0)
+
+// ---- kernels
+
+typedef struct tt__dunfold { // out[i_1..i_d] = scale * W, i_k = (m_k, n_k), zero in the padding
+  const float *w;
+  float *out;
+  ptrdiff_t true_rows, true_cols, size;
+  float scale;
+  int order, rows[TT_MAX_ORDER], cols[TT_MAX_ORDER];
+} tt__dunfold;
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_unfold(const tt__dunfold f) {
+  ptrdiff_t at = (ptrdiff_t)blockIdx.x * TT__CUDA_THREADS + (int)threadIdx.x, rest = at;
+  if (at >= f.size) return;
+  ptrdiff_t row = 0, col = 0, row_step = 1, col_step = 1;
+  for (int k = f.order - 1; k >= 0; k--) {
+    col += rest % f.cols[k] * col_step;
+    rest /= f.cols[k];
+    row += rest % f.rows[k] * row_step;
+    rest /= f.rows[k];
+    col_step *= f.cols[k];
+    row_step *= f.rows[k];
+  }
+  f.out[at] = row < f.true_rows && col < f.true_cols ? f.w[row * f.true_cols + col] * f.scale : 0;
+}
+
+typedef struct tt__dfound { // what a block saw of an array
+  double square;            // sum of squares
+  unsigned long long first; // ~0 minus the first index of NaN or Inf; 0 = none
+} tt__dfound;
+typedef struct tt__dscan {
+  const float *data;
+  ptrdiff_t size, chunk;
+  tt__dfound *found; // one of each block
+} tt__dscan;
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_scan(const tt__dscan f) {
+  __shared__ double squares[TT__CUDA_THREADS / 32];
+  __shared__ unsigned long long part[TT__CUDA_THREADS / 32];
+  ptrdiff_t begin = (ptrdiff_t)blockIdx.x * f.chunk;
+  ptrdiff_t end = begin + f.chunk < f.size ? begin + f.chunk : f.size;
+  unsigned long long first = 0;
+  double sum = 0;
+  for (ptrdiff_t i = begin + (int)threadIdx.x; i < end; i += TT__CUDA_THREADS) {
+    double value = (double)f.data[i];
+    sum += value * value;
+    if (!first && (tt__cuda_bits(f.data[i]) & 0x7fffffffu) >= 0x7f800000u)
+      first = ~0ull - (unsigned long long)i;
+  }
+  sum = tt__cuda_warp_sum_double(sum);
+  if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
+  first = tt__cuda_block_max(first, part); // waits for squares as well
+  if (threadIdx.x) return;
+  for (int i = 1; i < TT__CUDA_THREADS / 32; i++) sum += squares[i];
+  f.found[blockIdx.x].square = sum;
+  f.found[blockIdx.x].first = first;
+}
+
+typedef struct tt__dsigns { // random signs: the start of the power iteration
+  float *out;
+  ptrdiff_t size;
+  unsigned seed;
+} tt__dsigns;
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_signs(const tt__dsigns f) {
+  ptrdiff_t at = (ptrdiff_t)blockIdx.x * TT__CUDA_THREADS + (int)threadIdx.x;
+  if (at >= f.size) return;
+  unsigned long long z = ((unsigned long long)f.seed << 40) + (unsigned long long)at + 1;
+  z *= 0x9E3779B97F4A7C15ull; // splitmix64
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+  f.out[at] = (z ^ (z >> 31)) >> 63 ? 1.0f : -1.0f;
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1)
+    tt__cuda_outer_double(const tt__douter f) {
+  tt__cuda_outer<double>(f);
+}
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_sum_double(const tt__dsum f) {
+  tt__cuda_sum<double>(f);
+}
+
+// ---- steps
+
+static ptrdiff_t tt__cuda_blocks(ptrdiff_t count) {
+  return (count + TT__CUDA_THREADS - 1) / TT__CUDA_THREADS;
+}
+
+enum { TT__SCAN_BLOCKS = 512 };
+
+// Enqueues the scan of an array; found has TT__SCAN_BLOCKS places, *count of them are used.
+static void tt__cuda_run_scan(tt__dpool *pool, const float *data, ptrdiff_t size, tt__dfound *found,
+                              ptrdiff_t *count) {
+  tt__dscan f;
+  f.data = data;
+  f.size = size;
+  f.chunk = tt__cuda_blocks((size + TT__SCAN_BLOCKS - 1) / TT__SCAN_BLOCKS) * TT__CUDA_THREADS;
+  f.found = found;
+  *count = (size + f.chunk - 1) / f.chunk;
+  TT__CUDA_RUN(pool, tt__cuda_scan, *count, f);
+}
+
+static double tt__cuda_found_square(const tt__dfound *found, ptrdiff_t count) {
+  double sum = 0;
+  for (ptrdiff_t i = 0; i < count; i++) sum += found[i].square;
+  return sum;
+}
+
+// C[p][row][w] = sum_j G[row][j] S[p][j][w], all of it packed but the rows of G.
+static void tt__cuda_multiply_by(tt__dpool *pool, const tt__dcore *g, ptrdiff_t p, ptrdiff_t w,
+                                 const float *s, float *c) {
+  tt__dproduct f = tt__cuda_plain_product(g, p, w, s, c);
+  tt__cuda_find_quads(&f);
+  if (!pool->status) pool->status = tt__cuda_run_product(pool->context, &f, pool->stream);
+}
+
+// gram (count, count) of A (a, b): of its rows, or of its columns.
+static void tt__cuda_run_gram(tt__dpool *pool, const float *data, ptrdiff_t a, ptrdiff_t b,
+                              int of_rows, double *gram) {
+  tt__douter f;
+  tt__dsum sum;
+  ptrdiff_t side = of_rows ? a : b;
+  memset(&sum, 0, sizeof sum);
+  f.p = of_rows ? 1 : a;
+  f.w = of_rows ? b : 1;
+  f.a.data = data;
+  f.a.pre = 1;
+  f.a.ld = f.a.limit = of_rows ? a * b : b;
+  f.a.count = (int)side;
+  f.b = f.a;
+  sum.num_parts = tt__cuda_parts(pool->context, side, side, f.p * f.w, &f.chunk);
+  f.out = tt__cuda_take(pool, sum.num_parts * side * side, sizeof(double));
+  ptrdiff_t tiles = (side + TT__OUTER_TILE - 1) / TT__OUTER_TILE;
+  TT__CUDA_RUN(pool, tt__cuda_outer_double, tiles * tiles * sum.num_parts, f);
+  if (!pool->status)
+    pool->status = tt__cuda_status(
+        pool->context,
+        cudaMemsetAsync(gram, 0, (size_t)(side * side) * sizeof(double), pool->stream));
+  sum.parts = f.out;
+  sum.rows = side;
+  sum.length = (int)side;
+  sum.out = gram;
+  sum.pitch = side;
+  sum.scale = 1;
+  TT__CUDA_RUN(pool, tt__cuda_sum_double, tt__cuda_blocks(side * side), sum);
+}
+
+// *turned becomes the transpose of a packed (rows, cols), cols a multiple of 4.
+static void tt__cuda_turned(tt__dpool *pool, const float *data, ptrdiff_t rows, ptrdiff_t cols,
+                            float *out, tt__dcore *turned) {
+  tt__dcore core = tt__cuda_plain_core(data, (int)rows, (int)cols, cols);
+  if (!pool->status)
+    pool->status = tt__cuda_run_turn(pool->context, &core, out, turned, pool->stream);
+}
+
+// Orthonormal columns (of_rows 0) or rows that span those of a packed (rows, cols).
+static void tt__cuda_orthonormal(tt__dpool *pool, const float *data, ptrdiff_t rows, ptrdiff_t cols,
+                                 int of_rows, float *out, float *values, void *work,
+                                 size_t work_size) {
+  if (!pool->status)
+    pool->status =
+        tt_cuda_svd_batched(pool->context, data, 1, (int)rows, (int)cols, of_rows ? NULL : out,
+                            values, of_rows ? out : NULL, NULL, work, work_size, pool->stream);
+}
+
+typedef struct tt__dsketch { // A (a, b) ~ Q B
+  ptrdiff_t block;           // columns of Q, a multiple of 4; 0 = no sketch
+  float *q, *b;
+  tt__dfound *found; // of A - Q B
+  ptrdiff_t num_found;
+} tt__dsketch;
+
+// Two rounds of block power iteration.
+static void tt__cuda_run_sketch(tt__dpool *pool, const float *data, ptrdiff_t a, ptrdiff_t b,
+                                unsigned seed, tt__dsketch *sketch) {
+  ptrdiff_t l = sketch->block, pitch = tt__cuda_pitch((int)a);
+  size_t tall = tt_cuda_svd_batched_work_size(pool->context, 1, (int)a, (int)l);
+  size_t wide = tt_cuda_svd_batched_work_size(pool->context, 1, (int)l, (int)b);
+  size_t work_size = tall > wide ? tall : wide;
+  tt__dsigns signs;
+  tt__dcore right, left;
+  float *y = tt__cuda_take_floats(pool, a * l), *z = tt__cuda_take_floats(pool, l * b);
+  float *turned = tt__cuda_take_floats(pool, l * pitch), *values = tt__cuda_take_floats(pool, l);
+  void *work = tt__cuda_take(pool, (ptrdiff_t)work_size, 1);
+  sketch->q = tt__cuda_take_floats(pool, a * l);
+  sketch->b = tt__cuda_take_floats(pool, l * b);
+  sketch->found = (tt__dfound *)tt__cuda_take(pool, TT__SCAN_BLOCKS, sizeof(tt__dfound));
+  signs.out = z;
+  signs.size = l * b;
+  signs.seed = seed;
+  TT__CUDA_RUN(pool, tt__cuda_signs, tt__cuda_blocks(signs.size), signs);
+  right = tt__cuda_plain_core(z, (int)l, (int)b, b);
+  for (int round = 0; round < 3; round++) {
+    tt__cuda_multiply_by(pool, &right, a, 1, data, y); // Y = A Z^T
+    tt__cuda_orthonormal(pool, y, a, l, 0, sketch->q, values, work, work_size);
+    tt__cuda_turned(pool, sketch->q, a, l, turned, &left);
+    tt__cuda_multiply_by(pool, &left, 1, b, data, sketch->b); // B = Q^T A
+    if (round < 2) tt__cuda_orthonormal(pool, sketch->b, l, b, 1, z, values, work, work_size);
+  }
+  // A - Q B: the columns of B are vectors of length l, those of A of length a
+  tt__dcore q = tt__cuda_plain_core(sketch->q, (int)a, (int)l, l);
+  float *rest = tt__cuda_take_floats(pool, a * b);
+  tt__cuda_copy(pool, rest, data, (size_t)(a * b) * sizeof(float), cudaMemcpyDeviceToDevice);
+  tt__dproduct f = tt__cuda_plain_product(&q, 1, b, sketch->b, rest);
+  f.out.alpha = -1;
+  f.out.beta = 1;
+  if (!pool->status) pool->status = tt__cuda_run_product(pool->context, &f, pool->stream);
+  tt__cuda_run_scan(pool, rest, a * b, sketch->found, &sketch->num_found);
+}
+
+// ---- one bond
+
+typedef struct tt__dbond {
+  const float *data; // the unfolding A (a, b) on the device
+  ptrdiff_t a, b, cap;
+  double budget; // squared weight that may be cut; 0 = the cap decides
+  unsigned seed;
+  int method;
+  // out
+  ptrdiff_t rank;
+  float *core; // host (a, rank)
+  double cut, entropy;
+  int complete, limit;
+} tt__dbond;
+
+// Columns of the sketch of an unfolding: 8 more than the cap; 0 = its Gram matrix is taken.
+static ptrdiff_t tt__cuda_block(const tt__dbond *bond) {
+  ptrdiff_t least = bond->a < bond->b ? bond->a : bond->b, block = (bond->cap + 11) / 4 * 4;
+  ptrdiff_t longest = bond->a < bond->b ? bond->b : bond->a;
+  if (bond->method == TT_SVD_GRAM || bond->cap == 0 || bond->b % 4 || 4 * block > least) return 0;
+  return longest * block < (ptrdiff_t)1 << 30 ? block : 0;
+}
+
+// Room for the numbers of all bonds on the host.
+typedef struct tt__dhost {
+  double *gram, *values, *vectors;
+  float *left, *right; // factors on their way to the device, rows padded to fours
+  tt__dfound *found;
+} tt__dhost;
+
+static void tt__cuda_host_close(const tt_allocator *allocator, tt__dhost *host) {
+  tt__cuda_host_release(allocator, host->gram);
+  tt__cuda_host_release(allocator, host->left);
+  tt__cuda_host_release(allocator, host->found);
+}
+
+static tt_status tt__cuda_host_open(const tt_allocator *allocator, ptrdiff_t side,
+                                    tt__dhost *host) {
+  ptrdiff_t pitch = tt__cuda_pitch((int)side);
+  memset(host, 0, sizeof *host);
+  host->gram = (double *)tt__cuda_host_allocate(allocator,
+                                                (size_t)(2 * side * side + side) * sizeof(double));
+  host->left =
+      (float *)tt__cuda_host_allocate(allocator, (size_t)(2 * side * pitch) * sizeof(float));
+  host->found =
+      (tt__dfound *)tt__cuda_host_allocate(allocator, TT__SCAN_BLOCKS * sizeof(tt__dfound));
+  if (!host->gram || !host->left || !host->found) {
+    tt__cuda_host_close(allocator, host);
+    return TT_ERROR_MEMORY;
+  }
+  host->vectors = host->gram + side * side;
+  host->values = host->vectors + side * side;
+  host->right = host->left + side * pitch;
+  return TT_OK;
+}
+
+// Chooses the rank from squared singular values, descending, and the weight nobody saw. The
+// smallest that keeps the cap and cuts no more than the budget.
+static void tt__cuda_choose_rank(tt__dbond *bond, const double *squares, ptrdiff_t count,
+                                 double unseen) {
+  ptrdiff_t side = bond->a < bond->b ? bond->a : bond->b, rank = count;
+  ptrdiff_t most = bond->cap > 0 && bond->cap < count ? bond->cap : count;
+  double tail = unseen, total = unseen, entropy = 0;
+  while (rank > 1) {
+    double next = tail + (squares[rank - 1] > 0 ? squares[rank - 1] : 0);
+    if (rank <= most && (bond->budget <= 0 || next > bond->budget)) break;
+    tail = next;
+    rank--;
+  }
+  bond->rank = rank;
+  bond->cut = tail;
+  bond->limit = TT_LIMIT_SHAPE;
+  if (rank < side)
+    bond->limit = rank == most && most == bond->cap ? TT_LIMIT_CAP : TT_LIMIT_EPSILON;
+  // the cap allowed just what was needed
+  if (bond->limit == TT_LIMIT_CAP && bond->budget > 0 && tail <= bond->budget && rank > 1 &&
+      tail + squares[rank - 1] > bond->budget)
+    bond->limit = TT_LIMIT_EPSILON;
+  for (ptrdiff_t i = 0; i < count; i++) total += squares[i] > 0 ? squares[i] : 0;
+  for (ptrdiff_t i = 0; i <= count && total > 0; i++) {
+    double p = (i < count ? squares[i] : unseen) / total;
+    if (p > 0) entropy -= p * log(p);
+  }
+  bond->entropy = entropy > 0 ? entropy : 0;
+}
+
+// A matrix (count, side) on the host, rows padded to `pitch`, becomes a core on the device.
+static tt__dcore tt__cuda_send(tt__dpool *pool, const float *from, ptrdiff_t count,
+                               ptrdiff_t side) {
+  ptrdiff_t pitch = tt__cuda_pitch((int)side);
+  float *to = tt__cuda_take_floats(pool, count * pitch);
+  tt__cuda_copy(pool, to, from, (size_t)(count * pitch) * sizeof(float), cudaMemcpyHostToDevice);
+  return tt__cuda_plain_core(to, (int)count, (int)side, pitch);
+}
+
+// Decomposes one unfolding: the core, and the carry (rank, b) on the device. One synchronisation,
+// for the eigenvalue problem; what is copied after it arrives with the next.
+static void tt__cuda_cut(tt__dpool *pool, const tt_allocator *allocator, tt__dbond *bond,
+                         tt__dhost *host, float *carry) {
+  ptrdiff_t a = bond->a, b = bond->b;
+  tt__dsketch sketch;
+  memset(&sketch, 0, sizeof sketch);
+  sketch.block = tt__cuda_block(bond);
+  int is_tall = !sketch.block && a > b;
+  ptrdiff_t side = sketch.block ? sketch.block : a < b ? a : b, pitch = tt__cuda_pitch((int)side);
+  double unseen = 0, *gram = (double *)tt__cuda_take(pool, side * side, sizeof(double));
+  if (sketch.block) {
+    tt__cuda_run_sketch(pool, bond->data, a, b, bond->seed, &sketch);
+    tt__cuda_run_gram(pool, sketch.b, side, b, 1, gram);
+    tt__cuda_copy(pool, host->found, sketch.found, (size_t)sketch.num_found * sizeof(tt__dfound),
+                  cudaMemcpyDeviceToHost);
+  } else {
+    tt__cuda_run_gram(pool, bond->data, a, b, !is_tall, gram);
+  }
+  tt__cuda_copy(pool, host->gram, gram, (size_t)(side * side) * sizeof(double),
+                cudaMemcpyDeviceToHost);
+  tt__cuda_wait(pool);
+  if (pool->status) return;
+  tt_options options;
+  memset(&options, 0, sizeof options);
+  options.allocator = *allocator;
+  pool->status = tt_eigh_f64(side, host->gram, side, host->values, host->vectors, side, &options);
+  if (pool->status) return;
+  if (sketch.block) unseen = tt__cuda_found_square(host->found, sketch.num_found);
+  tt__cuda_choose_rank(bond, host->values, side, unseen);
+  bond->complete = !sketch.block;
+  bond->core = (float *)tt__cuda_host_allocate(allocator, (size_t)(a * bond->rank) * sizeof(float));
+  if (!bond->core) pool->status = TT_ERROR_MEMORY;
+  if (pool->status) return;
+  double zero = host->values[0] * 1e-15 * (double)side; // below it: rounding
+  memset(host->left, 0, (size_t)(2 * side * pitch) * sizeof(float));
+  for (ptrdiff_t j = 0; j < bond->rank; j++) {
+    double value = host->values[j] > zero ? sqrt(host->values[j]) : 0;
+    for (ptrdiff_t i = 0; i < side; i++) {
+      double entry = host->vectors[i * side + j];
+      host->left[j * pitch + i] = (float)(is_tall ? value > 0 ? entry / value : 0 : entry);
+      if (is_tall) // s V^T is (rank, b), packed
+        host->right[j * b + i] = (float)(entry * value);
+      else if (!sketch.block)
+        bond->core[i * bond->rank + j] = (float)entry;
+    }
+  }
+  tt__dcore left = tt__cuda_send(pool, host->left, bond->rank, side);
+  float *d_core = is_tall || sketch.block ? tt__cuda_take_floats(pool, a * bond->rank) : NULL;
+  if (is_tall) {
+    tt__cuda_multiply_by(pool, &left, a, 1, bond->data, d_core); // A V / s
+    tt__cuda_copy(pool, carry, host->right, (size_t)(bond->rank * b) * sizeof(float),
+                  cudaMemcpyHostToDevice);
+  } else if (sketch.block) {
+    tt__cuda_multiply_by(pool, &left, a, 1, sketch.q, d_core);
+    tt__cuda_multiply_by(pool, &left, 1, b, sketch.b, carry);
+  } else {
+    tt__cuda_multiply_by(pool, &left, 1, b, bond->data, carry);
+  }
+  if (d_core)
+    tt__cuda_copy(pool, bond->core, d_core, (size_t)(a * bond->rank) * sizeof(float),
+                  cudaMemcpyDeviceToHost);
+}
+
+// ---- all of them
+
+static int tt__cuda_options_valid(const tt_options *options) {
+  return options->max_rank >= 0 && options->epsilon >= 0 && options->epsilon <= DBL_MAX &&
+         options->dtype >= TT_F32 && options->dtype <= TT_I2 && options->group >= TT_GROUP_ROW &&
+         options->method >= TT_SVD_AUTO && options->method <= TT_SVD_RANDOMIZED &&
+         !options->allocator.alloc_fn == !options->allocator.free_fn;
+}
+
+// Checks that need no device. On TT_OK every size of the decomposition fits.
+static tt_status tt__cuda_compress_check(ptrdiff_t rows, ptrdiff_t cols, const tt_shape *shape,
+                                         const tt_options *options) {
+  tt_status status = tt_shape_check(shape, rows, cols);
+  ptrdiff_t size = 1;
+  if (status) return status;
+  for (int k = 0; k < shape->order; k++)
+    if (!tt__cuda_multiply(&size, shape->rows[k]) || !tt__cuda_multiply(&size, shape->cols[k]))
+      return TT_ERROR_MEMORY;
+  for (int k = 1; k < shape->order && options->strict; k++) {
+    ptrdiff_t left = tt__cuda_legs(shape, 0, k, 1) * tt__cuda_legs(shape, 0, k, 0);
+    if (shape->ranks[k] > left || shape->ranks[k] > size / left) return TT_ERROR_SHAPE;
+  }
+  if (options->inputs || options->row_weights || options->method == TT_SVD_JACOBI ||
+      options->method == TT_SVD_HOUSEHOLDER)
+    return TT_ERROR_UNSUPPORTED;
+  for (ptrdiff_t i = 0; options->bias && i < rows; i++)
+    if (!(fabsf(options->bias[i]) <= FLT_MAX)) return TT_ERROR_NONFINITE;
+  return TT_OK;
+}
+
+// The unfolding of bond k, between core k and k+1, behind `rank` on its left.
+static tt__dbond tt__cuda_bond(const tt_shape *shape, const tt_options *options, int k,
+                               ptrdiff_t rank) {
+  tt__dbond bond;
+  memset(&bond, 0, sizeof bond);
+  bond.a = rank * shape->rows[k] * shape->cols[k];
+  bond.b =
+      tt__cuda_legs(shape, k + 1, shape->order, 1) * tt__cuda_legs(shape, k + 1, shape->order, 0);
+  bond.cap = shape->ranks[k + 1];
+  if (options->max_rank > 0 && (bond.cap == 0 || options->max_rank < bond.cap))
+    bond.cap = options->max_rank;
+  bond.method = options->method;
+  bond.seed = options->seed + (unsigned)k;
+  return bond;
+}
+
+// The largest eigenvalue problem that can come up.
+static ptrdiff_t tt__cuda_largest_side(const tt_shape *shape, const tt_options *options) {
+  ptrdiff_t largest = 1, rank = 1;
+  for (int k = 0; k + 1 < shape->order; k++) {
+    tt__dbond bond = tt__cuda_bond(shape, options, k, rank);
+    ptrdiff_t side =
+        bond.a < bond.b ? bond.a : bond.b; // a smaller rank before never makes it larger
+    rank = bond.cap > 0 && bond.cap < side ? bond.cap : side;
+    largest = side > largest ? side : largest;
+  }
+  return largest;
+}
+
+// W as the first unfolding, scaled by *scale to a norm of about 1. Synchronises.
+static void tt__cuda_read_matrix(tt__dpool *pool, const float *w, ptrdiff_t rows, ptrdiff_t cols,
+                                 const tt_shape *shape, tt__dfound *host, float *out, float *scale,
+                                 tt_report *report) {
+  ptrdiff_t count = 0;
+  int exponent = 0;
+  tt__dfound *found = (tt__dfound *)tt__cuda_take(pool, TT__SCAN_BLOCKS, sizeof(tt__dfound));
+  tt__cuda_run_scan(pool, w, rows * cols, found, &count);
+  tt__cuda_copy(pool, host, found, (size_t)count * sizeof(tt__dfound), cudaMemcpyDeviceToHost);
+  tt__cuda_wait(pool);
+  if (pool->status) return;
+  unsigned long long first = 0;
+  for (ptrdiff_t i = 0; i < count; i++) first = host[i].first > first ? host[i].first : first;
+  if (first) {
+    report->position = (ptrdiff_t)(~0ull - first);
+    pool->status = TT_ERROR_NONFINITE;
+    return;
+  }
+  report->norm = sqrt(tt__cuda_found_square(host, count));
+  (void)frexp(report->norm, &exponent);
+  exponent = exponent > 126 ? 126 : exponent < -126 ? -126 : exponent;
+  *scale = (float)ldexp(1, -exponent);
+  tt__dunfold f;
+  memset(&f, 0, sizeof f);
+  f.w = w;
+  f.out = out;
+  f.true_rows = rows;
+  f.true_cols = cols;
+  f.scale = *scale;
+  f.order = shape->order;
+  f.size = 1;
+  for (int k = 0; k < f.order; k++) {
+    f.rows[k] = shape->rows[k];
+    f.cols[k] = shape->cols[k];
+    f.size *= (ptrdiff_t)shape->rows[k] * shape->cols[k];
+  }
+  TT__CUDA_RUN(pool, tt__cuda_unfold, tt__cuda_blocks(f.size), f);
+}
+
+// The train of these cores, in floats.
+static tt_status tt__cuda_assemble(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
+                                   float *const *cores, float scale, const tt_options *options,
+                                   tt_matrix *out) {
+  tt_options plain;
+  memset(&plain, 0, sizeof plain);
+  plain.allocator = options->allocator;
+  tt_status status = tt_create(shape, rows, cols, &plain, out);
+  for (int k = 0; k < shape->order && !status; k++) {
+    ptrdiff_t count =
+        (ptrdiff_t)shape->ranks[k] * shape->rows[k] * shape->cols[k] * shape->ranks[k + 1];
+    float *data = (float *)tt_core_data(out, k);
+    memcpy(data, cores[k], (size_t)count * sizeof(float));
+    for (ptrdiff_t i = 0; k + 1 == shape->order && i < count; i++) {
+      data[i] /= scale;
+      if (fabsf(data[i]) > FLT_MAX) status = TT_ERROR_UNSUPPORTED;
+    }
+  }
+  if (options->bias && !status)
+    memcpy(tt_bias_data(out), options->bias, (size_t)rows * sizeof(float));
+  if (!options->bias) out->bias = NULL;
+  if (!status && options->dtype != TT_F32) {
+    tt_matrix coded;
+    int group = options->group;
+    if (group == 0 && options->dtype == TT_I8) group = TT_GROUP_ROW;
+    if (group == 0 && options->dtype > TT_I8) group = 32;
+    status = tt_quantize(out, options->dtype, group, &plain, &coded, NULL);
+    if (!status) {
+      tt_free(out);
+      *out = coded;
+    }
+  }
+  if (status) tt_free(out);
+  return status;
+}
+
+static void tt__cuda_fill_report(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
+                                 tt_report *report) {
+  double square = 0;
+  report->dense_params = rows * cols;
+  report->params = tt_shape_params(shape);
+  report->compression = (double)report->dense_params / (double)report->params;
+  memcpy(report->ranks, shape->ranks, sizeof report->ranks);
+  for (int k = 0; k + 1 < shape->order; k++) square += report->discarded[k] * report->discarded[k];
+  report->relative_error = sqrt(square);
+}
+
+// All bonds, then the train; tensor holds two buffers of the size of the padded matrix.
+static void tt__cuda_run_compress(tt__dpool *pool, const float *w, ptrdiff_t rows, ptrdiff_t cols,
+                                  tt_shape *shape, const tt_options *options, tt__dhost *host,
+                                  float *const *tensor, float **cores, float *scale,
+                                  tt_report *report) {
+  int order = shape->order;
+  tt__cuda_read_matrix(pool, w, rows, cols, shape, host->found, tensor[0], scale, report);
+  int keep = pool->count;
+  double whole = report->norm * (double)*scale;
+  for (int k = 0; k + 1 < order && !pool->status; k++) {
+    tt__dbond bond = tt__cuda_bond(shape, options, k, shape->ranks[k]);
+    bond.data = tensor[k & 1];
+    bond.budget = options->epsilon * options->epsilon * whole * whole / (order - 1);
+    tt__cuda_cut(pool, &options->allocator, &bond, host, tensor[(k + 1) & 1]);
+    tt__cuda_rewind(pool, keep);
+    cores[k] = bond.core;
+    if (pool->status) return;
+    shape->ranks[k + 1] = (int)bond.rank;
+    report->discarded[k] = whole > 0 ? sqrt(bond.cut) / whole : 0;
+    report->entropy[k] = bond.entropy;
+    report->limit[k] = bond.limit;
+    if (!bond.complete) report->spectrum_complete = 0;
+  }
+  size_t size = (size_t)shape->ranks[order - 1] * (size_t)shape->rows[order - 1] *
+                (size_t)shape->cols[order - 1] * sizeof(float);
+  if (!pool->status) {
+    cores[order - 1] = (float *)tt__cuda_host_allocate(&options->allocator, size);
+    if (!cores[order - 1]) pool->status = TT_ERROR_MEMORY;
+  }
+  tt__cuda_copy(pool, cores[order - 1], tensor[(order - 1) & 1], size, cudaMemcpyDeviceToHost);
+  tt__cuda_wait(pool);
+}
+
+TTDEF tt_status tt_cuda_compress(tt_cuda_context *context, const float *d_w, ptrdiff_t rows,
+                                 ptrdiff_t cols, const tt_shape *shape, const tt_options *given,
+                                 tt_matrix *out, tt_report *report, struct CUstream_st *stream) {
+  tt_options options;
+  tt_report own;
+  memset(&options, 0, sizeof options);
+  memset(&own, 0, sizeof own);
+  if (given) options = *given;
+  own.position = -1;
+  own.spectrum_complete = 1;
+  if (out) memset(out, 0, sizeof *out);
+  if (report) *report = own;
+  if (!context || !d_w || !out || !tt__cuda_options_valid(&options) ||
+      !tt__cuda_is_current(context))
+    return TT_ERROR_INVALID;
+  tt_status status = tt__cuda_compress_check(rows, cols, shape, &options);
+  if (status) return status;
+  tt_shape made = *shape;
+  made.ranks[0] = made.ranks[made.order] = 1;
+  float *cores[TT_MAX_ORDER] = {0}, *tensor[2], scale = 1;
+  ptrdiff_t size =
+      tt__cuda_legs(shape, 0, shape->order, 1) * tt__cuda_legs(shape, 0, shape->order, 0);
+  tt__dhost host;
+  tt__dpool pool;
+  memset(&pool, 0, sizeof pool);
+  pool.context = context;
+  pool.stream = stream;
+  pool.status =
+      tt__cuda_host_open(&options.allocator, tt__cuda_largest_side(shape, &options), &host);
+  if (pool.status) return pool.status;
+  tensor[0] = tt__cuda_take_floats(&pool, size);
+  tensor[1] = tt__cuda_take_floats(&pool, size);
+  tt__cuda_run_compress(&pool, d_w, rows, cols, &made, &options, &host, tensor, cores, &scale,
+                        &own);
+  if (pool.status) cudaStreamSynchronize(stream); // copies from and to the host are over
+  tt__cuda_rewind(&pool, 0);
+  status = pool.status;
+  if (!status) status = tt__cuda_assemble(&made, rows, cols, cores, scale, &options, out);
+  for (int k = 0; k < made.order; k++) tt__cuda_host_release(&options.allocator, cores[k]);
+  tt__cuda_host_close(&options.allocator, &host);
+  if (!status) tt__cuda_fill_report(&made, rows, cols, &own);
+  if (report) *report = own;
+  return status;
 }
 #endif // TT_INFERENCE_ONLY
 

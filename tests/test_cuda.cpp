@@ -645,6 +645,83 @@ static void test_svd_accuracy(void) {
   cudaFree(d_s);
 }
 
+typedef struct compress_case {
+  form f; // ranks are caps
+  double epsilon;
+  int kind, method; // of svd_matrix
+} compress_case;
+
+// Against tt_compress: the ranks, the errors, and the report equal to what it says; the cores but
+// the last orthonormal, each column with the weight that it has in the matrix.
+static void check_compress(const compress_case *c, int padded) {
+  tt_shape shape = test_shape(c->f.order, c->f.rows, c->f.cols, c->f.ranks);
+  int rows = (int)tt__cuda_legs(&shape, 0, shape.order, 1) - padded, order = shape.order;
+  int cols = (int)tt__cuda_legs(&shape, 0, shape.order, 0) - padded;
+  ptrdiff_t size = (ptrdiff_t)rows * cols;
+  float *a = test_floats(size), *back = test_floats(size), *again = test_floats(size);
+  double scale, error = 0;
+  tt_matrix made, wanted;
+  tt_report report, reference;
+  tt_options options = test_options();
+  test_heap heap;
+  svd_matrix(c->kind, rows, cols, a, &scale);
+  options.epsilon = c->epsilon;
+  options.method = c->method;
+  options.allocator = test_allocator(&heap);
+  float *d_a = (float *)device_copy(a, size * 4);
+#ifdef TT_CUDA_EMU
+  long before = emu::num_syncs;
+  size_t blocks = emu::live_blocks();
+#endif
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, rows, cols, &shape, &options, &made, &report, stream),
+               TT_OK);
+#ifdef TT_CUDA_EMU
+  CHECK(emu::num_syncs - before == order + 1 && emu::live_blocks() == blocks);
+#endif
+  CHECK(heap.live_blocks == 1 && made.rows == rows && made.cols == cols && !made.bias);
+  options.allocator = test_options().allocator;
+  options.method = TT_SVD_AUTO;
+  CHECK_STATUS(tt_compress(a, rows, cols, &shape, &options, &wanted, &reference), TT_OK);
+  CHECK_STATUS(tt_expand(&made, back), TT_OK);
+  CHECK_STATUS(tt_expand(&wanted, again), TT_OK);
+  double best = 0;
+  for (ptrdiff_t i = 0; i < size; i++) {
+    error += pow(((double)back[i] - (double)a[i]) / scale, 2);
+    best += pow(((double)again[i] - (double)a[i]) / scale, 2);
+  }
+  double norm = reference.norm > 0 ? reference.norm : 1;
+  error = sqrt(error) * scale / norm;
+  best = sqrt(best) * scale / norm;
+  CHECK_AT_MOST(fabs(report.norm - reference.norm), 1e-7 * norm);
+  CHECK(report.spectrum_complete == (c->f.rows[0] < 8)); // those with 8 are sketched
+  CHECK_AT_MOST(error, best * (report.spectrum_complete ? 1 : 1.05) + 1e-6);
+  if (padded)
+    CHECK_AT_MOST(error, report.relative_error + 1e-6);
+  else
+    CHECK_AT_MOST(fabs(error - report.relative_error), 1e-6);
+  CHECK(report.params == tt_shape_params(&made.shape) && report.dense_params == size);
+  for (int k = 0; k + 1 < order; k++) {
+    CHECK(report.ranks[k + 1] == made.shape.ranks[k + 1]);
+    if (c->kind == SVD_NORMAL) { // elsewhere ranks hang on rounding
+      CHECK(made.shape.ranks[k + 1] == wanted.shape.ranks[k + 1]);
+      CHECK(report.limit[k] == reference.limit[k]);
+      if (report.spectrum_complete) CHECK_CLOSE(report.entropy[k], reference.entropy[k], 1e-5);
+    }
+    ptrdiff_t high = (ptrdiff_t)made.shape.ranks[k] * made.shape.rows[k] * made.shape.cols[k];
+    ptrdiff_t rank = made.shape.ranks[k + 1], rest = size / high + 1;
+    if (c->kind == SVD_NORMAL && rest > 1 && c->f.order == 2)
+      CHECK_AT_MOST(orthonormality((const float *)made.cores[k].data, rank, 1, high, rank), 1e-5);
+  }
+  tt_sha256_add(&digest, back, (size_t)size * 4);
+  cudaFree(d_a);
+  tt_free(&made);
+  tt_free(&wanted);
+  CHECK(heap.live_blocks == 0);
+  free(a);
+  free(back);
+  free(again);
+}
+
 // Every kernel once, in few blocks, for tools that look for races and take their time.
 static void test_races(void) {
   static const struct {
@@ -689,6 +766,8 @@ static void test_races(void) {
   check_backward(&w, 300);
   tt_free(&w);
   check_svd(4, 5, 1); // two warps; a matrix of zeros among them
+  static const compress_case wide = {{2, {2, 3}, {3, 2}, {1, 2, 1}}, 0, SVD_NORMAL, 0};
+  check_compress(&wide, 0);
 }
 
 static void check_rows(const tt_cuda_matrix *d_w, const tt_matrix *w, const double *dense) {
@@ -884,6 +963,113 @@ static void test_svd_batched(void) {
   gpu->svd_shared = shared;
   cudaFree(some);
 }
+
+static void test_compress(void) {
+  static const compress_case cases[] = {
+      {{1, {5}, {6}, {1, 1}}, 0, SVD_NORMAL, 0},
+      {{2, {6, 1}, {1, 5}, {1, 3, 1}}, 0, SVD_NORMAL, 0}, // low rank, tall
+      {{2, {3, 4}, {2, 5}, {1, 0, 1}}, 0, SVD_NORMAL, 0}, // all of it
+      {{3, {3, 4, 2}, {2, 3, 5}, {1, 4, 5, 1}}, 0, SVD_NORMAL, TT_SVD_GRAM},
+      {{3, {2, 3, 3}, {4, 2, 3}, {1, 0, 0, 1}}, 0.3, SVD_NORMAL, 0},
+      {{3, {3, 2, 3}, {3, 2, 3}, {1, 0, 0, 1}}, 0.01, SVD_GRADED, 0},
+      {{3, {3, 2, 3}, {3, 2, 3}, {1, 0, 0, 1}}, 0, SVD_LOW, 0}, // singular values of zero
+      {{3, {3, 2, 3}, {3, 2, 3}, {1, 0, 0, 1}}, 0, SVD_ZERO, 0},
+      {{3, {3, 2, 3}, {3, 2, 3}, {1, 2, 0, 1}}, 0, SVD_EQUAL, 0},
+      {{3, {3, 2, 3}, {3, 2, 3}, {1, 4, 0, 1}}, 0, SVD_HUGE, 0},
+      {{3, {3, 2, 3}, {3, 2, 3}, {1, 4, 0, 1}}, 0, SVD_TINY, 0},
+      {{2, {8, 8}, {8, 8}, {1, 4, 1}}, 0, SVD_GRADED, 0}, // sketches
+      {{2, {8, 8}, {6, 8}, {1, 1, 1}}, 0, SVD_NORMAL, TT_SVD_RANDOMIZED}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (int padded = 0; padded < (quick ? 1 : 2); padded++) check_compress(&cases[i], padded);
+  if (quick) check_compress(&cases[3], 1);
+
+  // formats, bias, and errors
+  tt_shape shape = test_shape(2, forms[8].rows, forms[8].cols, forms[8].ranks), bad = shape;
+  float *a = test_normal_floats(64 * 64), *bias = test_normal_floats(64);
+  tt_options options = test_options();
+  tt_matrix made;
+  tt_report report;
+  float *d_a = (float *)device_copy(a, 64 * 64 * 4);
+  options.dtype = TT_I8;
+  options.bias = bias;
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 64, 64, &shape, &options, &made, &report, stream), TT_OK);
+  CHECK(made.cores[0].dtype == TT_I8 && made.cores[0].group == TT_GROUP_ROW);
+  CHECK(made.bias && !memcmp(made.bias, bias, 64 * 4));
+  tt_free(&made);
+  options = test_options();
+  CHECK_STATUS(tt_cuda_compress(NULL, d_a, 64, 64, &shape, NULL, &made, NULL, stream),
+               TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_compress(gpu, NULL, 64, 64, &shape, NULL, &made, NULL, stream),
+               TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 64, 64, NULL, NULL, &made, NULL, stream),
+               TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 64, 64, &shape, NULL, NULL, NULL, stream),
+               TT_ERROR_INVALID);
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 65, 64, &shape, NULL, &made, NULL, stream),
+               TT_ERROR_SHAPE);
+  bad.ranks[1] = 65;
+  options.strict = 1;
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 64, 64, &bad, &options, &made, NULL, stream),
+               TT_ERROR_SHAPE);
+  bad.rows[0] = bad.rows[1] = bad.cols[0] = bad.cols[1] = 0x7fffffff;
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 64, 64, &bad, NULL, &made, NULL, stream),
+               TT_ERROR_MEMORY);
+  options.method = TT_SVD_HOUSEHOLDER;
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 64, 64, &shape, &options, &made, NULL, stream),
+               TT_ERROR_UNSUPPORTED);
+  options.method = 77;
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 64, 64, &shape, &options, &made, NULL, stream),
+               TT_ERROR_INVALID);
+  options = test_options();
+  options.epsilon = NAN;
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 64, 64, &shape, &options, &made, NULL, stream),
+               TT_ERROR_INVALID);
+  options = test_options();
+  bias[3] = (float)NAN;
+  options.bias = bias;
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 64, 64, &shape, &options, &made, NULL, stream),
+               TT_ERROR_NONFINITE);
+  a[1234] = a[3000] = (float)INFINITY;
+  CHECK(cudaMemcpy(d_a, a, 64 * 64 * 4, cudaMemcpyHostToDevice) == cudaSuccess);
+  CHECK_STATUS(tt_cuda_compress(gpu, d_a, 64, 64, &shape, NULL, &made, &report, stream),
+               TT_ERROR_NONFINITE);
+  CHECK(report.position == 1234 && !made.block);
+  cudaFree(d_a);
+  free(a);
+  free(bias);
+}
+
+#ifdef TT_CUDA_EMU
+// Every allocation and every launch fails once: nothing leaks, outputs are safe.
+static void test_compress_failures(void) {
+  static const form f = {4, {8, 1, 8, 1}, {8, 2, 2, 2}, {1, 1, 1, 1, 1}}; // sketch, wide, tall
+  tt_shape shape = test_shape(f.order, f.rows, f.cols, f.ranks);
+  float *a = test_normal_floats(64 * 64), *d_a = (float *)device_copy(a, 64 * 64 * 4);
+  tt_options options = test_options();
+  test_heap heap;
+  tt_matrix made;
+  size_t blocks = emu::live_blocks();
+  for (int kind = 0; kind < 3; kind++) {
+    tt_status status = TT_ERROR_MEMORY;
+    int at = 0;
+    for (; status && at < 400; at++) {
+      options.allocator = test_allocator(&heap);
+      if (kind == 0) heap.fail_at = at + 1;
+      if (kind == 1) emu::fail_alloc_at = at + 1;
+      if (kind == 2) emu::fail_launch_at = at + 1;
+      status = tt_cuda_compress(gpu, d_a, 64, 64, &shape, &options, &made, NULL, stream);
+      CHECK(status == TT_OK ||
+            (status == (kind == 2 ? TT_ERROR_UNSUPPORTED : TT_ERROR_MEMORY) && !made.block));
+      CHECK(heap.live_blocks == (status == TT_OK) && emu::live_blocks() == blocks);
+      if (status == TT_OK) tt_free(&made);
+    }
+    emu::fail_alloc_at = emu::fail_launch_at = 0;
+    CHECK(at > (kind ? 20 : 5) && status == TT_OK);
+  }
+  cudaFree(d_a);
+  free(a);
+}
+#endif
 
 // What comes back is what went up, bit for bit.
 static void test_round_trip(void) {
@@ -1159,8 +1345,10 @@ static const struct {
     {"backward", test_backward},
     {"backward errors", test_backward_errors},
     {"svd", test_svd_batched},
+    {"compress", test_compress},
 #ifdef TT_CUDA_EMU
     {"failures", test_failures},
+    {"compress failures", test_compress_failures},
 #endif
 };
 enum { TESTS = sizeof tests / sizeof *tests };
