@@ -1075,7 +1075,7 @@ static int tt__cuda_is_current(const tt_cuda_context *context) {
 
 #ifndef TT_INFERENCE_ONLY
 typedef struct tt__dsvd tt__dsvd; // see >>svd
-static __global__ void tt__cuda_svd(const tt__dsvd f);
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1) tt__cuda_svd(const tt__dsvd f);
 #endif
 
 TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_context **out) {
