@@ -98,8 +98,10 @@ typedef struct tt_cuda_args { // zeroed = a plain apply of nothing
   ptrdiff_t batch, ldx, ldy;  // elements from row to row; 0 = packed
   const void *d_x;
   void *d_y;
-  tt_dtype dtype; // of x and y: TT_F32, TT_F16 or TT_BF16
-  int path;       // enum tt_cuda_path
+  // of x and y: TT_F32, TT_F16 or TT_BF16; with the last two CHAIN and DENSE may multiply in TF32 on
+  // tensor cores, whose 10 bits of mantissa are those of F16, and add in float
+  tt_dtype dtype;
+  int path; // enum tt_cuda_path
   // d_y = alpha (d_x W^T + bias) + beta d_y; alpha 0 and 1 both mean 1, beta 0 does not read d_y
   float alpha, beta;
 } tt_cuda_args;
@@ -237,6 +239,7 @@ struct tt_cuda_context {
   int device, multiprocessors;
   size_t shared;     // bytes that one block of the fused kernel may have
   size_t svd_shared; // and one of the SVD
+  int tensor;        // has tensor cores for TF32
   tt_allocator allocator;
   int native;
 };
@@ -708,6 +711,7 @@ typedef struct tt__dproduct {
   // S[p][j][w] is element (p % pre) * length * w + j * w + iw of row p / pre; C likewise
   const void *in;
   int in_dtype, quads; // quads: four j at once are aligned
+  int tensor;          // TF32 will do
   ptrdiff_t in_pre, in_ld, in_limit;
   ptrdiff_t out_pre;
   tt__output out;
@@ -790,78 +794,155 @@ TT__DEVICE void tt__cuda_product_load(const tt__dproduct &f, const tt__column *c
 // Into g[j - j0][row - r0].
 template <int DTYPE, int SIZE>
 TT__DEVICE void tt__cuda_product_decode(const tt__dcore &core, int r0, int j0,
-                                        const tt__ahead<SIZE> &ahead, float *g) {
-  enum { PITCH = 16 * SIZE + 4 };
+                                        const tt__ahead<SIZE> &ahead, int pitch, float *g) {
   TT__CUDA_UNROLL
   for (int n = 0; n < SIZE / 4; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS, i = t / TT__PRODUCT_RUNS;
     int j = t % TT__PRODUCT_RUNS * 4, row = r0 + i < core.rows ? r0 + i : 0;
     float scale = tt__cuda_row_scale(core, row); // rows beyond the last are not stored
     tt__four run = tt__cuda_decode<DTYPE>(core, row, j0 + j, ahead.g[n]);
-    for (int k = 0; k < 4; k++) g[(j + k) * PITCH + i] = run.v[k] * scale;
+    for (int k = 0; k < 4; k++) g[(j + k) * pitch + i] = run.v[k] * scale;
   }
 }
 
 // Into s[j - j0][q - q0] as well.
 template <int SIZE>
 TT__DEVICE void tt__cuda_product_put(const tt__dproduct &f, int r0, int j0,
-                                     const tt__ahead<SIZE> &ahead, float *g, float *s) {
-  enum { PITCH = 16 * SIZE + 4 };
-  TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_decode, f.core, r0, j0, ahead, g)
+                                     const tt__ahead<SIZE> &ahead, int pitch, float *g, float *s) {
+  TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_decode, f.core, r0, j0, ahead, pitch, g)
   TT__CUDA_UNROLL
   for (int n = 0; n < SIZE; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
-    s[tt__cuda_product_depth<SIZE>(f.w, t) * PITCH + tt__cuda_product_column<SIZE>(f.w, t)] =
+    s[tt__cuda_product_depth<SIZE>(f.w, t) * pitch + tt__cuda_product_column<SIZE>(f.w, t)] =
         tt__cuda_value(ahead.s[n], f.in_dtype);
   }
 }
 
-template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
-  enum { TILE = 16 * SIZE, PITCH = TILE + 4 };
+// TF32: a float with 10 bits of mantissa, to nearest, ties away from zero; NaN and Inf stay.
+TT__DEVICE float tt__cuda_to_tf32(float value) {
+  uint32_t bits = tt__cuda_bits(value);
+  if ((bits & 0x7f800000u) != 0x7f800000u) bits = (bits + 0x1000u) & 0xffffe000u;
+  return tt__cuda_float(bits);
+}
+
+// sum (16, 8) += a (16, 8) b (8, 8), spread over a warp: with g = lane / 4 and t = lane % 4, a lane
+// holds a(g, t), a(g+8, t), a(g, t+4), a(g+8, t+4); b(t, g), b(t+4, g); and of the sum (g, 2t),
+// (g, 2t+1), (g+8, 2t), (g+8, 2t+1). Source: PTX ISA, mma.m16n8k8. Tensor cores have TF32 from 8.0
+// on; elsewhere the lanes fetch from each other what they need.
+TT__DEVICE void tt__cuda_mma(float *low_sum, float *high_sum, const float *a, const float *b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+               "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+               : "+f"(low_sum[0]), "+f"(low_sum[1]), "+f"(high_sum[0]), "+f"(high_sum[1])
+               : "r"(tt__cuda_bits(a[0])), "r"(tt__cuda_bits(a[1])), "r"(tt__cuda_bits(a[2])),
+                 "r"(tt__cuda_bits(a[3])), "r"(tt__cuda_bits(b[0])), "r"(tt__cuda_bits(b[1])));
+#else
+  int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  TT__CUDA_UNROLL
+  for (int k = 0; k < 8; k++) {
+    int half = k / 4, from = k % 4;
+    float low = __shfl_sync(0xffffffffu, a[2 * half], 4 * g + from);
+    float high = __shfl_sync(0xffffffffu, a[2 * half + 1], 4 * g + from);
+    float left = __shfl_sync(0xffffffffu, b[half], 8 * t + from);
+    float right = __shfl_sync(0xffffffffu, b[half], 8 * t + 4 + from);
+    low_sum[0] += low * left;
+    low_sum[1] += low * right;
+    high_sum[0] += high * left;
+    high_sum[1] += high * right;
+  }
+#endif
+}
+
+// The SIZE rows and SIZE columns of a tile whose products a thread adds up: fours, 64 apart, of 16 x
+// 16 threads; or, with tensor cores, those of the fragments of a warp, which has 8 SIZE x 4 SIZE.
+template <int SIZE, int TENSOR> TT__DEVICE int tt__cuda_tile_row(int w_is_1, int i) {
+  int thread = (int)threadIdx.x;
+  if (TENSOR) return thread / 128 * 8 * SIZE + 8 * i + thread % 32 / 4;
+  // neighbouring threads write what lies together: rows where w is 1, else columns
+  return 4 * (w_is_1 ? thread % 16 : thread / 16) + i % 4 + i / 4 * 64;
+}
+template <int SIZE, int TENSOR> TT__DEVICE int tt__cuda_tile_column(int w_is_1, int k) {
+  int thread = (int)threadIdx.x;
+  if (TENSOR) return thread / 32 % 4 * 4 * SIZE + k / 2 * 8 + thread % 4 * 2 + k % 2;
+  return 4 * (w_is_1 ? thread / 16 : thread % 16) + k % 4 + k / 4 * 64;
+}
+
+// sum += G S of one tile, in shared memory as g[j][row] and s[j][column].
+template <int SIZE, int PITCH>
+TT__DEVICE void tt__cuda_product_fma(const float *g, const float *s, float (&sum)[SIZE][SIZE]) {
+  TT__CUDA_UNROLL
+  for (int j = 0; j < TT__PRODUCT_DEPTH; j++) {
+    float a[SIZE], b[SIZE];
+    TT__CUDA_UNROLL
+    for (int k = 0; k < SIZE; k += 4) {
+      tt__four four = *(const tt__four *)(const void *)(g + j * PITCH + 16 * k);
+      tt__four other = *(const tt__four *)(const void *)(s + j * PITCH + 16 * k);
+      TT__CUDA_UNROLL
+      for (int t = 0; t < 4; t++) {
+        a[k + t] = four.v[t];
+        b[k + t] = other.v[t];
+      }
+    }
+    TT__CUDA_UNROLL
+    for (int i = 0; i < SIZE; i++)
+      for (int k = 0; k < SIZE; k++) sum[i][k] += a[i] * b[k];
+  }
+}
+template <int SIZE, int PITCH>
+TT__DEVICE void tt__cuda_product_tensor(const float *g, const float *s, float (&sum)[SIZE][SIZE]) {
+  int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+  g += lane % 4 * PITCH + warp / 4 * 8 * SIZE + lane / 4;
+  s += lane % 4 * PITCH + warp % 4 * 4 * SIZE + lane / 4;
+  TT__CUDA_UNROLL
+  for (int j = 0; j < TT__PRODUCT_DEPTH; j += 8, g += 8 * PITCH, s += 8 * PITCH) {
+    float a[SIZE / 2][4], b[SIZE / 2][2];
+    TT__CUDA_UNROLL
+    for (int i = 0; i < SIZE / 2; i++)
+      for (int k = 0; k < 4; k++)
+        a[i][k] = tt__cuda_to_tf32(g[k / 2 * 4 * PITCH + 16 * i + k % 2 * 8]);
+    TT__CUDA_UNROLL
+    for (int i = 0; i < SIZE / 2; i++)
+      for (int k = 0; k < 2; k++) b[i][k] = tt__cuda_to_tf32(s[k * 4 * PITCH + 8 * i]);
+    TT__CUDA_UNROLL
+    for (int i = 0; i < SIZE / 2; i++)
+      for (int k = 0; k < SIZE / 2; k++)
+        tt__cuda_mma(&sum[2 * i][2 * k], &sum[2 * i + 1][2 * k], a[i], b[k]);
+  }
+}
+
+template <int SIZE, int TENSOR> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
+  // the pitch keeps the fragments of a warp, or its fours, in different banks
+  enum { TILE = 16 * SIZE, PITCH = TILE + (TENSOR ? 8 : 4) };
   __shared__ __align__(16) float g[TT__PRODUCT_DEPTH * PITCH], s[TT__PRODUCT_DEPTH * PITCH];
   __shared__ tt__column columns[TILE];
   unsigned row_tiles = ((unsigned)f.core.rows + TILE - 1) / TILE;
   int r0 = (int)(blockIdx.x % row_tiles) * TILE;
   ptrdiff_t q0 = (ptrdiff_t)(blockIdx.x / row_tiles) * TILE;
-  // neighbouring threads write what lies together: rows where w is 1, else columns
-  int fast = (int)threadIdx.x % 16, slow = (int)threadIdx.x / 16;
-  int row_thread = f.w == 1 ? fast : slow, q_thread = f.w == 1 ? slow : fast;
   float sum[SIZE][SIZE] = {{0}};
   if ((int)threadIdx.x < TILE) columns[threadIdx.x] = tt__cuda_column(f, q0 + (int)threadIdx.x);
   tt__ahead<SIZE> ahead;
   __syncthreads();
   tt__cuda_product_load<SIZE>(f, columns, r0, 0, &ahead);
   for (int j0 = 0; j0 < f.core.length; j0 += TT__PRODUCT_DEPTH) {
-    tt__cuda_product_put<SIZE>(f, r0, j0, ahead, g, s);
+    tt__cuda_product_put<SIZE>(f, r0, j0, ahead, PITCH, g, s);
     __syncthreads();
     if (j0 + TT__PRODUCT_DEPTH < f.core.length)
       tt__cuda_product_load<SIZE>(f, columns, r0, j0 + TT__PRODUCT_DEPTH, &ahead);
-    TT__CUDA_UNROLL
-    for (int j = 0; j < TT__PRODUCT_DEPTH; j++) {
-      float a[SIZE], b[SIZE];
-      TT__CUDA_UNROLL
-      for (int k = 0; k < SIZE; k += 4) { // each thread has fours, 64 apart
-        tt__four four = *(const tt__four *)(const void *)(g + j * PITCH + 4 * row_thread + 16 * k);
-        tt__four other = *(const tt__four *)(const void *)(s + j * PITCH + 4 * q_thread + 16 * k);
-        TT__CUDA_UNROLL
-        for (int t = 0; t < 4; t++) {
-          a[k + t] = four.v[t];
-          b[k + t] = other.v[t];
-        }
-      }
-      TT__CUDA_UNROLL
-      for (int i = 0; i < SIZE; i++)
-        for (int k = 0; k < SIZE; k++) sum[i][k] += a[i] * b[k];
-    }
+    if (TENSOR)
+      tt__cuda_product_tensor<SIZE, PITCH>(g, s, sum);
+    else
+      tt__cuda_product_fma<SIZE, PITCH>(g + tt__cuda_tile_row<SIZE, 0>(f.w == 1, 0),
+                                        s + tt__cuda_tile_column<SIZE, 0>(f.w == 1, 0), sum);
     __syncthreads(); // the tile has been used
   }
   TT__CUDA_UNROLL
   for (int k = 0; k < SIZE; k++) {
-    const tt__column &column = columns[4 * q_thread + k % 4 + k / 4 * 64];
-    if (q0 + 4 * q_thread + k % 4 + k / 4 * 64 >= f.p * f.w) continue;
+    int q = tt__cuda_tile_column<SIZE, TENSOR>(f.w == 1, k);
+    const tt__column &column = columns[q];
+    if (q0 + q >= f.p * f.w) continue;
     TT__CUDA_UNROLL
     for (int i = 0; i < SIZE; i++) {
-      int row = r0 + 4 * row_thread + i % 4 + i / 4 * 64;
+      int row = r0 + tt__cuda_tile_row<SIZE, TENSOR>(f.w == 1, i);
       if (row < f.core.rows)
         tt__cuda_store(f.out, column.out_at + row * f.w, column.out_element + row * f.w, sum[i][k]);
     }
@@ -870,11 +951,19 @@ template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
 
 static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
     tt__cuda_product_64(const tt__dproduct f) {
-  tt__cuda_product<4>(f);
+  tt__cuda_product<4, 0>(f);
 }
 static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1)
     tt__cuda_product_128(const tt__dproduct f) {
-  tt__cuda_product<8>(f);
+  tt__cuda_product<8, 0>(f);
+}
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_tensor_64(const tt__dproduct f) {
+  tt__cuda_product<4, 1>(f);
+}
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1)
+    tt__cuda_tensor_128(const tt__dproduct f) {
+  tt__cuda_product<8, 1>(f);
 }
 
 // This thread's part of four columns of one row.
@@ -1095,6 +1184,9 @@ TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_co
   if (status) return status;
   cudaError_t error =
       cudaDeviceGetAttribute(&made.multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (!error)
+    error = cudaDeviceGetAttribute(&made.tensor, cudaDevAttrComputeCapabilityMajor, device);
+  made.tensor = made.tensor >= 8;
   if (!error)
     error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   int room = shared - (int)(TT__STAGE_DEPTH * TT__STAGE_PITCH * sizeof(float)); // static: the stage
@@ -1645,6 +1737,7 @@ static tt_status tt__cuda_run_product(tt_cuda_context *context, const tt__dprodu
                                       cudaStream_t stream) {
   ptrdiff_t columns = f->p * f->w, rows = f->core.rows;
   ptrdiff_t large = (rows + 127) / 128 * ((columns + 127) / 128);
+  int tensor = f->tensor && context->tensor;
   unsigned grid;
   cudaError_t error;
   if (columns <= TT__NARROW) {
@@ -1652,11 +1745,17 @@ static tt_status tt__cuda_run_product(tt_cuda_context *context, const tt__dprodu
     error = TT__CUDA_LAUNCH(tt__cuda_product_narrow, grid, TT__CUDA_THREADS, 0, stream, *f);
   } else if (rows > 64 && columns > 64 && large >= context->multiprocessors) {
     if (!tt__cuda_grid(large, &grid)) return TT_ERROR_UNSUPPORTED;
-    error = TT__CUDA_LAUNCH(tt__cuda_product_128, grid, TT__CUDA_THREADS, 0, stream, *f);
+    if (tensor)
+      error = TT__CUDA_LAUNCH(tt__cuda_tensor_128, grid, TT__CUDA_THREADS, 0, stream, *f);
+    else
+      error = TT__CUDA_LAUNCH(tt__cuda_product_128, grid, TT__CUDA_THREADS, 0, stream, *f);
   } else {
     if (!tt__cuda_grid((rows + 63) / 64 * ((columns + 63) / 64), &grid))
       return TT_ERROR_UNSUPPORTED;
-    error = TT__CUDA_LAUNCH(tt__cuda_product_64, grid, TT__CUDA_THREADS, 0, stream, *f);
+    if (tensor)
+      error = TT__CUDA_LAUNCH(tt__cuda_tensor_64, grid, TT__CUDA_THREADS, 0, stream, *f);
+    else
+      error = TT__CUDA_LAUNCH(tt__cuda_product_64, grid, TT__CUDA_THREADS, 0, stream, *f);
   }
   return tt__cuda_status(context, error);
 }
@@ -1732,6 +1831,7 @@ static tt_status tt__cuda_run_chain(const tt_cuda_matrix *w, const tt_cuda_args 
       f.out_pre = p / args->batch;
     }
     tt__cuda_find_quads(&f);
+    f.tensor = args->dtype != TT_F32;
     status = tt__cuda_run_product(w->context, &f, stream);
   }
   return status;
@@ -1809,6 +1909,7 @@ static tt_status tt__cuda_run_dense(const tt_cuda_matrix *w, const tt_cuda_args 
   tt__cuda_read_x(w, args, &f);
   f.out = tt__cuda_y(w, args);
   tt__cuda_find_quads(&f);
+  f.tensor = args->dtype != TT_F32;
   return tt__cuda_run_product(w->context, &f, stream);
 }
 

@@ -11,13 +11,15 @@ import sys
 
 NAMES = {0x981: 'LDG', 0x984: 'LDS', 0x983: 'LDL', 0x387: 'STL', 0x223: 'FFMA', 0x22b: 'DFMA',
          0x228: 'DMUL', 0x229: 'DADD', 0x23c: 'HMMA', 0xb1d: 'BAR', 0xf89: 'SHFL'}
-COLUMNS = ['LDG', 'LDG16', 'LDS', 'LDS16', 'FFMA', 'DFMA', 'SHFL', 'BAR']
+COLUMNS = ['LDG', 'LDG16', 'LDS', 'LDS16', 'FFMA', 'DFMA', 'HMMA', 'SHFL', 'BAR']
 IN_DOUBLE = {'tt__cuda_svd', 'tt__cuda_scan', 'tt__cuda_sum_double', 'tt__cuda_outer_double'}
 # Sums of a tile, depth x rows x columns of a thread, and loads of 16 bytes from memory and stage.
 AT_LEAST = {
     'tt__cuda_fused': {'FFMA': 7 * 2 * 4 * 4, 'LDG16': 1, 'LDS16': 1, 'SHFL': 5, 'BAR': 4},
     'tt__cuda_product_64': {'FFMA': 16 * 4 * 4, 'LDG16': 1, 'LDS16': 2 * 16, 'BAR': 3},
     'tt__cuda_product_128': {'FFMA': 16 * 8 * 8, 'LDG16': 1, 'LDS16': 4 * 16, 'BAR': 3},
+    'tt__cuda_tensor_64': {'HMMA': 2 * 2 * 2, 'LDG16': 1, 'BAR': 3},
+    'tt__cuda_tensor_128': {'HMMA': 2 * 4 * 4, 'LDG16': 1, 'BAR': 3},
     'tt__cuda_product_narrow': {'FFMA': 7 * 4 * 4, 'LDG16': 1, 'SHFL': 4 * 5, 'BAR': 1},
     'tt__cuda_outer_float': {'FFMA': 16 * 4 * 4, 'LDS16': 2 * 16, 'BAR': 2},
     'tt__cuda_outer_double': {'DFMA': 16 * 4 * 4, 'LDS16': 2 * 16, 'BAR': 2},
@@ -59,6 +61,8 @@ for kernel, code in sorted(kernels(open(sys.argv[1], 'rb').read())):
     print('%-26s%8d' % (kernel, len(code) // 16) + ''.join('%7d' % counts[c] for c in COLUMNS))
     if counts['LDL'] or counts['STL']:
         failures.append(kernel + ' uses local memory')
+    if 'tensor' not in kernel and counts['HMMA'] or 'tensor' in kernel and counts['SHFL']:
+        failures.append(kernel + ' and tensor cores')
     if kernel not in IN_DOUBLE and counts['DFMA'] + counts['DMUL'] + counts['DADD']:
         failures.append(kernel + ' computes in double')
     for name, least in AT_LEAST.get(kernel, {}).items():
