@@ -1,4 +1,4 @@
-/* tt_cuda.h - tensor trains of tt.h on NVIDIA GPUs: forward pass, dense matrix, single rows.
+/* tt_cuda.h - tensor trains of tt.h on NVIDIA GPUs: forward pass, gradients, compression.
    An optional second header; tt.h does not need it.
 
    HOW TO INCLUDE
@@ -31,11 +31,12 @@
     >>compress  TT-SVD
 
    CONVENTIONS
-     Pointers that begin with d_ are device memory. Everything but create, destroy, upload, download
-     and free only enqueues work on the caller's stream: it allocates nothing, never synchronises,
-     never touches the default stream, and may be captured into a graph. Sums have a fixed order:
-     the same call on the same device gives the same bits. Accumulation is in float. The device of
-     the context must be current. One context may be used by one thread at a time.
+     Pointers that begin with d_ are device memory. Everything but create, destroy, upload, download,
+     free and compress only enqueues work on the caller's stream: it allocates nothing, never
+     synchronises, never touches the default stream, and may be captured into a graph. Sums have a
+     fixed order: the same call on the same device gives the same bits. Accumulation is in float,
+     in the SVD and in Gram matrices in double. The device of the context must be current. One
+     context may be used by one thread at a time.
 
    WHAT HAS BEEN PROVED                  is said in README.md, section CUDA. */
 #ifndef TT_CUDA_H_INCLUDED
@@ -181,8 +182,9 @@ TTDEF size_t tt_cuda_svd_batched_work_size(const tt_cuda_context *context, ptrdi
 //   options  epsilon, max_rank, strict, dtype, group, seed, allocator and bias as there; method AUTO
 //            and RANDOMIZED (a sketch where a cap is low: 8 more columns than it, two rounds of
 //            power iteration) or GRAM. inputs, row_weights and the other methods: UNSUPPORTED.
-// Synchronises once to scan the matrix, once a bond, and once for the last core; allocates on the
-// device (three times the padded matrix at most, and three Gram matrices in double) and frees.
+// Synchronises once to scan the matrix, once a bond, and once for the last core; copies of cores to
+// the host may wait besides, and device memory is allocated and freed: three times the padded matrix
+// at most, and three Gram matrices in double.
 // Accuracy relative_error is exact up to 3e-7: sums that become cores are in float.
 // Cost     by Gram matrices 2 a b min(a, b) flops in double an unfolding (a, b) and min(a, b)^3 on
 //          the host; by the sketch about 14 a b (cap + 8) in float, and Jacobi by a single block.
