@@ -6,7 +6,8 @@
      In exactly one file for nvcc:       #define TT_CUDA_IMPLEMENTATION
                                          #include "tt_cuda.h"
      C++14 or later, compute capability 7.5 or later:  nvcc -x cu -std=c++14 -arch=sm_90 -c file.cpp
-     One unit of the program holds the implementation of tt.h as well, this one or another.
+     One unit of the program holds the implementation of tt.h as well, this one or another; all of
+     it, without TT_INFERENCE_ONLY.
 
    EXAMPLE                               error handling left out
      tt_cuda_context *gpu;  tt_cuda_matrix *w;
@@ -43,6 +44,9 @@
 #define TT_CUDA_H_INCLUDED
 
 #include "tt.h"
+#ifdef TT_INFERENCE_ONLY
+#error "tt_cuda.h needs all of tt.h: leave TT_INFERENCE_ONLY to the other files"
+#endif
 
 struct CUstream_st; // cudaStream_t is struct CUstream_st *
 
@@ -137,7 +141,6 @@ TTDEF tt_status tt_cuda_rows(const tt_cuda_matrix *w, const int *d_index, ptrdif
                              struct CUstream_st *stream);
 TTDEF size_t tt_cuda_rows_work_size(const tt_cuda_matrix *w, ptrdiff_t count);
 
-#ifndef TT_INFERENCE_ONLY
 // The gradient of d_y = d_x W^T + bias from d_dy = dL/dy, the mirror of tt_backward.
 //   d_x     (batch, cols), as given to apply; may be NULL where grad is
 //   d_dy    (batch, rows)
@@ -193,7 +196,6 @@ TTDEF size_t tt_cuda_svd_batched_work_size(const tt_cuda_context *context, ptrdi
 TTDEF tt_status tt_cuda_compress(tt_cuda_context *context, const float *d_w, ptrdiff_t rows,
                                  ptrdiff_t cols, const tt_shape *shape, const tt_options *options,
                                  tt_matrix *out, tt_report *report, struct CUstream_st *stream);
-#endif // TT_INFERENCE_ONLY
 
 #ifdef __cplusplus
 }
@@ -1164,10 +1166,8 @@ static int tt__cuda_is_current(const tt_cuda_context *context) {
   return cudaGetDevice(&device) == cudaSuccess && device == context->device;
 }
 
-#ifndef TT_INFERENCE_ONLY
 typedef struct tt__dsvd tt__dsvd; // see >>svd
 static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1) tt__cuda_svd(const tt__dsvd f);
-#endif
 
 TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_context **out) {
   tt_cuda_context made;
@@ -1196,13 +1196,11 @@ TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_co
     error = cudaFuncSetAttribute((const void *)tt__cuda_fused,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, room);
   made.shared = (size_t)room;
-#ifndef TT_INFERENCE_ONLY
   room = shared - 64; // static: a word for each warp
   if (!error)
     error = cudaFuncSetAttribute((const void *)tt__cuda_svd,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, room);
   made.svd_shared = (size_t)room;
-#endif
   status = tt__cuda_status(&made, error);
   cudaSetDevice(before);
   if (status) return status;
@@ -2003,7 +2001,6 @@ TTDEF tt_status tt_cuda_rows(const tt_cuda_matrix *w, const int *d_index, ptrdif
   return tt__cuda_slices(w, d_index, count, d_out, d_work, work_size, stream);
 }
 
-#ifndef TT_INFERENCE_ONLY
 // -------------------------------------------------------------------------------------- >>gradient
 // A step C[p] = G S[p] has two gradients (see >>gradient of tt.h),
 //   dG = sum_p dC[p] S[p]^T     and     dS[p] = G^T dC[p].
@@ -2391,9 +2388,7 @@ TTDEF tt_status tt_cuda_backward(const tt_cuda_matrix *w, const float *d_x, cons
     return TT_ERROR_INVALID;
   return tt__cuda_run_backward(w, d_x, d_dy, batch, d_dx, grad, &tape, (char *)d_work, stream);
 }
-#endif // TT_INFERENCE_ONLY
 
-#ifndef TT_INFERENCE_ONLY
 // ------------------------------------------------------------------------------------------- >>svd
 // One-sided Jacobi, a block for a matrix: the columns of X, the shorter side of A, are rotated in
 // pairs until all are orthogonal, |x y| <= 2^-22 |x| |y| [Demmel92]. The pairs of a round have no
@@ -2635,9 +2630,7 @@ TTDEF tt_status tt_cuda_svd_batched(tt_cuda_context *context, const float *d_a, 
   return tt__cuda_status(context, TT__CUDA_LAUNCH(tt__cuda_svd, grid, (unsigned)warps * 32,
                                                   size == 1 ? (size_t)f.room * 4 : 0, stream, f));
 }
-#endif // TT_INFERENCE_ONLY
 
-#ifndef TT_INFERENCE_ONLY
 // -------------------------------------------------------------------------------------- >>compress
 // TT-SVD [Oseledets11, algorithm 1] from left to right. All passes over the matrix run on the
 // device; the host decides on each rank, from a small symmetric eigenvalue problem:
@@ -3290,7 +3283,6 @@ TTDEF tt_status tt_cuda_compress(tt_cuda_context *context, const float *d_w, ptr
   if (report) *report = own;
   return status;
 }
-#endif // TT_INFERENCE_ONLY
 
 #endif // TT_CUDA_IMPLEMENTATION
 
