@@ -2427,11 +2427,11 @@ TT__DEVICE unsigned long long tt__cuda_warp_max(unsigned long long value) {
   }
   return value;
 }
-// The same for a block; every thread must come, part has a place for each warp.
+// The same for a block; every thread must come. part has a place for each warp; a barrier must lie
+// between its uses.
 TT__DEVICE unsigned long long tt__cuda_block_max(unsigned long long value,
                                                  unsigned long long *part) {
   value = tt__cuda_warp_max(value);
-  __syncthreads(); // part is free
   if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = value;
   __syncthreads();
   for (unsigned i = 0; i < blockDim.x / 32; i++) value = part[i] > value ? part[i] : value;
@@ -2452,7 +2452,8 @@ TT__DEVICE void tt__cuda_turn_pair(float *x, float *y, int count, double c, doub
   }
 }
 
-// One warp makes columns i and j of X orthogonal. Returns whether they were not.
+// One warp makes columns i and j of X orthogonal; each lane has the same rows of both throughout.
+// Returns whether they were not orthogonal.
 TT__DEVICE int tt__cuda_rotate(float *x, float *v, int m, int n, int i, int j) {
   float *xi = x + (ptrdiff_t)i * m, *xj = x + (ptrdiff_t)j * m;
   double a = tt__cuda_warp_dot(xi, xi, m), b = tt__cuda_warp_dot(xj, xj, m);
@@ -2461,7 +2462,6 @@ TT__DEVICE int tt__cuda_rotate(float *x, float *v, int m, int n, int i, int j) {
   double zeta = (b - a) / (2 * product);
   double t = (zeta < 0 ? -1 : 1) / (fabs(zeta) + sqrt(1 + zeta * zeta));
   double c = 1 / sqrt(1 + t * t);
-  __syncwarp(); // all lanes have read both columns
   tt__cuda_turn_pair(xi, xj, m, c, t * c);
   tt__cuda_turn_pair(v + (ptrdiff_t)i * n, v + (ptrdiff_t)j * n, n, c, t * c);
   return 1;
@@ -2570,7 +2570,6 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1) tt__cuda_svd(const
   for (int j = warp; j < n; j += warps) {
     double length = sqrt(tt__cuda_warp_dot(x + (ptrdiff_t)j * m, x + (ptrdiff_t)j * m, m));
     if (lane == 0) norm[j] = length > 1e-30 ? (float)length : good ? 0 : lost;
-    __syncwarp(); // all lanes have read the column
     for (int i = lane; i < m && length > 1e-30; i += 32)
       x[(ptrdiff_t)j * m + i] = (float)((double)x[(ptrdiff_t)j * m + i] / length);
   }
