@@ -1420,6 +1420,8 @@ TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *opti
 // What each way costs, as measured on one H200 (bench/cuda.sh) in microseconds: blocks run in
 // waves, a tile costs so much for each step of its sum, latencies of memory included. Other devices
 // are taken for an H200 with another number of multiprocessors. It only has to rank the ways.
+// Products on tensor cores were not measured then: CHAIN and DENSE are faster than it thinks where x
+// is of 16 bits.
 
 // Product of the row (or column) factors of cores first .. last-1. Overflow was excluded before.
 static ptrdiff_t tt__cuda_legs(const tt_shape *shape, int first, int last, int of_rows) {
@@ -3111,9 +3113,10 @@ static ptrdiff_t tt__cuda_largest_side(const tt_shape *shape, const tt_options *
   ptrdiff_t largest = 1, rank = 1;
   for (int k = 0; k + 1 < shape->order; k++) {
     tt__dbond bond = tt__cuda_bond(shape, options, k, rank);
-    ptrdiff_t side =
-        bond.a < bond.b ? bond.a : bond.b; // a smaller rank before never makes it larger
+    ptrdiff_t side = bond.a < bond.b ? bond.a : bond.b, block = tt__cuda_block(&bond);
     rank = bond.cap > 0 && bond.cap < side ? bond.cap : side;
+    // a smaller rank on the left shortens the side, and below four blocks there is no sketch
+    if (block) side = 4 * block;
     largest = side > largest ? side : largest;
   }
   return largest;

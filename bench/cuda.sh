@@ -15,6 +15,7 @@ command -v "$nvcc" >/dev/null || { echo "skipped: nvcc (not installed)"; exit 0;
 start=$(date +%s)
 "$nvcc" --version | tail -n 2 | head -n 1
 flags="-std=c++14 -O2 -arch=${CUDA_ARCH:-native} -diag-suppress 177 -lineinfo"
+"$nvcc" --help | grep -q split-compile && flags="$flags -split-compile=0" # all processors
 "$nvcc" $flags -x cu tests/test_cuda.cpp -o $build/test &
 tests=$!
 "$nvcc" $flags -DBENCH_CUBLAS bench/bench_cuda.cu -o $build/bench -lcublas 2>$build/cublas.log ||
