@@ -3,7 +3,8 @@
 # orders of threads, and races are looked for. L2: the same tests on a GPU, where one answers.
 #   NVCC          the compiler of L0 and L2; found on the PATH or in /usr/local/cuda
 #   CUDA_TARGETS  default "sm_80 sm_90"
-#   CUDA_MUTANTS  1: also deletes each barrier of tt_cuda.h in turn, and each must be missed
+#   CUDA_MUTANTS  1: also deletes each barrier of tt_cuda.h in turn, and swaps what tensor cores are
+#                 given; each change must be noticed
 # tt.h is not what is tested here: it is compiled once, without sanitizers, and linked.
 . "$(dirname "$0")/common.sh"
 
@@ -85,19 +86,20 @@ c_users() {
     $2 "$build/user.o" "$build/impl.o" "$build/emu.o" "$library" -o "$build/user" -lm &&
     "$build/user"
 }
-# mutant NUMBER: without barrier NUMBER the race checker or the results must complain.
+# mutant NAME FILTER..: with tt_cuda.h changed so, the race checker or the results must complain.
 mutant() {
   folder=$build/mutant-$1
+  shift
   mkdir -p "$folder/tests"
   cp ../tt.h "$folder"
   cp test.h test_cuda.cpp cudaemu.h "$folder/tests"
-  awk -v n="$1" '/__sync[a-z]*\(\);/ && ++k == n { sub(/__sync[a-z]*\(\);/, "") } { print }' \
-    ../tt_cuda.h >"$folder/tt_cuda.h"
+  "$@" ../tt_cuda.h >"$folder/tt_cuda.h"
   cmp -s ../tt_cuda.h "$folder/tt_cuda.h" && return 1
   g++ $flags -O1 -DEMU_TSAN -DTT_CUDA_EMU -fsanitize=thread "$folder/tests/test_cuda.cpp" \
     "$build/gcc-races.o" "$library" -o "$folder/program" -pthread || return 1
   ! "$folder/program" races
 }
+without_barrier='/__syncthreads\(\);/ && ++k == n { sub(/__syncthreads\(\);/, "") } { print }'
 # What only create, upload, download, free and compress may call stands outside of these sections.
 no_forbidden_calls() {
   ! sed -n '/-* >>planner$/,/-* >>compress$/p' ../tt_cuda.h |
@@ -181,10 +183,17 @@ done
 barrier
 
 if [ "${CUDA_MUTANTS:-0}" = 1 ] && [ -f "$build/gcc-races.o" ]; then
-  barriers=$(grep -c '__sync[a-z]*();' ../tt_cuda.h) before=$passed
-  for number in $(seq "$barriers"); do check "barrier $number is missed" mutant "$number"; done
+  before=$passed begun=$started
+  for number in $(seq "$(grep -c '__syncthreads();' ../tt_cuda.h)"); do
+    check "barrier $number is missed" mutant "$number" awk -v n="$number" "$without_barrier"
+  done
+  # fragments of the tensor cores: two registers of a factor, or the lanes they come from, swapped
+  check "swapped: a" mutant a sed 's,g\[k / 2 \* 4 \(.*\)k % 2 \* 8\],g[k % 2 * 4 \1k / 2 * 8],'
+  check "swapped: b" mutant b sed 's,s\[k \* 4 \* PITCH,s[(1 - k) * 4 * PITCH,'
+  check "swapped: rows" mutant rows sed 's,8 \* i + thread % 32 / 4,8 * (i ^ 1) + thread % 32 / 4,'
+  check "swapped: lanes" mutant lanes sed 's,8 \* t + 4 + from,8 * t + from,'
   barrier
-  echo "mutants: $((passed - before)) of $barriers deleted barriers were missed"
+  echo "mutants: $((passed - before)) of $((started - begun)) were noticed"
 fi
 
 # ---- L2
