@@ -27,19 +27,19 @@
      >>upload    context, trains on the device
      >>planner   which of fused, chain and dense
      >>forward   apply, expand, rows
-    >>gradient  of cores, bias and inputs
-    >>svd       many small SVDs
-    >>compress  TT-SVD
+     >>gradient  of cores, bias and inputs
+     >>svd       many small SVDs
+     >>compress  TT-SVD of a matrix on the device
 
    CONVENTIONS
-     Pointers that begin with d_ are device memory. Everything but create, destroy, upload, download,
-     free and compress only enqueues work on the caller's stream: it allocates nothing, never
-     synchronises, never touches the default stream, and may be captured into a graph. Sums have a
-     fixed order: the same call on the same device gives the same bits. Accumulation is in float,
-     in the SVD and in Gram matrices in double. The device of the context must be current. One
-     context may be used by one thread at a time.
+     Pointers that begin with d_ are device memory. Everything but create, destroy, upload,
+     download, free and compress only enqueues work on the caller's stream: it allocates nothing,
+     never synchronises, never touches the default stream, and may be captured into a graph. Sums
+     have a fixed order: the same call on the same device gives the same bits. Accumulation is in
+     float, in the SVD and in Gram matrices in double. The device of the context must be current.
+     One context may be used by one thread at a time.
 
-   WHAT HAS BEEN PROVED                  is said in README.md, section CUDA. */
+   WHAT HAS BEEN PROVED                  is said in README.md, section "On a GPU". */
 #ifndef TT_CUDA_H_INCLUDED
 #define TT_CUDA_H_INCLUDED
 
@@ -103,8 +103,8 @@ typedef struct tt_cuda_args { // zeroed = a plain apply of nothing
   ptrdiff_t batch, ldx, ldy;  // elements from row to row; 0 = packed
   const void *d_x;
   void *d_y;
-  // of x and y: TT_F32, TT_F16 or TT_BF16; with the last two CHAIN and DENSE may multiply in TF32 on
-  // tensor cores, whose 10 bits of mantissa are those of F16, and add in float
+  // of x and y: TT_F32, TT_F16 or TT_BF16; with the last two CHAIN and DENSE may multiply in TF32
+  // on tensor cores, with the 10 bits of mantissa that F16 has, and add in float
   tt_dtype dtype;
   int path; // enum tt_cuda_path
   // d_y = alpha (d_x W^T + bias) + beta d_y; alpha 0 and 1 both mean 1, beta 0 does not read d_y
@@ -167,9 +167,9 @@ TTDEF tt_status tt_cuda_clear(tt_cuda_matrix *w, struct CUstream_st *stream);
 //             effort; 0 = NaN or Inf in the matrix, all of its results are NaN
 //   d_work    as for apply, of tt_cuda_svd_batched_work_size bytes, 1 where shared memory has room
 //             (128 x 128 on an H100); 0 = invalid, or does not fit
-// Accuracy  float: U and V orthonormal to about 1e-6, also where A is rank-deficient or zero; small
-//           singular values keep their relative accuracy on graded matrices. Those below 1e-30 of
-//           the largest entry are 0. The largest entry of each column of U is positive.
+// Accuracy  float: U and V orthonormal to about 2e-6, also where A is rank-deficient or zero; small
+//           singular values keep their relative accuracy on graded matrices. Those below about
+//           1e-30 of the largest entry are 0. The largest entry of each column of U is positive.
 // Cost      6 to 10 sweeps of 3 k^2 (rows + cols + k) flops by one block. Source [Demmel92].
 // Returns   TT_OK; INVALID; UNSUPPORTED and MEMORY from CUDA. count 0 is TT_OK.
 TTDEF tt_status tt_cuda_svd_batched(tt_cuda_context *context, const float *d_a, ptrdiff_t count,
@@ -182,13 +182,13 @@ TTDEF size_t tt_cuda_svd_batched_work_size(const tt_cuda_context *context, ptrdi
 // Dense matrix on the device -> train on the host, the mirror of tt_compress: TT-SVD, all passes
 // over the matrix on the device, the small eigenvalue problems on the host in double.
 //   d_w      (rows, cols) row-major            shape, out, report as for tt_compress
-//   options  epsilon, max_rank, strict, dtype, group, seed, allocator and bias as there; method AUTO
-//            and RANDOMIZED (a sketch where a cap is low: 8 more columns than it, two rounds of
-//            power iteration) or GRAM. inputs, row_weights and the other methods: UNSUPPORTED.
+//   options  epsilon, max_rank, strict, dtype, group, seed, allocator and bias as there; method
+//            AUTO and RANDOMIZED (a sketch where a cap is low: 8 more columns than it, two rounds
+//            of power iteration) or GRAM. inputs, row_weights and other methods: UNSUPPORTED.
 // Synchronises once to scan the matrix, once a bond, and once for the last core; copies of cores to
-// the host may wait besides, and device memory is allocated and freed: three times the padded matrix
-// at most, and three Gram matrices in double.
-// Accuracy relative_error is exact up to 3e-7: sums that become cores are in float.
+// the host may wait besides. Allocates and frees on the device: the padded matrix two or three
+// times, the Gram matrix in double, and its parts.
+// Accuracy relative_error is exact up to 1e-6: sums that become cores are in float.
 // Cost     by Gram matrices 2 a b min(a, b) flops in double an unfolding (a, b) and min(a, b)^3 on
 //          the host; by the sketch about 14 a b (cap + 8) in float, and Jacobi by a single block.
 // Returns  TT_OK; INVALID; SHAPE; NONFINITE (report->position); MEMORY; UNSUPPORTED; CONVERGENCE.
@@ -857,8 +857,8 @@ TT__DEVICE void tt__cuda_mma(float *low_sum, float *high_sum, const float *a, co
 #endif
 }
 
-// The SIZE rows and SIZE columns of a tile whose products a thread adds up: fours, 64 apart, of 16 x
-// 16 threads; or, with tensor cores, those of the fragments of a warp, which has 8 SIZE x 4 SIZE.
+// The SIZE rows and SIZE columns of a tile whose products a thread adds up: fours, 64 apart, of 16
+// x 16 threads; or, with tensor cores, those of the fragments of a warp, which has 8 SIZE x 4 SIZE.
 template <int SIZE, int TENSOR> TT__DEVICE int tt__cuda_tile_row(int w_is_1, int i) {
   int thread = (int)threadIdx.x;
   if (TENSOR) return thread / 128 * 8 * SIZE + 8 * i + thread % 32 / 4;
@@ -1420,8 +1420,8 @@ TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *opti
 // What each way costs, as measured on one H200 (bench/cuda.sh) in microseconds: blocks run in
 // waves, a tile costs so much for each step of its sum, latencies of memory included. Other devices
 // are taken for an H200 with another number of multiprocessors. It only has to rank the ways.
-// Products on tensor cores were not measured then: CHAIN and DENSE are faster than it thinks where x
-// is of 16 bits.
+// Products on tensor cores were not measured then: CHAIN and DENSE are faster than it thinks where
+// x is of 16 bits.
 
 // Product of the row (or column) factors of cores first .. last-1. Overflow was excluded before.
 static ptrdiff_t tt__cuda_legs(const tt_shape *shape, int first, int last, int of_rows) {
@@ -2639,8 +2639,8 @@ TTDEF tt_status tt_cuda_svd_batched(tt_cuda_context *context, const float *d_a, 
 //   where a low cap is given, that of B = Q^T A, with Q from block power iteration [Musco15] whose
 //   blocks tt__cuda_svd keeps orthonormal; the norm of A - Q B then is the tail that B lacks.
 // Wide unfoldings leave U^T A for the next core, with U from the host. Tall ones leave s V^T, and
-// their core is A V / s: as orthonormal as float allows, 1e-7 s_1/s_j for column j, with no effect on
-// the product.
+// their core is A V / s: as orthonormal as float allows, 1e-7 s_1/s_j for column j, with no effect
+// on the product.
 
 typedef struct tt__dpool { // device memory and status of one call
   tt_cuda_context *context;

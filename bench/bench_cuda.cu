@@ -1,6 +1,6 @@
 // How fast is a train on a GPU, by each of the three ways, and does it pay against the dense matrix
-// and against the low-rank product of as many parameters, both by cuBLAS in bf16? At the end, without
-// rivals: gradients, batches of SVDs, compression.
+// and against the low-rank product of as many parameters, both by cuBLAS in bf16? At the end,
+// without rivals: gradients, batches of SVDs, compression.
 //   bench_cuda [quick]
 //   nvcc -std=c++14 -O2 -arch=native [-DBENCH_CUBLAS] bench_cuda.cu -o bench_cuda [-lcublas]
 // Floors come first, in the same run. Every time is the median of replays of a graph over copies of

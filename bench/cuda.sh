@@ -1,8 +1,8 @@
 #!/bin/sh
 # Everything that needs a GPU, in one go and under four minutes on an H100: the tests of
 # tests/test_cuda.cpp, twice (the same bits?), again under compute-sanitizer where it works, and the
-# bench of bench_cuda.cu. Needs nvcc, sh and a GPU, nothing else; cuBLAS gives the rivals where it is
-# found. Under quick everything is shorter, and done within 150 seconds.
+# bench of bench_cuda.cu. Needs nvcc, sh and a GPU, nothing else; cuBLAS gives the rivals if it is
+# there. Under quick everything is shorter, and done within 150 seconds.
 #   sh bench/cuda.sh [quick]
 cd "$(dirname "$0")/.." || exit 1
 nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}

@@ -67,7 +67,7 @@ for kernel, code in sorted(kernels(open(sys.argv[1], 'rb').read())):
         failures.append(kernel + ' computes in double')
     for name, least in AT_LEAST.get(kernel, {}).items():
         if counts[name] < least:
-            failures.append('%s has %d %s, at least %d wanted' % (kernel, counts[name], name, least))
+            failures.append('%s has %d %s, not %d' % (kernel, counts[name], name, least))
 failures += ['no kernel ' + kernel for kernel in set(AT_LEAST) | IN_DOUBLE if kernel not in seen]
 for failure in failures:
     print('failed: ' + failure)
