@@ -403,7 +403,7 @@ static void gradient_test_rows_backward(void) {
       for (int k = 0; k < w.shape.order; k++)
         CHECK_AT_MOST(gradient_distance(shape_core(&w.shape, k), (const float *)grad.cores[k].data,
                                         (const float *)wanted.cores[k].data),
-                      3e-6);
+                      1e-6 * (w.shape.order + 2));           // every core rounds once more
       for (ptrdiff_t i = 0; i < w.rows; i++) CHECK(grad.bias[i] == 0);
       CHECK_STATUS(tt_rows_backward(&w, index, count, dy, &grad, work.at, work.size - 1),
                    TT_ERROR_INVALID);
