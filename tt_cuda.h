@@ -1,4 +1,4 @@
-/* tt_cuda.h - tensor trains of tt.h on NVIDIA GPUs: forward pass, dense matrix, single rows.
+/* tt_cuda.h - tensor trains of tt.h on NVIDIA GPUs: forward pass, gradients, compression.
    An optional second header; tt.h does not need it.
 
    HOW TO INCLUDE
@@ -6,7 +6,8 @@
      In exactly one file for nvcc:       #define TT_CUDA_IMPLEMENTATION
                                          #include "tt_cuda.h"
      C++14 or later, compute capability 7.5 or later:  nvcc -x cu -std=c++14 -arch=sm_90 -c file.cpp
-     One unit of the program holds the implementation of tt.h as well, this one or another.
+     One unit of the program holds the implementation of tt.h as well, this one or another; all of
+     it, without TT_INFERENCE_ONLY.
 
    EXAMPLE                               error handling left out
      tt_cuda_context *gpu;  tt_cuda_matrix *w;
@@ -26,19 +27,26 @@
      >>upload    context, trains on the device
      >>planner   which of fused, chain and dense
      >>forward   apply, expand, rows
+     >>gradient  of cores, bias and inputs
+     >>svd       many small SVDs
+     >>compress  TT-SVD of a matrix on the device
 
    CONVENTIONS
-     Pointers that begin with d_ are device memory. Everything but create, destroy, upload, download
-     and free only enqueues work on the caller's stream: it allocates nothing, never synchronises,
-     never touches the default stream, and may be captured into a graph. Sums have a fixed order:
-     the same call on the same device gives the same bits. Accumulation is in float. The device of
-     the context must be current. One context may be used by one thread at a time.
+     Pointers that begin with d_ are device memory. Everything but create, destroy, upload,
+     download, free and compress only enqueues work on the caller's stream: it allocates nothing,
+     never synchronises, never touches the default stream, and may be captured into a graph. Sums
+     have a fixed order: the same call on the same device gives the same bits. Accumulation is in
+     float, in the SVD and in Gram matrices in double. The device of the context must be current.
+     One context may be used by one thread at a time.
 
-   WHAT HAS BEEN PROVED                  is said in README.md, section CUDA. */
+   WHAT HAS BEEN PROVED                  is said in README.md, section "On a GPU". */
 #ifndef TT_CUDA_H_INCLUDED
 #define TT_CUDA_H_INCLUDED
 
 #include "tt.h"
+#ifdef TT_INFERENCE_ONLY
+#error "tt_cuda.h needs all of tt.h: leave TT_INFERENCE_ONLY to the other files"
+#endif
 
 struct CUstream_st; // cudaStream_t is struct CUstream_st *
 
@@ -64,7 +72,8 @@ TTDEF int tt_cuda_last_native(const tt_cuda_context *context);
 // error.
 TTDEF tt_status tt_cuda_upload(tt_cuda_context *context, const tt_matrix *w, tt_cuda_matrix **out,
                                struct CUstream_st *stream);
-// The same train again, bit for bit, in one block of options->allocator: tt_free. Synchronises.
+// The same train again, bit for bit, in one block of options->allocator: tt_free. Copies on the
+// default stream: wait for streams that still write to w.
 TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *options,
                                  tt_matrix *out);
 TTDEF void tt_cuda_free(tt_cuda_matrix *w); // NULL is fine
@@ -94,8 +103,10 @@ typedef struct tt_cuda_args { // zeroed = a plain apply of nothing
   ptrdiff_t batch, ldx, ldy;  // elements from row to row; 0 = packed
   const void *d_x;
   void *d_y;
-  tt_dtype dtype; // of x and y: TT_F32, TT_F16 or TT_BF16
-  int path;       // enum tt_cuda_path
+  // of x and y: TT_F32, TT_F16 or TT_BF16; with the last two CHAIN and DENSE may multiply in TF32
+  // on tensor cores, with the 10 bits of mantissa that F16 has, and add in float
+  tt_dtype dtype;
+  int path; // enum tt_cuda_path
   // d_y = alpha (d_x W^T + bias) + beta d_y; alpha 0 and 1 both mean 1, beta 0 does not read d_y
   float alpha, beta;
 } tt_cuda_args;
@@ -130,6 +141,62 @@ TTDEF tt_status tt_cuda_rows(const tt_cuda_matrix *w, const int *d_index, ptrdif
                              struct CUstream_st *stream);
 TTDEF size_t tt_cuda_rows_work_size(const tt_cuda_matrix *w, ptrdiff_t count);
 
+// The gradient of d_y = d_x W^T + bias from d_dy = dL/dy, the mirror of tt_backward.
+//   d_x     (batch, cols), as given to apply; may be NULL where grad is
+//   d_dy    (batch, rows)
+//   d_dx    dL/dx (batch, cols), overwritten, or NULL; must not overlap d_x or d_dy
+//   grad    dL/dcore is added to its cores, with respect to the data of those of w, and dL/dbias to
+//           its bias if it has one: the upload of tt_zeros_like(w). NULL = d_dx alone, which any
+//           storage format allows; the cores of w must be F32 otherwise.
+//   d_work  as for apply, of tt_cuda_backward_work_size(w, batch) bytes; 0 = invalid, or does not
+//           fit
+// Cost     about three times the chain. Returns TT_OK; INVALID (also: neither grad nor d_dx);
+//          UNSUPPORTED; MEMORY (sizes that do not fit).
+TTDEF tt_status tt_cuda_backward(const tt_cuda_matrix *w, const float *d_x, const float *d_dy,
+                                 ptrdiff_t batch, float *d_dx, tt_cuda_matrix *grad, void *d_work,
+                                 size_t work_size, struct CUstream_st *stream);
+TTDEF size_t tt_cuda_backward_work_size(const tt_cuda_matrix *w, ptrdiff_t batch);
+
+// Zeroes cores, scales and bias, on the stream.
+TTDEF tt_status tt_cuda_clear(tt_cuda_matrix *w, struct CUstream_st *stream);
+
+// Thin SVDs of `count` matrices at once, a block for each; the mirror of tt_svd.
+//   d_a       (count, rows, cols)              d_s   (count, k) descending, k = min(rows, cols)
+//   d_u       (count, rows, k) or NULL         d_vt  (count, k, cols) or NULL
+//   d_sweeps  (count) or NULL: how many sweeps over all pairs it took; -1 = more than 30, best
+//             effort; 0 = NaN or Inf in the matrix, all of its results are NaN
+//   d_work    as for apply, of tt_cuda_svd_batched_work_size bytes, 1 where shared memory has room
+//             (128 x 128 on an H100); 0 = invalid, or does not fit
+// Accuracy  float: U and V orthonormal to about 2e-6, also where A is rank-deficient or zero; small
+//           singular values keep their relative accuracy on graded matrices. Those below about
+//           1e-30 of the largest entry are 0. The largest entry of each column of U is positive.
+// Cost      6 to 10 sweeps of 3 k^2 (rows + cols + k) flops by one block. Source [Demmel92].
+// Returns   TT_OK; INVALID; UNSUPPORTED and MEMORY from CUDA. count 0 is TT_OK.
+TTDEF tt_status tt_cuda_svd_batched(tt_cuda_context *context, const float *d_a, ptrdiff_t count,
+                                    int rows, int cols, float *d_u, float *d_s, float *d_vt,
+                                    int *d_sweeps, void *d_work, size_t work_size,
+                                    struct CUstream_st *stream);
+TTDEF size_t tt_cuda_svd_batched_work_size(const tt_cuda_context *context, ptrdiff_t count,
+                                           int rows, int cols);
+
+// Dense matrix on the device -> train on the host, the mirror of tt_compress: TT-SVD, all passes
+// over the matrix on the device, the small eigenvalue problems on the host in double.
+//   d_w      (rows, cols) row-major            shape, out, report as for tt_compress
+//   options  epsilon, max_rank, strict, dtype, group, seed, allocator and bias as there; method
+//            AUTO and RANDOMIZED (a sketch where a cap is low: 8 more columns than it, two rounds
+//            of power iteration) or GRAM. inputs, row_weights and other methods: UNSUPPORTED.
+// Synchronises once to scan the matrix, once a bond, and once for the last core; copies of cores to
+// the host may wait besides. Allocates and frees on the device: the padded matrix two or three
+// times, the Gram matrix in double, and its parts.
+// Accuracy relative_error is exact up to 1e-6: sums that become cores are in float.
+// Cost     by Gram matrices 2 a b min(a, b) flops in double an unfolding (a, b) and min(a, b)^3 on
+//          the host; by the sketch about 14 a b (cap + 8) in float, and Jacobi by a single block.
+// Returns  TT_OK; INVALID; SHAPE; NONFINITE (report->position); MEMORY; UNSUPPORTED; CONVERGENCE.
+//          *out is zeroed on error. Source [Oseledets11] algorithm 1, [Musco15].
+TTDEF tt_status tt_cuda_compress(tt_cuda_context *context, const float *d_w, ptrdiff_t rows,
+                                 ptrdiff_t cols, const tt_shape *shape, const tt_options *options,
+                                 tt_matrix *out, tt_report *report, struct CUstream_st *stream);
+
 #ifdef __cplusplus
 }
 #endif
@@ -143,6 +210,7 @@ TTDEF size_t tt_cuda_rows_work_size(const tt_cuda_matrix *w, ptrdiff_t count);
 // differ, and nothing else does: dynamic shared memory and the launch. Launches return their own
 // error; cudaGetLastError would take away the caller's.
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,7 +241,9 @@ enum { TT__CUDA_THREADS = 256 }; // of every block of every kernel
 
 struct tt_cuda_context {
   int device, multiprocessors;
-  size_t shared; // bytes that one block may have
+  size_t shared;     // bytes that one block of the fused kernel may have
+  size_t svd_shared; // and one of the SVD
+  int tensor;        // has tensor cores for TF32
   tt_allocator allocator;
   int native;
 };
@@ -645,6 +715,7 @@ typedef struct tt__dproduct {
   // S[p][j][w] is element (p % pre) * length * w + j * w + iw of row p / pre; C likewise
   const void *in;
   int in_dtype, quads; // quads: four j at once are aligned
+  int tensor;          // TF32 will do
   ptrdiff_t in_pre, in_ld, in_limit;
   ptrdiff_t out_pre;
   tt__output out;
@@ -657,16 +728,22 @@ typedef struct tt__column {
   int room; // 0 for a column that is not there
 } tt__column;
 
+// Numbers of a column that begins at `first` of a row and goes on in steps of w: `count`, or those
+// below `limit`.
+TT__DEVICE int tt__cuda_column_room(ptrdiff_t first, ptrdiff_t w, ptrdiff_t limit, int count) {
+  ptrdiff_t room = limit > first ? (limit - first + w - 1) / w : 0;
+  return room < count ? (int)room : count;
+}
+
 TT__DEVICE tt__column tt__cuda_column(const tt__dproduct &f, ptrdiff_t q) {
   tt__column column = {0, 0, 0, 0};
   if (q >= f.p * f.w) return column;
   ptrdiff_t p = q / f.w, w = q % f.w;
   ptrdiff_t first = p % f.in_pre * f.core.length * f.w + w;
-  ptrdiff_t room = f.in_limit > first ? (f.in_limit - first + f.w - 1) / f.w : 0;
   column.in_at = p / f.in_pre * f.in_ld + first;
   column.out_element = p % f.out_pre * f.core.rows * f.w + w;
   column.out_at = p / f.out_pre * f.out.ld + column.out_element;
-  column.room = room < f.core.length ? (int)room : f.core.length;
+  column.room = tt__cuda_column_room(first, f.w, f.in_limit, f.core.length);
   return column;
 }
 
@@ -721,78 +798,155 @@ TT__DEVICE void tt__cuda_product_load(const tt__dproduct &f, const tt__column *c
 // Into g[j - j0][row - r0].
 template <int DTYPE, int SIZE>
 TT__DEVICE void tt__cuda_product_decode(const tt__dcore &core, int r0, int j0,
-                                        const tt__ahead<SIZE> &ahead, float *g) {
-  enum { PITCH = 16 * SIZE + 4 };
+                                        const tt__ahead<SIZE> &ahead, int pitch, float *g) {
   TT__CUDA_UNROLL
   for (int n = 0; n < SIZE / 4; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS, i = t / TT__PRODUCT_RUNS;
     int j = t % TT__PRODUCT_RUNS * 4, row = r0 + i < core.rows ? r0 + i : 0;
     float scale = tt__cuda_row_scale(core, row); // rows beyond the last are not stored
     tt__four run = tt__cuda_decode<DTYPE>(core, row, j0 + j, ahead.g[n]);
-    for (int k = 0; k < 4; k++) g[(j + k) * PITCH + i] = run.v[k] * scale;
+    for (int k = 0; k < 4; k++) g[(j + k) * pitch + i] = run.v[k] * scale;
   }
 }
 
 // Into s[j - j0][q - q0] as well.
 template <int SIZE>
 TT__DEVICE void tt__cuda_product_put(const tt__dproduct &f, int r0, int j0,
-                                     const tt__ahead<SIZE> &ahead, float *g, float *s) {
-  enum { PITCH = 16 * SIZE + 4 };
-  TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_decode, f.core, r0, j0, ahead, g)
+                                     const tt__ahead<SIZE> &ahead, int pitch, float *g, float *s) {
+  TT__CUDA_BY_FORMAT(f.core, tt__cuda_product_decode, f.core, r0, j0, ahead, pitch, g)
   TT__CUDA_UNROLL
   for (int n = 0; n < SIZE; n++) {
     int t = (int)threadIdx.x + n * TT__CUDA_THREADS;
-    s[tt__cuda_product_depth<SIZE>(f.w, t) * PITCH + tt__cuda_product_column<SIZE>(f.w, t)] =
+    s[tt__cuda_product_depth<SIZE>(f.w, t) * pitch + tt__cuda_product_column<SIZE>(f.w, t)] =
         tt__cuda_value(ahead.s[n], f.in_dtype);
   }
 }
 
-template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
-  enum { TILE = 16 * SIZE, PITCH = TILE + 4 };
+// TF32: a float with 10 bits of mantissa, to nearest, ties away from zero; NaN and Inf stay.
+TT__DEVICE float tt__cuda_to_tf32(float value) {
+  uint32_t bits = tt__cuda_bits(value);
+  if ((bits & 0x7f800000u) != 0x7f800000u) bits = (bits + 0x1000u) & 0xffffe000u;
+  return tt__cuda_float(bits);
+}
+
+// sum (16, 8) += a (16, 8) b (8, 8), spread over a warp: with g = lane / 4 and t = lane % 4, a lane
+// holds a(g, t), a(g+8, t), a(g, t+4), a(g+8, t+4); b(t, g), b(t+4, g); and of the sum (g, 2t),
+// (g, 2t+1), (g+8, 2t), (g+8, 2t+1). Source: PTX ISA, mma.m16n8k8. Tensor cores have TF32 from 8.0
+// on; elsewhere the lanes fetch from each other what they need.
+TT__DEVICE void tt__cuda_mma(float *low_sum, float *high_sum, const float *a, const float *b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+               "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+               : "+f"(low_sum[0]), "+f"(low_sum[1]), "+f"(high_sum[0]), "+f"(high_sum[1])
+               : "r"(tt__cuda_bits(a[0])), "r"(tt__cuda_bits(a[1])), "r"(tt__cuda_bits(a[2])),
+                 "r"(tt__cuda_bits(a[3])), "r"(tt__cuda_bits(b[0])), "r"(tt__cuda_bits(b[1])));
+#else
+  int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  TT__CUDA_UNROLL
+  for (int k = 0; k < 8; k++) {
+    int half = k / 4, from = k % 4;
+    float low = __shfl_sync(0xffffffffu, a[2 * half], 4 * g + from);
+    float high = __shfl_sync(0xffffffffu, a[2 * half + 1], 4 * g + from);
+    float left = __shfl_sync(0xffffffffu, b[half], 8 * t + from);
+    float right = __shfl_sync(0xffffffffu, b[half], 8 * t + 4 + from);
+    low_sum[0] += low * left;
+    low_sum[1] += low * right;
+    high_sum[0] += high * left;
+    high_sum[1] += high * right;
+  }
+#endif
+}
+
+// The SIZE rows and SIZE columns of a tile whose products a thread adds up: fours, 64 apart, of 16
+// x 16 threads; or, with tensor cores, those of the fragments of a warp, which has 8 SIZE x 4 SIZE.
+template <int SIZE, int TENSOR> TT__DEVICE int tt__cuda_tile_row(int w_is_1, int i) {
+  int thread = (int)threadIdx.x;
+  if (TENSOR) return thread / 128 * 8 * SIZE + 8 * i + thread % 32 / 4;
+  // neighbouring threads write what lies together: rows where w is 1, else columns
+  return 4 * (w_is_1 ? thread % 16 : thread / 16) + i % 4 + i / 4 * 64;
+}
+template <int SIZE, int TENSOR> TT__DEVICE int tt__cuda_tile_column(int w_is_1, int k) {
+  int thread = (int)threadIdx.x;
+  if (TENSOR) return thread / 32 % 4 * 4 * SIZE + k / 2 * 8 + thread % 4 * 2 + k % 2;
+  return 4 * (w_is_1 ? thread / 16 : thread % 16) + k % 4 + k / 4 * 64;
+}
+
+// sum += G S of one tile, in shared memory as g[j][row] and s[j][column].
+template <int SIZE, int PITCH>
+TT__DEVICE void tt__cuda_product_fma(const float *g, const float *s, float (&sum)[SIZE][SIZE]) {
+  TT__CUDA_UNROLL
+  for (int j = 0; j < TT__PRODUCT_DEPTH; j++) {
+    float a[SIZE], b[SIZE];
+    TT__CUDA_UNROLL
+    for (int k = 0; k < SIZE; k += 4) {
+      tt__four four = *(const tt__four *)(const void *)(g + j * PITCH + 16 * k);
+      tt__four other = *(const tt__four *)(const void *)(s + j * PITCH + 16 * k);
+      TT__CUDA_UNROLL
+      for (int t = 0; t < 4; t++) {
+        a[k + t] = four.v[t];
+        b[k + t] = other.v[t];
+      }
+    }
+    TT__CUDA_UNROLL
+    for (int i = 0; i < SIZE; i++)
+      for (int k = 0; k < SIZE; k++) sum[i][k] += a[i] * b[k];
+  }
+}
+template <int SIZE, int PITCH>
+TT__DEVICE void tt__cuda_product_tensor(const float *g, const float *s, float (&sum)[SIZE][SIZE]) {
+  int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+  g += lane % 4 * PITCH + warp / 4 * 8 * SIZE + lane / 4;
+  s += lane % 4 * PITCH + warp % 4 * 4 * SIZE + lane / 4;
+  TT__CUDA_UNROLL
+  for (int j = 0; j < TT__PRODUCT_DEPTH; j += 8, g += 8 * PITCH, s += 8 * PITCH) {
+    float a[SIZE / 2][4], b[SIZE / 2][2];
+    TT__CUDA_UNROLL
+    for (int i = 0; i < SIZE / 2; i++)
+      for (int k = 0; k < 4; k++)
+        a[i][k] = tt__cuda_to_tf32(g[k / 2 * 4 * PITCH + 16 * i + k % 2 * 8]);
+    TT__CUDA_UNROLL
+    for (int i = 0; i < SIZE / 2; i++)
+      for (int k = 0; k < 2; k++) b[i][k] = tt__cuda_to_tf32(s[k * 4 * PITCH + 8 * i]);
+    TT__CUDA_UNROLL
+    for (int i = 0; i < SIZE / 2; i++)
+      for (int k = 0; k < SIZE / 2; k++)
+        tt__cuda_mma(&sum[2 * i][2 * k], &sum[2 * i + 1][2 * k], a[i], b[k]);
+  }
+}
+
+template <int SIZE, int TENSOR> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
+  // the pitch keeps the fragments of a warp, or its fours, in different banks
+  enum { TILE = 16 * SIZE, PITCH = TILE + (TENSOR ? 8 : 4) };
   __shared__ __align__(16) float g[TT__PRODUCT_DEPTH * PITCH], s[TT__PRODUCT_DEPTH * PITCH];
   __shared__ tt__column columns[TILE];
   unsigned row_tiles = ((unsigned)f.core.rows + TILE - 1) / TILE;
   int r0 = (int)(blockIdx.x % row_tiles) * TILE;
   ptrdiff_t q0 = (ptrdiff_t)(blockIdx.x / row_tiles) * TILE;
-  // neighbouring threads write what lies together: rows where w is 1, else columns
-  int fast = (int)threadIdx.x % 16, slow = (int)threadIdx.x / 16;
-  int row_thread = f.w == 1 ? fast : slow, q_thread = f.w == 1 ? slow : fast;
   float sum[SIZE][SIZE] = {{0}};
   if ((int)threadIdx.x < TILE) columns[threadIdx.x] = tt__cuda_column(f, q0 + (int)threadIdx.x);
   tt__ahead<SIZE> ahead;
   __syncthreads();
   tt__cuda_product_load<SIZE>(f, columns, r0, 0, &ahead);
   for (int j0 = 0; j0 < f.core.length; j0 += TT__PRODUCT_DEPTH) {
-    tt__cuda_product_put<SIZE>(f, r0, j0, ahead, g, s);
+    tt__cuda_product_put<SIZE>(f, r0, j0, ahead, PITCH, g, s);
     __syncthreads();
     if (j0 + TT__PRODUCT_DEPTH < f.core.length)
       tt__cuda_product_load<SIZE>(f, columns, r0, j0 + TT__PRODUCT_DEPTH, &ahead);
-    TT__CUDA_UNROLL
-    for (int j = 0; j < TT__PRODUCT_DEPTH; j++) {
-      float a[SIZE], b[SIZE];
-      TT__CUDA_UNROLL
-      for (int k = 0; k < SIZE; k += 4) { // each thread has fours, 64 apart
-        tt__four four = *(const tt__four *)(const void *)(g + j * PITCH + 4 * row_thread + 16 * k);
-        tt__four other = *(const tt__four *)(const void *)(s + j * PITCH + 4 * q_thread + 16 * k);
-        TT__CUDA_UNROLL
-        for (int t = 0; t < 4; t++) {
-          a[k + t] = four.v[t];
-          b[k + t] = other.v[t];
-        }
-      }
-      TT__CUDA_UNROLL
-      for (int i = 0; i < SIZE; i++)
-        for (int k = 0; k < SIZE; k++) sum[i][k] += a[i] * b[k];
-    }
+    if (TENSOR)
+      tt__cuda_product_tensor<SIZE, PITCH>(g, s, sum);
+    else
+      tt__cuda_product_fma<SIZE, PITCH>(g + tt__cuda_tile_row<SIZE, 0>(f.w == 1, 0),
+                                        s + tt__cuda_tile_column<SIZE, 0>(f.w == 1, 0), sum);
     __syncthreads(); // the tile has been used
   }
   TT__CUDA_UNROLL
   for (int k = 0; k < SIZE; k++) {
-    const tt__column &column = columns[4 * q_thread + k % 4 + k / 4 * 64];
-    if (q0 + 4 * q_thread + k % 4 + k / 4 * 64 >= f.p * f.w) continue;
+    int q = tt__cuda_tile_column<SIZE, TENSOR>(f.w == 1, k);
+    const tt__column &column = columns[q];
+    if (q0 + q >= f.p * f.w) continue;
     TT__CUDA_UNROLL
     for (int i = 0; i < SIZE; i++) {
-      int row = r0 + 4 * row_thread + i % 4 + i / 4 * 64;
+      int row = r0 + tt__cuda_tile_row<SIZE, TENSOR>(f.w == 1, i);
       if (row < f.core.rows)
         tt__cuda_store(f.out, column.out_at + row * f.w, column.out_element + row * f.w, sum[i][k]);
     }
@@ -801,11 +955,19 @@ template <int SIZE> TT__DEVICE void tt__cuda_product(const tt__dproduct &f) {
 
 static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
     tt__cuda_product_64(const tt__dproduct f) {
-  tt__cuda_product<4>(f);
+  tt__cuda_product<4, 0>(f);
 }
 static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1)
     tt__cuda_product_128(const tt__dproduct f) {
-  tt__cuda_product<8>(f);
+  tt__cuda_product<8, 0>(f);
+}
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_tensor_64(const tt__dproduct f) {
+  tt__cuda_product<4, 1>(f);
+}
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1)
+    tt__cuda_tensor_128(const tt__dproduct f) {
+  tt__cuda_product<8, 1>(f);
 }
 
 // This thread's part of four columns of one row.
@@ -954,6 +1116,7 @@ struct tt_cuda_matrix {
   tt__dcore cores[TT_MAX_ORDER];
   const float *bias; // on the device, or NULL
   void *block;
+  size_t size; // of the block, bytes
 };
 
 static void *tt__cuda_host_allocate(const tt_allocator *allocator, size_t size) {
@@ -1003,6 +1166,9 @@ static int tt__cuda_is_current(const tt_cuda_context *context) {
   return cudaGetDevice(&device) == cudaSuccess && device == context->device;
 }
 
+typedef struct tt__dsvd tt__dsvd; // see >>svd
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1) tt__cuda_svd(const tt__dsvd f);
+
 TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_context **out) {
   tt_cuda_context made;
   int count = 0, before = 0, shared = 0;
@@ -1021,12 +1187,20 @@ TTDEF tt_status tt_cuda_create(int device, const tt_options *options, tt_cuda_co
   cudaError_t error =
       cudaDeviceGetAttribute(&made.multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (!error)
+    error = cudaDeviceGetAttribute(&made.tensor, cudaDevAttrComputeCapabilityMajor, device);
+  made.tensor = made.tensor >= 8;
+  if (!error)
     error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   int room = shared - (int)(TT__STAGE_DEPTH * TT__STAGE_PITCH * sizeof(float)); // static: the stage
   if (!error)
     error = cudaFuncSetAttribute((const void *)tt__cuda_fused,
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, room);
   made.shared = (size_t)room;
+  room = shared - 64; // static: a word for each warp
+  if (!error)
+    error = cudaFuncSetAttribute((const void *)tt__cuda_svd,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, room);
+  made.svd_shared = (size_t)room;
   status = tt__cuda_status(&made, error);
   cudaSetDevice(before);
   if (status) return status;
@@ -1168,6 +1342,7 @@ TTDEF tt_status tt_cuda_upload(tt_cuda_context *context, const tt_matrix *w, tt_
     made->context = context;
     made->header = *w;
     made->header.block = NULL;
+    made->size = size;
     cudaError_t error = cudaSetDevice(context->device);
     if (!error) error = cudaMalloc(&made->block, size);
     if (!error) {
@@ -1245,6 +1420,8 @@ TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *opti
 // What each way costs, as measured on one H200 (bench/cuda.sh) in microseconds: blocks run in
 // waves, a tile costs so much for each step of its sum, latencies of memory included. Other devices
 // are taken for an H200 with another number of multiprocessors. It only has to rank the ways.
+// Products on tensor cores were not measured then: CHAIN and DENSE are faster than it thinks where
+// x is of 16 bits.
 
 // Product of the row (or column) factors of cores first .. last-1. Overflow was excluded before.
 static ptrdiff_t tt__cuda_legs(const tt_shape *shape, int first, int last, int of_rows) {
@@ -1562,6 +1739,7 @@ static tt_status tt__cuda_run_product(tt_cuda_context *context, const tt__dprodu
                                       cudaStream_t stream) {
   ptrdiff_t columns = f->p * f->w, rows = f->core.rows;
   ptrdiff_t large = (rows + 127) / 128 * ((columns + 127) / 128);
+  int tensor = f->tensor && context->tensor;
   unsigned grid;
   cudaError_t error;
   if (columns <= TT__NARROW) {
@@ -1569,13 +1747,32 @@ static tt_status tt__cuda_run_product(tt_cuda_context *context, const tt__dprodu
     error = TT__CUDA_LAUNCH(tt__cuda_product_narrow, grid, TT__CUDA_THREADS, 0, stream, *f);
   } else if (rows > 64 && columns > 64 && large >= context->multiprocessors) {
     if (!tt__cuda_grid(large, &grid)) return TT_ERROR_UNSUPPORTED;
-    error = TT__CUDA_LAUNCH(tt__cuda_product_128, grid, TT__CUDA_THREADS, 0, stream, *f);
+    if (tensor)
+      error = TT__CUDA_LAUNCH(tt__cuda_tensor_128, grid, TT__CUDA_THREADS, 0, stream, *f);
+    else
+      error = TT__CUDA_LAUNCH(tt__cuda_product_128, grid, TT__CUDA_THREADS, 0, stream, *f);
   } else {
     if (!tt__cuda_grid((rows + 63) / 64 * ((columns + 63) / 64), &grid))
       return TT_ERROR_UNSUPPORTED;
-    error = TT__CUDA_LAUNCH(tt__cuda_product_64, grid, TT__CUDA_THREADS, 0, stream, *f);
+    if (tensor)
+      error = TT__CUDA_LAUNCH(tt__cuda_tensor_64, grid, TT__CUDA_THREADS, 0, stream, *f);
+    else
+      error = TT__CUDA_LAUNCH(tt__cuda_product_64, grid, TT__CUDA_THREADS, 0, stream, *f);
   }
   return tt__cuda_status(context, error);
+}
+
+// The matrix of a core in floats, without scales.
+static tt__dcore tt__cuda_plain_core(const float *data, int rows, int length, ptrdiff_t pitch) {
+  tt__dcore core;
+  memset(&core, 0, sizeof core);
+  core.data = (const unsigned char *)data;
+  core.scale = 1;
+  core.dtype = TT_F32;
+  core.rows = rows;
+  core.length = length;
+  core.row_size = pitch * 4;
+  return core;
 }
 
 // A product between two buffers of floats.
@@ -1636,6 +1833,7 @@ static tt_status tt__cuda_run_chain(const tt_cuda_matrix *w, const tt_cuda_args 
       f.out_pre = p / args->batch;
     }
     tt__cuda_find_quads(&f);
+    f.tensor = args->dtype != TT_F32;
     status = tt__cuda_run_product(w->context, &f, stream);
   }
   return status;
@@ -1708,17 +1906,12 @@ static tt_status tt__cuda_run_dense(const tt_cuda_matrix *w, const tt_cuda_args 
   tt_status status = tt__cuda_run_slices(w, NULL, -1, dense, ld, buffer, stream);
   if (status) return status;
   if (w->header.rows > 0x40000000 || ld > 0x40000000) return TT_ERROR_UNSUPPORTED;
-  memset(&core, 0, sizeof core);
-  core.data = (const unsigned char *)dense;
-  core.scale = 1;
-  core.dtype = TT_F32;
-  core.rows = (int)w->header.rows;
-  core.length = (int)w->header.cols;
-  core.row_size = ld * 4;
+  core = tt__cuda_plain_core(dense, (int)w->header.rows, (int)w->header.cols, ld);
   tt__dproduct f = tt__cuda_plain_product(&core, args->batch, 1, NULL, NULL);
   tt__cuda_read_x(w, args, &f);
   f.out = tt__cuda_y(w, args);
   tt__cuda_find_quads(&f);
+  f.tensor = args->dtype != TT_F32;
   return tt__cuda_run_product(w->context, &f, stream);
 }
 
@@ -1809,6 +2002,1290 @@ TTDEF tt_status tt_cuda_rows(const tt_cuda_matrix *w, const int *d_index, ptrdif
   if (!d_index) return TT_ERROR_INVALID;
   return tt__cuda_slices(w, d_index, count, d_out, d_work, work_size, stream);
 }
+
+// -------------------------------------------------------------------------------------- >>gradient
+// A step C[p] = G S[p] has two gradients (see >>gradient of tt.h),
+//   dG = sum_p dC[p] S[p]^T     and     dS[p] = G^T dC[p].
+// The second is the product kernel again, after G was decoded and turned in the workspace. The
+// first is a sum over all columns (p, w): parts of them go to different blocks, and a second kernel
+// adds the parts in their order, so that nothing depends on which block is first. Gram matrices are
+// the same sum, with both factors the same matrix; they are kept in double (see >>compress).
+
+typedef struct tt__dturn {
+  tt__dcore core;
+  float *out; // (core.length, pitch); what lies behind core.rows is zero
+  int pitch;
+} tt__dturn;
+
+enum { TT__TURN = 32 };
+
+template <int DTYPE>
+TT__DEVICE void tt__cuda_turn_run(const tt__dcore &core, int row, int j, float *to) {
+  float scale = tt__cuda_row_scale(core, row);
+  tt__four run = tt__cuda_decode<DTYPE>(core, row, j, tt__cuda_codes<DTYPE>(core, row, j));
+  for (int t = 0; t < 4; t++) to[t] = run.v[t] * scale;
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_turn(const tt__dturn f) {
+  __shared__ float tile[TT__TURN][TT__TURN + 1];
+  int tiles = (f.pitch + TT__TURN - 1) / TT__TURN, thread = (int)threadIdx.x;
+  int r0 = (int)blockIdx.x % tiles * TT__TURN, j0 = (int)blockIdx.x / tiles * TT__TURN;
+  int row = r0 + thread / 8, j = j0 + thread % 8 * 4;
+  float *to = &tile[thread / 8][thread % 8 * 4];
+  if (row < f.core.rows && j < f.core.length) {
+    TT__CUDA_BY_FORMAT(f.core, tt__cuda_turn_run, f.core, row, j, to)
+  } else {
+    for (int t = 0; t < 4; t++) to[t] = 0;
+  }
+  __syncthreads();
+  for (int t = thread; t < TT__TURN * TT__TURN; t += TT__CUDA_THREADS) {
+    row = r0 + t % TT__TURN;
+    j = j0 + t / TT__TURN;
+    if (row < f.pitch && j < f.core.length)
+      f.out[(ptrdiff_t)j * f.pitch + row] = tile[t % TT__TURN][t / TT__TURN];
+  }
+}
+
+// A state as columns (p, w): number i of a column is element p % pre * count * w + i * w + iw of
+// row p / pre, and zero from `limit` on.
+typedef struct tt__dview {
+  const float *data;
+  ptrdiff_t pre, ld, limit;
+  int count; // numbers in a column
+} tt__dview;
+
+typedef struct tt__douter { // out[part][i][j] = sum over the columns of the part of a[i] b[j]
+  tt__dview a, b;
+  ptrdiff_t p, w, chunk; // chunk: columns in a part
+  void *out;
+} tt__douter;
+
+enum { TT__OUTER_TILE = 64, TT__OUTER_DEPTH = 16 };
+
+typedef struct tt__dstart { // number i of a column is at + i * w for i < room
+  ptrdiff_t at;
+  int room;
+} tt__dstart;
+
+TT__DEVICE tt__dstart tt__cuda_start(const tt__dview &view, ptrdiff_t w, ptrdiff_t q,
+                                     ptrdiff_t end) {
+  tt__dstart start = {0, 0};
+  if (q >= end) return start;
+  ptrdiff_t p = q / w, first = p % view.pre * view.count * w + q % w;
+  start.at = p / view.pre * view.ld + first;
+  start.room = tt__cuda_column_room(first, w, view.limit, view.count);
+  return start;
+}
+
+// Numbers i0 .. of the columns of this step, side by side: to[column][i - i0].
+TT__DEVICE void tt__cuda_outer_load(const tt__dview &view, ptrdiff_t w, const tt__dstart *starts,
+                                    int i0, float *to) {
+  enum { PITCH = TT__OUTER_TILE + 4, COUNT = TT__OUTER_TILE * TT__OUTER_DEPTH };
+  TT__CUDA_UNROLL
+  for (int n = 0; n < COUNT / TT__CUDA_THREADS; n++) {
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS; // neighbours read what lies together
+    int i = w == 1 ? t % TT__OUTER_TILE : t / TT__OUTER_DEPTH;
+    int q = w == 1 ? t / TT__OUTER_TILE : t % TT__OUTER_DEPTH;
+    to[q * PITCH + i] = i0 + i < starts[q].room ? view.data[starts[q].at + (i0 + i) * w] : 0;
+  }
+}
+
+template <class SUM> TT__DEVICE void tt__cuda_outer(const tt__douter &f) {
+  enum { PITCH = TT__OUTER_TILE + 4, DEPTH = TT__OUTER_DEPTH };
+  __shared__ __align__(16) float a[DEPTH * PITCH], b[DEPTH * PITCH];
+  __shared__ tt__dstart starts[2][DEPTH];
+  unsigned a_tiles = ((unsigned)f.a.count + TT__OUTER_TILE - 1) / TT__OUTER_TILE;
+  unsigned b_tiles = ((unsigned)f.b.count + TT__OUTER_TILE - 1) / TT__OUTER_TILE;
+  int i0 = (int)(blockIdx.x % a_tiles) * TT__OUTER_TILE;
+  int j0 = (int)(blockIdx.x / a_tiles % b_tiles) * TT__OUTER_TILE, thread = (int)threadIdx.x;
+  ptrdiff_t part = (ptrdiff_t)(blockIdx.x / (a_tiles * b_tiles));
+  ptrdiff_t end = part * f.chunk + f.chunk < f.p * f.w ? part * f.chunk + f.chunk : f.p * f.w;
+  SUM sum[4][4] = {{0}};
+  for (ptrdiff_t q0 = part * f.chunk; q0 < end; q0 += DEPTH) {
+    if (thread < DEPTH)
+      starts[0][thread] = tt__cuda_start(f.a, f.w, q0 + thread, end);
+    else if (thread < 2 * DEPTH)
+      starts[1][thread - DEPTH] = tt__cuda_start(f.b, f.w, q0 + thread - DEPTH, end);
+    __syncthreads(); // the starts are known, and the tile before has been used
+    tt__cuda_outer_load(f.a, f.w, starts[0], i0, a);
+    tt__cuda_outer_load(f.b, f.w, starts[1], j0, b);
+    __syncthreads();
+    TT__CUDA_UNROLL
+    for (int q = 0; q < DEPTH; q++) {
+      tt__four left = *(const tt__four *)(const void *)(a + q * PITCH + thread / 16 * 4);
+      tt__four right = *(const tt__four *)(const void *)(b + q * PITCH + thread % 16 * 4);
+      TT__CUDA_UNROLL
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) sum[i][j] += (SUM)left.v[i] * (SUM)right.v[j];
+    }
+  }
+  SUM *out = (SUM *)f.out + part * f.a.count * f.b.count;
+  for (int i = i0 + thread / 16 * 4, ti = 0; ti < 4 && i + ti < f.a.count; ti++)
+    for (int j = j0 + thread % 16 * 4, tj = 0; tj < 4 && j + tj < f.b.count; tj++)
+      out[(ptrdiff_t)(i + ti) * f.b.count + j + tj] = sum[ti][tj];
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_outer_float(const tt__douter f) {
+  tt__cuda_outer<float>(f);
+}
+
+typedef struct tt__dsum { // out[i][j] += scale * the sum of all parts, in their order
+  const void *parts;
+  ptrdiff_t num_parts, rows;
+  int length;
+  void *out;
+  ptrdiff_t pitch; // numbers from row to row of out
+  float scale;
+} tt__dsum;
+
+template <class SUM> TT__DEVICE void tt__cuda_sum(const tt__dsum &f) {
+  ptrdiff_t at = (ptrdiff_t)blockIdx.x * TT__CUDA_THREADS + (int)threadIdx.x;
+  ptrdiff_t size = f.rows * f.length;
+  if (at >= size) return;
+  SUM sum = 0, *out = (SUM *)f.out + at / f.length * f.pitch + at % f.length;
+  for (ptrdiff_t part = 0; part < f.num_parts; part++)
+    sum += ((const SUM *)f.parts)[part * size + at];
+  *out += (SUM)f.scale * sum;
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_sum_float(const tt__dsum f) {
+  tt__cuda_sum<float>(f);
+}
+
+typedef struct tt__dbias { // out[j] += sum over the batch of dy[b][j]
+  const float *dy;
+  ptrdiff_t batch, rows;
+  float *out;
+} tt__dbias;
+
+// 32 columns a block; eight warps take every eighth row of the batch.
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_bias(const tt__dbias f) {
+  enum { WARPS = TT__CUDA_THREADS / 32 };
+  __shared__ float part[WARPS][32];
+  int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+  ptrdiff_t j = (ptrdiff_t)blockIdx.x * 32 + lane;
+  float sum = 0;
+  for (ptrdiff_t b = warp; b < f.batch && j < f.rows; b += WARPS) sum += f.dy[b * f.rows + j];
+  part[warp][lane] = sum;
+  __syncthreads();
+  if (warp || j >= f.rows) return;
+  for (int i = 1; i < WARPS; i++) sum += part[i][lane];
+  f.out[j] += sum;
+}
+
+static int tt__cuda_pitch(int count) { return (count + 3) / 4 * 4; }
+
+// *turned becomes the transpose of a core, at `out`.
+static tt_status tt__cuda_run_turn(tt_cuda_context *context, const tt__dcore *core, float *out,
+                                   tt__dcore *turned, cudaStream_t stream) {
+  tt__dturn f;
+  unsigned grid;
+  f.core = *core;
+  f.out = out;
+  f.pitch = tt__cuda_pitch(core->rows);
+  *turned = tt__cuda_plain_core(out, core->length, core->rows, f.pitch);
+  ptrdiff_t high = (f.pitch + TT__TURN - 1) / TT__TURN;
+  ptrdiff_t wide = (core->length + TT__TURN - 1) / TT__TURN;
+  if (!tt__cuda_grid(high * wide, &grid)) return TT_ERROR_UNSUPPORTED;
+  return tt__cuda_status(context,
+                         TT__CUDA_LAUNCH(tt__cuda_turn, grid, TT__CUDA_THREADS, 0, stream, f));
+}
+
+// Parts of a sum over `columns` for a result of rows x length: enough of them to fill the device,
+// but 256 columns at least. *chunk becomes the columns of each.
+static ptrdiff_t tt__cuda_parts(const tt_cuda_context *context, ptrdiff_t rows, ptrdiff_t length,
+                                ptrdiff_t columns, ptrdiff_t *chunk) {
+  ptrdiff_t tiles = ((rows + TT__OUTER_TILE - 1) / TT__OUTER_TILE) *
+                    ((length + TT__OUTER_TILE - 1) / TT__OUTER_TILE);
+  ptrdiff_t parts = 2 * context->multiprocessors / tiles, most = (columns + 255) / 256;
+  if (columns < 1) columns = 1; // nothing is run, but its size is asked for
+  if (parts > most) parts = most;
+  if (parts < 1) parts = 1;
+  *chunk =
+      ((columns + parts - 1) / parts + TT__OUTER_DEPTH - 1) / TT__OUTER_DEPTH * TT__OUTER_DEPTH;
+  return (columns + *chunk - 1) / *chunk;
+}
+
+// What the workspace of a backward pass holds: the inputs of all steps but the first, overwritten
+// by their gradients; one turned core; the parts of one gradient.
+typedef struct tt__dtape {
+  size_t state[TT_MAX_ORDER], turned, parts, total; // bytes
+} tt__dtape;
+
+// Returns 0 where anything does not fit.
+static int tt__cuda_tape(const tt_cuda_matrix *w, ptrdiff_t batch, tt__dtape *tape) {
+  memset(tape, 0, sizeof *tape);
+  if (!tt__cuda_fits(&w->header, batch)) return 0;
+  for (int i = 0; i < w->header.shape.order; i++) {
+    ptrdiff_t p, wide, chunk;
+    const tt__dcore *core = &w->cores[tt__cuda_step_at(&w->header, batch, i, &p, &wide)];
+    if (i) tape->state[i] = tt__cuda_room(p * wide * core->length);
+    tape->total += tape->state[i];
+    ptrdiff_t parts = tt__cuda_parts(w->context, core->rows, core->length, p * wide, &chunk);
+    size_t turned = tt__cuda_room((ptrdiff_t)core->length * tt__cuda_pitch(core->rows));
+    ptrdiff_t all = parts;
+    if (!tt__cuda_multiply(&all, core->rows) || !tt__cuda_multiply(&all, core->length)) return 0;
+    if (turned > tape->turned) tape->turned = turned;
+    if (tt__cuda_room(all) > tape->parts) tape->parts = tt__cuda_room(all);
+  }
+  tape->total += tape->turned + tape->parts;
+  return 1;
+}
+
+TTDEF size_t tt_cuda_backward_work_size(const tt_cuda_matrix *w, ptrdiff_t batch) {
+  tt__dtape tape;
+  return w && batch >= 0 && tt__cuda_tape(w, batch, &tape) ? tape.total : 0;
+}
+
+TTDEF tt_status tt_cuda_clear(tt_cuda_matrix *w, struct CUstream_st *stream) {
+  if (!w || !tt__cuda_is_current(w->context)) return TT_ERROR_INVALID;
+  return tt__cuda_status(w->context, cudaMemsetAsync(w->block, 0, w->size, stream));
+}
+
+// Is `grad` a train of unscaled floats, on the same device, whose cores lie as those of w?
+static int tt__cuda_is_like(const tt_cuda_matrix *w, const tt_cuda_matrix *grad) {
+  const tt_matrix *a = &w->header, *b = &grad->header;
+  if (w == grad || w->context->device != grad->context->device || a->sweep != b->sweep ||
+      a->rows != b->rows || a->cols != b->cols || a->shape.order != b->shape.order)
+    return 0;
+  for (int k = 0; k < a->shape.order; k++)
+    if (a->shape.rows[k] != b->shape.rows[k] || a->shape.cols[k] != b->shape.cols[k] ||
+        a->shape.ranks[k] != b->shape.ranks[k] || grad->cores[k].dtype != TT_F32 ||
+        grad->cores[k].group || grad->cores[k].scale != 1)
+      return 0;
+  return 1;
+}
+
+// The input (of_rows 0) or the output (of_rows 1) of a step: `outside` is x or dy where the step is
+// the first or the last, else NULL.
+static tt__dview tt__cuda_view(const tt_matrix *w, ptrdiff_t batch, const float *outside,
+                               const float *state, int count, ptrdiff_t p, ptrdiff_t wide,
+                               int of_rows) {
+  tt__dview view;
+  view.data = outside ? outside : state;
+  view.count = count;
+  view.pre = outside ? p / batch : 1;
+  view.ld = view.limit = outside ? of_rows ? w->rows : w->cols : count * wide;
+  return view;
+}
+
+static void tt__cuda_read_view(tt__dproduct *f, const tt__dview *view) {
+  f->in = view->data;
+  f->in_pre = view->pre;
+  f->in_ld = view->ld;
+  f->in_limit = view->limit;
+  tt__cuda_find_quads(f);
+}
+
+// grad += the gradient of one core.
+static tt_status tt__cuda_run_core_gradient(const tt_cuda_matrix *w, const tt__dview *back,
+                                            const tt__dview *in, ptrdiff_t p, ptrdiff_t wide,
+                                            float *parts, const tt__dcore *grad, float scale,
+                                            cudaStream_t stream) {
+  tt__douter f;
+  tt__dsum sum;
+  unsigned grid;
+  f.a = *back;
+  f.b = *in;
+  f.p = p;
+  f.w = wide;
+  f.out = parts;
+  memset(&sum, 0, sizeof sum);
+  sum.parts = parts;
+  sum.num_parts = tt__cuda_parts(w->context, back->count, in->count, p * wide, &f.chunk);
+  sum.rows = back->count;
+  sum.length = in->count;
+  sum.out = (void *)grad->data;
+  sum.pitch = grad->row_size / 4;
+  sum.scale = scale;
+  ptrdiff_t tiles = (((ptrdiff_t)back->count + TT__OUTER_TILE - 1) / TT__OUTER_TILE) *
+                    (((ptrdiff_t)in->count + TT__OUTER_TILE - 1) / TT__OUTER_TILE);
+  if (!tt__cuda_grid(tiles * sum.num_parts, &grid)) return TT_ERROR_UNSUPPORTED;
+  tt_status status = tt__cuda_status(
+      w->context, TT__CUDA_LAUNCH(tt__cuda_outer_float, grid, TT__CUDA_THREADS, 0, stream, f));
+  ptrdiff_t blocks = (sum.rows * sum.length + TT__CUDA_THREADS - 1) / TT__CUDA_THREADS;
+  if (status) return status;
+  if (!tt__cuda_grid(blocks, &grid)) return TT_ERROR_UNSUPPORTED;
+  return tt__cuda_status(
+      w->context, TT__CUDA_LAUNCH(tt__cuda_sum_float, grid, TT__CUDA_THREADS, 0, stream, sum));
+}
+
+static tt_status tt__cuda_run_bias(tt_cuda_matrix *grad, const float *dy, ptrdiff_t batch,
+                                   cudaStream_t stream) {
+  tt__dbias f;
+  unsigned grid;
+  f.dy = dy;
+  f.batch = batch;
+  f.rows = grad->header.rows;
+  f.out = (float *)grad->block; // the bias is what a block begins with
+  if (!tt__cuda_grid((f.rows + 31) / 32, &grid)) return TT_ERROR_UNSUPPORTED;
+  return tt__cuda_status(grad->context,
+                         TT__CUDA_LAUNCH(tt__cuda_bias, grid, TT__CUDA_THREADS, 0, stream, f));
+}
+
+// One pass forward that keeps its states, one back that replaces each by its gradient.
+static tt_status tt__cuda_run_backward(const tt_cuda_matrix *w, const float *x, const float *dy,
+                                       ptrdiff_t batch, float *dx, tt_cuda_matrix *grad,
+                                       const tt__dtape *tape, char *at, cudaStream_t stream) {
+  float *state[TT_MAX_ORDER + 1], *turned, *parts;
+  int order = w->header.shape.order;
+  tt_status status = TT_OK;
+  ptrdiff_t p, wide;
+  for (int i = 0; i < order; at += tape->state[i++]) state[i] = (float *)(void *)at;
+  turned = (float *)(void *)at;
+  parts = (float *)(void *)(at + tape->turned);
+  state[order] = NULL;
+  for (int i = 0; i + 1 < order && grad && !status; i++) {
+    const tt__dcore *core = &w->cores[tt__cuda_step_at(&w->header, batch, i, &p, &wide)];
+    tt__dproduct f = tt__cuda_plain_product(core, p, wide, NULL, state[i + 1]);
+    tt__dview in =
+        tt__cuda_view(&w->header, batch, i ? NULL : x, state[i], core->length, p, wide, 0);
+    tt__cuda_read_view(&f, &in);
+    status = tt__cuda_run_product(w->context, &f, stream);
+  }
+  for (int i = order - 1; i >= 0 && !status; i--) {
+    int k = tt__cuda_step_at(&w->header, batch, i, &p, &wide);
+    const tt__dcore *core = &w->cores[k];
+    tt__dview back = tt__cuda_view(&w->header, batch, i + 1 < order ? NULL : dy, state[i + 1],
+                                   core->rows, p, wide, 1);
+    tt__dview in =
+        tt__cuda_view(&w->header, batch, i ? NULL : x, state[i], core->length, p, wide, 0);
+    if (grad)
+      status = tt__cuda_run_core_gradient(w, &back, &in, p, wide, parts, &grad->cores[k],
+                                          core->scale, stream);
+    if (status || (!i && !dx)) break;
+    tt__dcore other;
+    status = tt__cuda_run_turn(w->context, core, turned, &other, stream);
+    if (status) break;
+    tt__dproduct f = tt__cuda_plain_product(&other, p, wide, NULL, i ? state[i] : dx);
+    if (!i) {
+      f.out_pre = p / batch;
+      f.out.ld = f.out.limit = w->header.cols;
+    }
+    tt__cuda_read_view(&f, &back);
+    status = tt__cuda_run_product(w->context, &f, stream);
+  }
+  if (!status && grad && grad->bias) status = tt__cuda_run_bias(grad, dy, batch, stream);
+  return status;
+}
+
+TTDEF tt_status tt_cuda_backward(const tt_cuda_matrix *w, const float *d_x, const float *d_dy,
+                                 ptrdiff_t batch, float *d_dx, tt_cuda_matrix *grad, void *d_work,
+                                 size_t work_size, struct CUstream_st *stream) {
+  tt__dtape tape;
+  if (!w || batch < 0 || (grad && !tt__cuda_is_like(w, grad)) || (!grad && !d_dx))
+    return TT_ERROR_INVALID;
+  for (int k = 0; grad && k < w->header.shape.order; k++)
+    if (w->cores[k].dtype != TT_F32) return TT_ERROR_UNSUPPORTED;
+  if (!tt__cuda_tape(w, batch, &tape)) return TT_ERROR_MEMORY;
+  if (batch == 0) return TT_OK;
+  size_t x_size = (size_t)(batch * w->header.cols) * 4;
+  size_t y_size = (size_t)(batch * w->header.rows) * 4;
+  if ((grad && !d_x) || !d_dy || !tt__cuda_work_fits(d_work, work_size, tape.total) ||
+      !tt__cuda_is_current(w->context))
+    return TT_ERROR_INVALID;
+  if (d_dx && ((d_x && tt__cuda_overlap(d_x, x_size, d_dx, x_size)) ||
+               tt__cuda_overlap(d_dy, y_size, d_dx, x_size)))
+    return TT_ERROR_INVALID;
+  return tt__cuda_run_backward(w, d_x, d_dy, batch, d_dx, grad, &tape, (char *)d_work, stream);
+}
+
+// ------------------------------------------------------------------------------------------- >>svd
+// One-sided Jacobi, a block for a matrix: the columns of X, the shorter side of A, are rotated in
+// pairs until all are orthogonal, |x y| <= 2^-22 |x| |y| [Demmel92]. The pairs of a round have no
+// column in common, each warp takes some; rounds follow the circle method, so that every pair meets
+// once a sweep. V collects the rotations, A = (X/s) s V^T. Numbers are kept in float and their
+// products added in double: nothing over- or underflows, and the rounding of thousands of rotations
+// stays that of the stored numbers.
+
+struct tt__dsvd {
+  const float *a; // (rows, cols), count of them
+  float *u, *s, *vt;
+  int *sweeps;
+  float *work;    // NULL: shared memory
+  ptrdiff_t room; // floats of work for one matrix
+  int rows, cols;
+};
+
+enum { TT__SWEEPS = 30 };
+
+// Floats of work: X, V, the norms of X and coefficients of one projection.
+static ptrdiff_t tt__cuda_svd_room(ptrdiff_t rows, ptrdiff_t cols) {
+  ptrdiff_t n = rows < cols ? rows : cols, m = rows < cols ? cols : rows;
+  return m * n + n * n + 2 * n;
+}
+
+TT__DEVICE double tt__cuda_warp_sum_double(double value) {
+  TT__CUDA_UNROLL
+  for (int bits = 16; bits; bits /= 2) value += __shfl_xor_sync(0xffffffffu, value, bits);
+  return value;
+}
+TT__DEVICE unsigned long long tt__cuda_warp_max(unsigned long long value) {
+  TT__CUDA_UNROLL
+  for (int bits = 16; bits; bits /= 2) {
+    unsigned long long other = __shfl_xor_sync(0xffffffffu, value, bits);
+    value = other > value ? other : value;
+  }
+  return value;
+}
+// The same for a block; every thread must come. part has a place for each warp; a barrier must lie
+// between its uses.
+TT__DEVICE unsigned long long tt__cuda_block_max(unsigned long long value,
+                                                 unsigned long long *part) {
+  value = tt__cuda_warp_max(value);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = value;
+  __syncthreads();
+  for (unsigned i = 0; i < blockDim.x / 32; i++) value = part[i] > value ? part[i] : value;
+  return value;
+}
+
+TT__DEVICE double tt__cuda_warp_dot(const float *x, const float *y, int count) {
+  double sum = 0;
+  for (int i = (int)threadIdx.x % 32; i < count; i += 32) sum += (double)x[i] * (double)y[i];
+  return tt__cuda_warp_sum_double(sum);
+}
+
+TT__DEVICE void tt__cuda_turn_pair(float *x, float *y, int count, double c, double s) {
+  for (int i = (int)threadIdx.x % 32; i < count; i += 32) {
+    double a = (double)x[i], b = (double)y[i];
+    x[i] = (float)(c * a - s * b);
+    y[i] = (float)(s * a + c * b);
+  }
+}
+
+// One warp makes columns i and j of X orthogonal; each lane has the same rows of both throughout.
+// Returns whether they were not orthogonal.
+TT__DEVICE int tt__cuda_rotate(float *x, float *v, int m, int n, int i, int j) {
+  float *xi = x + (ptrdiff_t)i * m, *xj = x + (ptrdiff_t)j * m;
+  double a = tt__cuda_warp_dot(xi, xi, m), b = tt__cuda_warp_dot(xj, xj, m);
+  double product = tt__cuda_warp_dot(xi, xj, m);
+  if (!(fabs(product) > 2.384185791015625e-7 * sqrt(a * b))) return 0;
+  double zeta = (b - a) / (2 * product);
+  double t = (zeta < 0 ? -1 : 1) / (fabs(zeta) + sqrt(1 + zeta * zeta));
+  double c = 1 / sqrt(1 + t * t);
+  tt__cuda_turn_pair(xi, xj, m, c, t * c);
+  tt__cuda_turn_pair(v + (ptrdiff_t)i * n, v + (ptrdiff_t)j * n, n, c, t * c);
+  return 1;
+}
+
+// All pairs, until a sweep rotates none. Returns the sweeps, -1 if 30 were not enough.
+TT__DEVICE int tt__cuda_sweeps(float *x, float *v, int m, int n, unsigned long long *part) {
+  int warps = (int)blockDim.x / 32, warp = (int)threadIdx.x / 32, even = n + n % 2;
+  for (int sweep = 1; sweep <= TT__SWEEPS; sweep++) {
+    int rotated = 0;
+    for (int round = 0; round + 1 < even; round++) {
+      for (int pair = warp; pair < even / 2; pair += warps) {
+        int i = (round + pair) % (even - 1), j = (round + even - 1 - pair) % (even - 1);
+        if (pair == 0) j = even - 1; // stands still while the others go round
+        if (i < n && j < n) rotated |= tt__cuda_rotate(x, v, m, n, i, j);
+      }
+      __syncthreads(); // the next round pairs others
+    }
+    if (!tt__cuda_block_max((unsigned long long)rotated, part)) return sweep;
+  }
+  return -1;
+}
+
+// Column j of X was zero: it becomes a unit vector orthogonal to those before it and to those that
+// were not zero. The unit vector to start from is the one that lies least in their span.
+TT__DEVICE void tt__cuda_complete(float *x, const float *norm, float *coefficient, int m, int n,
+                                  int j, unsigned long long *part) {
+  int warps = (int)blockDim.x / 32, warp = (int)threadIdx.x / 32;
+  unsigned long long best = 0;
+  float *to = x + (ptrdiff_t)j * m;
+  for (int i = (int)threadIdx.x; i < m; i += (int)blockDim.x) {
+    float inside = 0;
+    for (int k = 0; k < n; k++)
+      if (k < j || norm[k] > 0) inside += x[(ptrdiff_t)k * m + i] * x[(ptrdiff_t)k * m + i];
+    unsigned long long key = (unsigned long long)tt__cuda_bits(4 - inside) << 32;
+    key |= 0xffffffffu - (unsigned)i;
+    best = key > best ? key : best;
+  }
+  int start = (int)(0xffffffffu - (unsigned)tt__cuda_block_max(best, part));
+  for (int i = (int)threadIdx.x; i < m; i += (int)blockDim.x) to[i] = i == start ? 1 : 0;
+  for (int pass = 0; pass < 3; pass++) {
+    __syncthreads(); // the column is complete
+    for (int k = warp; k < n; k += warps) {
+      double inside = k < j || norm[k] > 0 ? tt__cuda_warp_dot(x + (ptrdiff_t)k * m, to, m) : 0;
+      if (threadIdx.x % 32 == 0) coefficient[k] = (float)inside;
+    }
+    double length = sqrt(tt__cuda_warp_dot(to, to, m));
+    __syncthreads(); // all have read the column
+    for (int i = (int)threadIdx.x; i < m; i += (int)blockDim.x) {
+      double value = (double)to[i];
+      for (int k = 0; k < n; k++)
+        if (k != j) value -= (double)coefficient[k] * (double)x[(ptrdiff_t)k * m + i];
+      to[i] = (float)(value / length);
+    }
+  }
+  __syncthreads();
+}
+
+// Writes column j of X and V as number `place` of the results, so that the largest entry of the
+// column of U is positive.
+TT__DEVICE void tt__cuda_svd_store(const tt__dsvd &f, ptrdiff_t index, const float *x,
+                                   const float *v, int j, int place) {
+  int wide = f.rows < f.cols, n = wide ? f.rows : f.cols, m = wide ? f.cols : f.rows;
+  const float *left = wide ? v + (ptrdiff_t)j * n : x + (ptrdiff_t)j * m;
+  const float *right = wide ? x + (ptrdiff_t)j * m : v + (ptrdiff_t)j * n;
+  unsigned long long best = 0;
+  int lane = (int)threadIdx.x % 32;
+  for (int i = lane; i < f.rows; i += 32) {
+    unsigned long long key = (unsigned long long)(tt__cuda_bits(left[i]) & 0x7fffffffu) << 32;
+    key |= 0xffffffffu - (unsigned)i;
+    best = key > best ? key : best;
+  }
+  float sign = left[0xffffffffu - (unsigned)tt__cuda_warp_max(best)] < 0 ? -1.0f : 1.0f;
+  for (int i = lane; f.u && i < f.rows; i += 32)
+    f.u[(index * f.rows + i) * n + place] = sign * left[i];
+  for (int i = lane; f.vt && i < f.cols; i += 32)
+    f.vt[(index * n + place) * f.cols + i] = sign * right[i];
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1) tt__cuda_svd(const tt__dsvd f) {
+  TT__CUDA_SHARED(shared);
+  __shared__ unsigned long long part[TT__CUDA_THREADS / 32];
+  ptrdiff_t index = (ptrdiff_t)blockIdx.x, size = (ptrdiff_t)f.rows * f.cols;
+  int wide = f.rows < f.cols, n = wide ? f.rows : f.cols, m = wide ? f.cols : f.rows;
+  int warps = (int)blockDim.x / 32, warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+  float *x = f.work ? f.work + index * f.room : shared, *v = x + size;
+  float *norm = v + (ptrdiff_t)n * n, *coefficient = norm + n;
+  unsigned long long most = 0; // bits of the largest magnitude: they are ordered, NaN last
+  for (ptrdiff_t i = (int)threadIdx.x; i < size; i += (int)blockDim.x) {
+    unsigned long long bits = tt__cuda_bits(f.a[index * size + i]) & 0x7fffffffu;
+    most = bits > most ? bits : most;
+  }
+  most = tt__cuda_block_max(most, part);
+  int exponent = (int)(most >> 23), good = most < 0x7f800000u;
+  exponent = exponent < 1 ? 1 : exponent > 253 ? 253 : exponent;
+  float scale = tt__cuda_float((uint32_t)(254 - exponent) << 23); // the largest is 1 to 4 then
+  float back = tt__cuda_float((uint32_t)exponent << 23), lost = tt__cuda_float(0x7fc00000u);
+  for (ptrdiff_t i = (int)threadIdx.x; i < size; i += (int)blockDim.x) {
+    float value = good ? f.a[index * size + i] * scale : lost;
+    x[wide ? i : i % n * m + i / n] = value;
+  }
+  for (int i = (int)threadIdx.x; i < n * n; i += (int)blockDim.x)
+    v[i] = good ? (i / n == i % n ? 1 : 0) : lost;
+  __syncthreads();
+  int sweeps = good ? tt__cuda_sweeps(x, v, m, n, part) : 0;
+  for (int j = warp; j < n; j += warps) {
+    double length = sqrt(tt__cuda_warp_dot(x + (ptrdiff_t)j * m, x + (ptrdiff_t)j * m, m));
+    if (lane == 0) norm[j] = length > 1e-30 ? (float)length : good ? 0 : lost;
+    for (int i = lane; i < m && length > 1e-30; i += 32)
+      x[(ptrdiff_t)j * m + i] = (float)((double)x[(ptrdiff_t)j * m + i] / length);
+  }
+  __syncthreads(); // all norms are known
+  for (int j = 0; j < n; j++)
+    if (norm[j] == 0) tt__cuda_complete(x, norm, coefficient, m, n, j, part);
+  for (int j = warp; j < n; j += warps) {
+    int place = 0;
+    for (int k = 0; k < n; k++) place += norm[k] > norm[j] || (norm[k] == norm[j] && k < j);
+    if (!good) place = j;
+    tt__cuda_svd_store(f, index, x, v, j, place);
+    if (lane == 0) f.s[index * n + place] = norm[j] * back;
+  }
+  if (f.sweeps && threadIdx.x == 0) f.sweeps[index] = sweeps;
+}
+
+// In shared memory?
+static int tt__cuda_svd_is_small(const tt_cuda_context *context, ptrdiff_t rows, ptrdiff_t cols) {
+  return (size_t)tt__cuda_svd_room(rows, cols) * 4 <= context->svd_shared;
+}
+
+TTDEF size_t tt_cuda_svd_batched_work_size(const tt_cuda_context *context, ptrdiff_t count,
+                                           int rows, int cols) {
+  if (!context || count < 0 || rows < 1 || cols < 1) return 0;
+  ptrdiff_t n = rows < cols ? rows : cols, total = n + 2, size = rows;
+  if (!tt__cuda_multiply(&size, cols) || size > (ptrdiff_t)1 << 30 ||
+      !tt__cuda_multiply(&total, (ptrdiff_t)rows + cols) ||
+      !tt__cuda_multiply(&total, count > 0 ? count : 1))
+    return 0;
+  if (tt__cuda_svd_is_small(context, rows, cols) || count == 0) return 1;
+  return tt__cuda_room(count * tt__cuda_svd_room(rows, cols));
+}
+
+TTDEF tt_status tt_cuda_svd_batched(tt_cuda_context *context, const float *d_a, ptrdiff_t count,
+                                    int rows, int cols, float *d_u, float *d_s, float *d_vt,
+                                    int *d_sweeps, void *d_work, size_t work_size,
+                                    struct CUstream_st *stream) {
+  tt__dsvd f;
+  unsigned grid;
+  size_t size = tt_cuda_svd_batched_work_size(context, count, rows, cols);
+  if (!size) return TT_ERROR_INVALID;
+  if (count == 0) return TT_OK;
+  if (!d_a || !d_s || !tt__cuda_work_fits(d_work, work_size, size == 1 ? 0 : size) ||
+      !tt__cuda_is_current(context))
+    return TT_ERROR_INVALID;
+  f.a = d_a;
+  f.u = d_u;
+  f.s = d_s;
+  f.vt = d_vt;
+  f.sweeps = d_sweeps;
+  f.work = size == 1 ? NULL : (float *)d_work;
+  f.room = tt__cuda_svd_room(rows, cols);
+  f.rows = rows;
+  f.cols = cols;
+  int pairs = ((rows < cols ? rows : cols) + 1) / 2, warps = pairs < 8 ? pairs : 8;
+  if (!tt__cuda_grid(count, &grid)) return TT_ERROR_UNSUPPORTED;
+  return tt__cuda_status(context, TT__CUDA_LAUNCH(tt__cuda_svd, grid, (unsigned)warps * 32,
+                                                  size == 1 ? (size_t)f.room * 4 : 0, stream, f));
+}
+
+// -------------------------------------------------------------------------------------- >>compress
+// TT-SVD [Oseledets11, algorithm 1] from left to right. All passes over the matrix run on the
+// device; the host decides on each rank, from a small symmetric eigenvalue problem:
+//   the Gram matrix, in double, of the shorter side of the unfolding A (a, b), or,
+//   where a low cap is given, that of B = Q^T A, with Q from block power iteration [Musco15] whose
+//   blocks tt__cuda_svd keeps orthonormal; the norm of A - Q B then is the tail that B lacks.
+// Wide unfoldings leave U^T A for the next core, with U from the host. Tall ones leave s V^T, and
+// their core is A V / s: as orthonormal as float allows, 1e-7 s_1/s_j for column j, with no effect
+// on the product.
+
+typedef struct tt__dpool { // device memory and status of one call
+  tt_cuda_context *context;
+  cudaStream_t stream;
+  tt_status status;
+  void *blocks[24];
+  int count;
+} tt__dpool;
+
+static void *tt__cuda_take(tt__dpool *pool, ptrdiff_t count, size_t each) {
+  void *made = NULL;
+  if (!pool->status)
+    pool->status =
+        tt__cuda_status(pool->context, cudaMalloc(&made, (size_t)(count > 0 ? count : 1) * each));
+  if (made) pool->blocks[pool->count++] = made;
+  return made;
+}
+static float *tt__cuda_take_floats(tt__dpool *pool, ptrdiff_t count) {
+  return (float *)tt__cuda_take(pool, count, sizeof(float));
+}
+
+// Frees what was taken after the first `keep` blocks.
+static void tt__cuda_rewind(tt__dpool *pool, int keep) {
+  while (pool->count > keep) {
+    tt_status status = tt__cuda_status(pool->context, cudaFree(pool->blocks[--pool->count]));
+    if (!pool->status) pool->status = status;
+  }
+}
+
+static void tt__cuda_copy(tt__dpool *pool, void *to, const void *from, size_t size,
+                          enum cudaMemcpyKind kind) {
+  if (!pool->status)
+    pool->status =
+        tt__cuda_status(pool->context, cudaMemcpyAsync(to, from, size, kind, pool->stream));
+}
+static void tt__cuda_wait(tt__dpool *pool) {
+  tt_status status = tt__cuda_status(pool->context, cudaStreamSynchronize(pool->stream));
+  if (!pool->status) pool->status = status;
+}
+
+// Launches a kernel unless something has failed before.
+#define TT__CUDA_RUN(pool, kernel, num_blocks, args)                                               \
+  do {                                                                                             \
+    unsigned tt__grid;                                                                             \
+    if (!(pool)->status && !tt__cuda_grid(num_blocks, &tt__grid))                                  \
+      (pool)->status = TT_ERROR_UNSUPPORTED;                                                       \
+    if (!(pool)->status)                                                                           \
+      (pool)->status =                                                                             \
+          tt__cuda_status((pool)->context, TT__CUDA_LAUNCH(kernel, tt__grid, TT__CUDA_THREADS, 0,  \
+                                                           (pool)->stream, args));                 \
+  } while (0)
+
+// ---- kernels
+
+typedef struct tt__dunfold { // out[i_1..i_d] = scale * W, i_k = (m_k, n_k), zero in the padding
+  const float *w;
+  float *out;
+  ptrdiff_t true_rows, true_cols, size;
+  float scale;
+  int order, rows[TT_MAX_ORDER], cols[TT_MAX_ORDER];
+} tt__dunfold;
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_unfold(const tt__dunfold f) {
+  ptrdiff_t at = (ptrdiff_t)blockIdx.x * TT__CUDA_THREADS + (int)threadIdx.x, rest = at;
+  if (at >= f.size) return;
+  ptrdiff_t row = 0, col = 0, row_step = 1, col_step = 1;
+  for (int k = f.order - 1; k >= 0; k--) {
+    col += rest % f.cols[k] * col_step;
+    rest /= f.cols[k];
+    row += rest % f.rows[k] * row_step;
+    rest /= f.rows[k];
+    col_step *= f.cols[k];
+    row_step *= f.rows[k];
+  }
+  f.out[at] = row < f.true_rows && col < f.true_cols ? f.w[row * f.true_cols + col] * f.scale : 0;
+}
+
+typedef struct tt__dfound { // what a block saw of an array
+  double square;            // sum of squares
+  unsigned long long first; // ~0 minus the first index of NaN or Inf; 0 = none
+} tt__dfound;
+typedef struct tt__dscan {
+  const float *data;
+  ptrdiff_t size, chunk;
+  tt__dfound *found; // one of each block
+} tt__dscan;
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_scan(const tt__dscan f) {
+  __shared__ double squares[TT__CUDA_THREADS / 32];
+  __shared__ unsigned long long part[TT__CUDA_THREADS / 32];
+  ptrdiff_t begin = (ptrdiff_t)blockIdx.x * f.chunk;
+  ptrdiff_t end = begin + f.chunk < f.size ? begin + f.chunk : f.size;
+  unsigned long long first = 0;
+  double sum = 0;
+  for (ptrdiff_t i = begin + (int)threadIdx.x; i < end; i += TT__CUDA_THREADS) {
+    double value = (double)f.data[i];
+    sum += value * value;
+    if (!first && (tt__cuda_bits(f.data[i]) & 0x7fffffffu) >= 0x7f800000u)
+      first = ~0ull - (unsigned long long)i;
+  }
+  sum = tt__cuda_warp_sum_double(sum);
+  if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
+  first = tt__cuda_block_max(first, part); // waits for squares as well
+  if (threadIdx.x) return;
+  for (int i = 1; i < TT__CUDA_THREADS / 32; i++) sum += squares[i];
+  f.found[blockIdx.x].square = sum;
+  f.found[blockIdx.x].first = first;
+}
+
+typedef struct tt__dsigns { // random signs: the start of the power iteration
+  float *out;
+  ptrdiff_t size;
+  unsigned seed;
+} tt__dsigns;
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_signs(const tt__dsigns f) {
+  ptrdiff_t at = (ptrdiff_t)blockIdx.x * TT__CUDA_THREADS + (int)threadIdx.x;
+  if (at >= f.size) return;
+  unsigned long long z = ((unsigned long long)f.seed << 40) + (unsigned long long)at + 1;
+  z *= 0x9E3779B97F4A7C15ull; // splitmix64
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+  f.out[at] = (z ^ (z >> 31)) >> 63 ? 1.0f : -1.0f;
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 1)
+    tt__cuda_outer_double(const tt__douter f) {
+  tt__cuda_outer<double>(f);
+}
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_sum_double(const tt__dsum f) {
+  tt__cuda_sum<double>(f);
+}
+
+// ---- steps
+
+static ptrdiff_t tt__cuda_blocks(ptrdiff_t count) {
+  return (count + TT__CUDA_THREADS - 1) / TT__CUDA_THREADS;
+}
+
+enum { TT__SCAN_BLOCKS = 512 };
+
+// Enqueues the scan of an array; found has TT__SCAN_BLOCKS places, *count of them are used.
+static void tt__cuda_run_scan(tt__dpool *pool, const float *data, ptrdiff_t size, tt__dfound *found,
+                              ptrdiff_t *count) {
+  tt__dscan f;
+  f.data = data;
+  f.size = size;
+  f.chunk = tt__cuda_blocks((size + TT__SCAN_BLOCKS - 1) / TT__SCAN_BLOCKS) * TT__CUDA_THREADS;
+  f.found = found;
+  *count = (size + f.chunk - 1) / f.chunk;
+  TT__CUDA_RUN(pool, tt__cuda_scan, *count, f);
+}
+
+static double tt__cuda_found_square(const tt__dfound *found, ptrdiff_t count) {
+  double sum = 0;
+  for (ptrdiff_t i = 0; i < count; i++) sum += found[i].square;
+  return sum;
+}
+
+// C[p][row][w] = sum_j G[row][j] S[p][j][w], all of it packed but the rows of G.
+static void tt__cuda_multiply_by(tt__dpool *pool, const tt__dcore *g, ptrdiff_t p, ptrdiff_t w,
+                                 const float *s, float *c) {
+  tt__dproduct f = tt__cuda_plain_product(g, p, w, s, c);
+  tt__cuda_find_quads(&f);
+  if (!pool->status) pool->status = tt__cuda_run_product(pool->context, &f, pool->stream);
+}
+
+// gram (count, count) of A (a, b): of its rows, or of its columns.
+static void tt__cuda_run_gram(tt__dpool *pool, const float *data, ptrdiff_t a, ptrdiff_t b,
+                              int of_rows, double *gram) {
+  tt__douter f;
+  tt__dsum sum;
+  ptrdiff_t side = of_rows ? a : b;
+  memset(&sum, 0, sizeof sum);
+  f.p = of_rows ? 1 : a;
+  f.w = of_rows ? b : 1;
+  f.a.data = data;
+  f.a.pre = 1;
+  f.a.ld = f.a.limit = of_rows ? a * b : b;
+  f.a.count = (int)side;
+  f.b = f.a;
+  sum.num_parts = tt__cuda_parts(pool->context, side, side, f.p * f.w, &f.chunk);
+  f.out = tt__cuda_take(pool, sum.num_parts * side * side, sizeof(double));
+  ptrdiff_t tiles = (side + TT__OUTER_TILE - 1) / TT__OUTER_TILE;
+  TT__CUDA_RUN(pool, tt__cuda_outer_double, tiles * tiles * sum.num_parts, f);
+  if (!pool->status)
+    pool->status = tt__cuda_status(
+        pool->context,
+        cudaMemsetAsync(gram, 0, (size_t)(side * side) * sizeof(double), pool->stream));
+  sum.parts = f.out;
+  sum.rows = side;
+  sum.length = (int)side;
+  sum.out = gram;
+  sum.pitch = side;
+  sum.scale = 1;
+  TT__CUDA_RUN(pool, tt__cuda_sum_double, tt__cuda_blocks(side * side), sum);
+}
+
+// *turned becomes the transpose of a packed (rows, cols), cols a multiple of 4.
+static void tt__cuda_turned(tt__dpool *pool, const float *data, ptrdiff_t rows, ptrdiff_t cols,
+                            float *out, tt__dcore *turned) {
+  tt__dcore core = tt__cuda_plain_core(data, (int)rows, (int)cols, cols);
+  if (!pool->status)
+    pool->status = tt__cuda_run_turn(pool->context, &core, out, turned, pool->stream);
+}
+
+// Orthonormal columns (of_rows 0) or rows that span those of a packed (rows, cols).
+static void tt__cuda_orthonormal(tt__dpool *pool, const float *data, ptrdiff_t rows, ptrdiff_t cols,
+                                 int of_rows, float *out, float *values, void *work,
+                                 size_t work_size) {
+  if (!pool->status)
+    pool->status =
+        tt_cuda_svd_batched(pool->context, data, 1, (int)rows, (int)cols, of_rows ? NULL : out,
+                            values, of_rows ? out : NULL, NULL, work, work_size, pool->stream);
+}
+
+typedef struct tt__dsketch { // A (a, b) ~ Q B
+  ptrdiff_t block;           // columns of Q, a multiple of 4; 0 = no sketch
+  float *q, *b;
+  tt__dfound *found; // of A - Q B
+  ptrdiff_t num_found;
+} tt__dsketch;
+
+// Two rounds of block power iteration.
+static void tt__cuda_run_sketch(tt__dpool *pool, const float *data, ptrdiff_t a, ptrdiff_t b,
+                                unsigned seed, tt__dsketch *sketch) {
+  ptrdiff_t l = sketch->block, pitch = tt__cuda_pitch((int)a);
+  size_t tall = tt_cuda_svd_batched_work_size(pool->context, 1, (int)a, (int)l);
+  size_t wide = tt_cuda_svd_batched_work_size(pool->context, 1, (int)l, (int)b);
+  size_t work_size = tall > wide ? tall : wide;
+  tt__dsigns signs;
+  tt__dcore right, left;
+  float *y = tt__cuda_take_floats(pool, a * l), *z = tt__cuda_take_floats(pool, l * b);
+  float *turned = tt__cuda_take_floats(pool, l * pitch), *values = tt__cuda_take_floats(pool, l);
+  void *work = tt__cuda_take(pool, (ptrdiff_t)work_size, 1);
+  sketch->q = tt__cuda_take_floats(pool, a * l);
+  sketch->b = tt__cuda_take_floats(pool, l * b);
+  sketch->found = (tt__dfound *)tt__cuda_take(pool, TT__SCAN_BLOCKS, sizeof(tt__dfound));
+  signs.out = z;
+  signs.size = l * b;
+  signs.seed = seed;
+  TT__CUDA_RUN(pool, tt__cuda_signs, tt__cuda_blocks(signs.size), signs);
+  right = tt__cuda_plain_core(z, (int)l, (int)b, b);
+  for (int round = 0; round < 3; round++) {
+    tt__cuda_multiply_by(pool, &right, a, 1, data, y); // Y = A Z^T
+    tt__cuda_orthonormal(pool, y, a, l, 0, sketch->q, values, work, work_size);
+    tt__cuda_turned(pool, sketch->q, a, l, turned, &left);
+    tt__cuda_multiply_by(pool, &left, 1, b, data, sketch->b); // B = Q^T A
+    if (round < 2) tt__cuda_orthonormal(pool, sketch->b, l, b, 1, z, values, work, work_size);
+  }
+  // A - Q B: the columns of B are vectors of length l, those of A of length a
+  tt__dcore q = tt__cuda_plain_core(sketch->q, (int)a, (int)l, l);
+  float *rest = tt__cuda_take_floats(pool, a * b);
+  tt__cuda_copy(pool, rest, data, (size_t)(a * b) * sizeof(float), cudaMemcpyDeviceToDevice);
+  tt__dproduct f = tt__cuda_plain_product(&q, 1, b, sketch->b, rest);
+  f.out.alpha = -1;
+  f.out.beta = 1;
+  if (!pool->status) pool->status = tt__cuda_run_product(pool->context, &f, pool->stream);
+  tt__cuda_run_scan(pool, rest, a * b, sketch->found, &sketch->num_found);
+}
+
+// ---- one bond
+
+typedef struct tt__dbond {
+  const float *data; // the unfolding A (a, b) on the device
+  ptrdiff_t a, b, cap;
+  double budget; // squared weight that may be cut; 0 = the cap decides
+  unsigned seed;
+  int method;
+  // out
+  ptrdiff_t rank;
+  float *core; // host (a, rank)
+  double cut, entropy;
+  int complete, limit;
+} tt__dbond;
+
+// Columns of the sketch of an unfolding: 8 more than the cap; 0 = its Gram matrix is taken.
+static ptrdiff_t tt__cuda_block(const tt__dbond *bond) {
+  ptrdiff_t least = bond->a < bond->b ? bond->a : bond->b, block = (bond->cap + 11) / 4 * 4;
+  ptrdiff_t longest = bond->a < bond->b ? bond->b : bond->a;
+  if (bond->method == TT_SVD_GRAM || bond->cap == 0 || bond->b % 4 || 4 * block > least) return 0;
+  return longest * block < (ptrdiff_t)1 << 30 ? block : 0;
+}
+
+// Room for the numbers of all bonds on the host.
+typedef struct tt__dhost {
+  double *gram, *values, *vectors;
+  float *left, *right; // factors on their way to the device, rows padded to fours
+  tt__dfound *found;
+} tt__dhost;
+
+static void tt__cuda_host_close(const tt_allocator *allocator, tt__dhost *host) {
+  tt__cuda_host_release(allocator, host->gram);
+  tt__cuda_host_release(allocator, host->left);
+  tt__cuda_host_release(allocator, host->found);
+}
+
+static tt_status tt__cuda_host_open(const tt_allocator *allocator, ptrdiff_t side,
+                                    tt__dhost *host) {
+  ptrdiff_t pitch = tt__cuda_pitch((int)side);
+  memset(host, 0, sizeof *host);
+  host->gram = (double *)tt__cuda_host_allocate(allocator,
+                                                (size_t)(2 * side * side + side) * sizeof(double));
+  host->left =
+      (float *)tt__cuda_host_allocate(allocator, (size_t)(2 * side * pitch) * sizeof(float));
+  host->found =
+      (tt__dfound *)tt__cuda_host_allocate(allocator, TT__SCAN_BLOCKS * sizeof(tt__dfound));
+  if (!host->gram || !host->left || !host->found) {
+    tt__cuda_host_close(allocator, host);
+    return TT_ERROR_MEMORY;
+  }
+  host->vectors = host->gram + side * side;
+  host->values = host->vectors + side * side;
+  host->right = host->left + side * pitch;
+  return TT_OK;
+}
+
+// Chooses the rank from squared singular values, descending, and the weight nobody saw. The
+// smallest that keeps the cap and cuts no more than the budget.
+static void tt__cuda_choose_rank(tt__dbond *bond, const double *squares, ptrdiff_t count,
+                                 double unseen) {
+  ptrdiff_t side = bond->a < bond->b ? bond->a : bond->b, rank = count;
+  ptrdiff_t most = bond->cap > 0 && bond->cap < count ? bond->cap : count;
+  double tail = unseen, total = unseen, entropy = 0;
+  while (rank > 1) {
+    double next = tail + (squares[rank - 1] > 0 ? squares[rank - 1] : 0);
+    if (rank <= most && (bond->budget <= 0 || next > bond->budget)) break;
+    tail = next;
+    rank--;
+  }
+  bond->rank = rank;
+  bond->cut = tail;
+  bond->limit = TT_LIMIT_SHAPE;
+  if (rank < side)
+    bond->limit = rank == most && most == bond->cap ? TT_LIMIT_CAP : TT_LIMIT_EPSILON;
+  // the cap allowed just what was needed
+  if (bond->limit == TT_LIMIT_CAP && bond->budget > 0 && tail <= bond->budget && rank > 1 &&
+      tail + squares[rank - 1] > bond->budget)
+    bond->limit = TT_LIMIT_EPSILON;
+  for (ptrdiff_t i = 0; i < count; i++) total += squares[i] > 0 ? squares[i] : 0;
+  for (ptrdiff_t i = 0; i <= count && total > 0; i++) {
+    double p = (i < count ? squares[i] : unseen) / total;
+    if (p > 0) entropy -= p * log(p);
+  }
+  bond->entropy = entropy > 0 ? entropy : 0;
+}
+
+// A matrix (count, side) on the host, rows padded to `pitch`, becomes a core on the device.
+static tt__dcore tt__cuda_send(tt__dpool *pool, const float *from, ptrdiff_t count,
+                               ptrdiff_t side) {
+  ptrdiff_t pitch = tt__cuda_pitch((int)side);
+  float *to = tt__cuda_take_floats(pool, count * pitch);
+  tt__cuda_copy(pool, to, from, (size_t)(count * pitch) * sizeof(float), cudaMemcpyHostToDevice);
+  return tt__cuda_plain_core(to, (int)count, (int)side, pitch);
+}
+
+// Decomposes one unfolding: the core, and the carry (rank, b) on the device. One synchronisation,
+// for the eigenvalue problem; what is copied after it arrives with the next.
+static void tt__cuda_cut(tt__dpool *pool, const tt_allocator *allocator, tt__dbond *bond,
+                         tt__dhost *host, float *carry) {
+  ptrdiff_t a = bond->a, b = bond->b;
+  tt__dsketch sketch;
+  memset(&sketch, 0, sizeof sketch);
+  sketch.block = tt__cuda_block(bond);
+  int is_tall = !sketch.block && a > b;
+  ptrdiff_t side = sketch.block ? sketch.block : a < b ? a : b, pitch = tt__cuda_pitch((int)side);
+  double unseen = 0, *gram = (double *)tt__cuda_take(pool, side * side, sizeof(double));
+  if (sketch.block) {
+    tt__cuda_run_sketch(pool, bond->data, a, b, bond->seed, &sketch);
+    tt__cuda_run_gram(pool, sketch.b, side, b, 1, gram);
+    tt__cuda_copy(pool, host->found, sketch.found, (size_t)sketch.num_found * sizeof(tt__dfound),
+                  cudaMemcpyDeviceToHost);
+  } else {
+    tt__cuda_run_gram(pool, bond->data, a, b, !is_tall, gram);
+  }
+  tt__cuda_copy(pool, host->gram, gram, (size_t)(side * side) * sizeof(double),
+                cudaMemcpyDeviceToHost);
+  tt__cuda_wait(pool);
+  if (pool->status) return;
+  tt_options options;
+  memset(&options, 0, sizeof options);
+  options.allocator = *allocator;
+  pool->status = tt_eigh_f64(side, host->gram, side, host->values, host->vectors, side, &options);
+  if (pool->status) return;
+  if (sketch.block) unseen = tt__cuda_found_square(host->found, sketch.num_found);
+  tt__cuda_choose_rank(bond, host->values, side, unseen);
+  bond->complete = !sketch.block;
+  bond->core = (float *)tt__cuda_host_allocate(allocator, (size_t)(a * bond->rank) * sizeof(float));
+  if (!bond->core) pool->status = TT_ERROR_MEMORY;
+  if (pool->status) return;
+  double zero = host->values[0] * 1e-15 * (double)side; // below it: rounding
+  memset(host->left, 0, (size_t)(2 * side * pitch) * sizeof(float));
+  for (ptrdiff_t j = 0; j < bond->rank; j++) {
+    double value = host->values[j] > zero ? sqrt(host->values[j]) : 0;
+    for (ptrdiff_t i = 0; i < side; i++) {
+      double entry = host->vectors[i * side + j];
+      host->left[j * pitch + i] = (float)(is_tall ? value > 0 ? entry / value : 0 : entry);
+      if (is_tall) // s V^T is (rank, b), packed
+        host->right[j * b + i] = (float)(entry * value);
+      else if (!sketch.block)
+        bond->core[i * bond->rank + j] = (float)entry;
+    }
+  }
+  tt__dcore left = tt__cuda_send(pool, host->left, bond->rank, side);
+  float *d_core = is_tall || sketch.block ? tt__cuda_take_floats(pool, a * bond->rank) : NULL;
+  if (is_tall) {
+    tt__cuda_multiply_by(pool, &left, a, 1, bond->data, d_core); // A V / s
+    tt__cuda_copy(pool, carry, host->right, (size_t)(bond->rank * b) * sizeof(float),
+                  cudaMemcpyHostToDevice);
+  } else if (sketch.block) {
+    tt__cuda_multiply_by(pool, &left, a, 1, sketch.q, d_core);
+    tt__cuda_multiply_by(pool, &left, 1, b, sketch.b, carry);
+  } else {
+    tt__cuda_multiply_by(pool, &left, 1, b, bond->data, carry);
+  }
+  if (d_core)
+    tt__cuda_copy(pool, bond->core, d_core, (size_t)(a * bond->rank) * sizeof(float),
+                  cudaMemcpyDeviceToHost);
+}
+
+// ---- all of them
+
+static int tt__cuda_options_valid(const tt_options *options) {
+  return options->max_rank >= 0 && options->epsilon >= 0 && options->epsilon <= DBL_MAX &&
+         options->dtype >= TT_F32 && options->dtype <= TT_I2 && options->group >= TT_GROUP_ROW &&
+         options->method >= TT_SVD_AUTO && options->method <= TT_SVD_RANDOMIZED &&
+         !options->allocator.alloc_fn == !options->allocator.free_fn;
+}
+
+// Checks that need no device. On TT_OK every size of the decomposition fits.
+static tt_status tt__cuda_compress_check(ptrdiff_t rows, ptrdiff_t cols, const tt_shape *shape,
+                                         const tt_options *options) {
+  tt_status status = tt_shape_check(shape, rows, cols);
+  ptrdiff_t size = 1;
+  if (status) return status;
+  for (int k = 0; k < shape->order; k++)
+    if (!tt__cuda_multiply(&size, shape->rows[k]) || !tt__cuda_multiply(&size, shape->cols[k]))
+      return TT_ERROR_MEMORY;
+  for (int k = 1; k < shape->order && options->strict; k++) {
+    ptrdiff_t left = tt__cuda_legs(shape, 0, k, 1) * tt__cuda_legs(shape, 0, k, 0);
+    if (shape->ranks[k] > left || shape->ranks[k] > size / left) return TT_ERROR_SHAPE;
+  }
+  if (options->inputs || options->row_weights || options->method == TT_SVD_JACOBI ||
+      options->method == TT_SVD_HOUSEHOLDER)
+    return TT_ERROR_UNSUPPORTED;
+  for (ptrdiff_t i = 0; options->bias && i < rows; i++)
+    if (!(fabsf(options->bias[i]) <= FLT_MAX)) return TT_ERROR_NONFINITE;
+  return TT_OK;
+}
+
+// The unfolding of bond k, between core k and k+1, behind `rank` on its left.
+static tt__dbond tt__cuda_bond(const tt_shape *shape, const tt_options *options, int k,
+                               ptrdiff_t rank) {
+  tt__dbond bond;
+  memset(&bond, 0, sizeof bond);
+  bond.a = rank * shape->rows[k] * shape->cols[k];
+  bond.b =
+      tt__cuda_legs(shape, k + 1, shape->order, 1) * tt__cuda_legs(shape, k + 1, shape->order, 0);
+  bond.cap = shape->ranks[k + 1];
+  if (options->max_rank > 0 && (bond.cap == 0 || options->max_rank < bond.cap))
+    bond.cap = options->max_rank;
+  bond.method = options->method;
+  bond.seed = options->seed + (unsigned)k;
+  return bond;
+}
+
+// The largest eigenvalue problem that can come up.
+static ptrdiff_t tt__cuda_largest_side(const tt_shape *shape, const tt_options *options) {
+  ptrdiff_t largest = 1, rank = 1;
+  for (int k = 0; k + 1 < shape->order; k++) {
+    tt__dbond bond = tt__cuda_bond(shape, options, k, rank);
+    ptrdiff_t side = bond.a < bond.b ? bond.a : bond.b, block = tt__cuda_block(&bond);
+    rank = bond.cap > 0 && bond.cap < side ? bond.cap : side;
+    // a smaller rank on the left shortens the side, and below four blocks there is no sketch
+    if (block) side = 4 * block;
+    largest = side > largest ? side : largest;
+  }
+  return largest;
+}
+
+// W as the first unfolding, scaled by *scale to a norm of about 1. Synchronises.
+static void tt__cuda_read_matrix(tt__dpool *pool, const float *w, ptrdiff_t rows, ptrdiff_t cols,
+                                 const tt_shape *shape, tt__dfound *host, float *out, float *scale,
+                                 tt_report *report) {
+  ptrdiff_t count = 0;
+  int exponent = 0;
+  tt__dfound *found = (tt__dfound *)tt__cuda_take(pool, TT__SCAN_BLOCKS, sizeof(tt__dfound));
+  tt__cuda_run_scan(pool, w, rows * cols, found, &count);
+  tt__cuda_copy(pool, host, found, (size_t)count * sizeof(tt__dfound), cudaMemcpyDeviceToHost);
+  tt__cuda_wait(pool);
+  if (pool->status) return;
+  unsigned long long first = 0;
+  for (ptrdiff_t i = 0; i < count; i++) first = host[i].first > first ? host[i].first : first;
+  if (first) {
+    report->position = (ptrdiff_t)(~0ull - first);
+    pool->status = TT_ERROR_NONFINITE;
+    return;
+  }
+  report->norm = sqrt(tt__cuda_found_square(host, count));
+  (void)frexp(report->norm, &exponent);
+  exponent = exponent > 126 ? 126 : exponent < -126 ? -126 : exponent;
+  *scale = (float)ldexp(1, -exponent);
+  tt__dunfold f;
+  memset(&f, 0, sizeof f);
+  f.w = w;
+  f.out = out;
+  f.true_rows = rows;
+  f.true_cols = cols;
+  f.scale = *scale;
+  f.order = shape->order;
+  f.size = 1;
+  for (int k = 0; k < f.order; k++) {
+    f.rows[k] = shape->rows[k];
+    f.cols[k] = shape->cols[k];
+    f.size *= (ptrdiff_t)shape->rows[k] * shape->cols[k];
+  }
+  TT__CUDA_RUN(pool, tt__cuda_unfold, tt__cuda_blocks(f.size), f);
+}
+
+// The train of these cores, in floats.
+static tt_status tt__cuda_assemble(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
+                                   float *const *cores, float scale, const tt_options *options,
+                                   tt_matrix *out) {
+  tt_options plain;
+  memset(&plain, 0, sizeof plain);
+  plain.allocator = options->allocator;
+  tt_status status = tt_create(shape, rows, cols, &plain, out);
+  for (int k = 0; k < shape->order && !status; k++) {
+    ptrdiff_t count =
+        (ptrdiff_t)shape->ranks[k] * shape->rows[k] * shape->cols[k] * shape->ranks[k + 1];
+    float *data = (float *)tt_core_data(out, k);
+    memcpy(data, cores[k], (size_t)count * sizeof(float));
+    for (ptrdiff_t i = 0; k + 1 == shape->order && i < count; i++) {
+      data[i] /= scale;
+      if (fabsf(data[i]) > FLT_MAX) status = TT_ERROR_UNSUPPORTED;
+    }
+  }
+  if (options->bias && !status)
+    memcpy(tt_bias_data(out), options->bias, (size_t)rows * sizeof(float));
+  if (!options->bias) out->bias = NULL;
+  if (!status && options->dtype != TT_F32) {
+    tt_matrix coded;
+    int group = options->group;
+    if (group == 0 && options->dtype == TT_I8) group = TT_GROUP_ROW;
+    if (group == 0 && options->dtype > TT_I8) group = 32;
+    status = tt_quantize(out, options->dtype, group, &plain, &coded, NULL);
+    if (!status) {
+      tt_free(out);
+      *out = coded;
+    }
+  }
+  if (status) tt_free(out);
+  return status;
+}
+
+static void tt__cuda_fill_report(const tt_shape *shape, ptrdiff_t rows, ptrdiff_t cols,
+                                 tt_report *report) {
+  double square = 0;
+  report->dense_params = rows * cols;
+  report->params = tt_shape_params(shape);
+  report->compression = (double)report->dense_params / (double)report->params;
+  memcpy(report->ranks, shape->ranks, sizeof report->ranks);
+  for (int k = 0; k + 1 < shape->order; k++) square += report->discarded[k] * report->discarded[k];
+  report->relative_error = sqrt(square);
+}
+
+// All bonds, then the train; tensor holds two buffers of the size of the padded matrix.
+static void tt__cuda_run_compress(tt__dpool *pool, const float *w, ptrdiff_t rows, ptrdiff_t cols,
+                                  tt_shape *shape, const tt_options *options, tt__dhost *host,
+                                  float *const *tensor, float **cores, float *scale,
+                                  tt_report *report) {
+  int order = shape->order;
+  tt__cuda_read_matrix(pool, w, rows, cols, shape, host->found, tensor[0], scale, report);
+  int keep = pool->count;
+  double whole = report->norm * (double)*scale;
+  for (int k = 0; k + 1 < order && !pool->status; k++) {
+    tt__dbond bond = tt__cuda_bond(shape, options, k, shape->ranks[k]);
+    bond.data = tensor[k & 1];
+    bond.budget = options->epsilon * options->epsilon * whole * whole / (order - 1);
+    tt__cuda_cut(pool, &options->allocator, &bond, host, tensor[(k + 1) & 1]);
+    tt__cuda_rewind(pool, keep);
+    cores[k] = bond.core;
+    if (pool->status) return;
+    shape->ranks[k + 1] = (int)bond.rank;
+    report->discarded[k] = whole > 0 ? sqrt(bond.cut) / whole : 0;
+    report->entropy[k] = bond.entropy;
+    report->limit[k] = bond.limit;
+    if (!bond.complete) report->spectrum_complete = 0;
+  }
+  size_t size = (size_t)shape->ranks[order - 1] * (size_t)shape->rows[order - 1] *
+                (size_t)shape->cols[order - 1] * sizeof(float);
+  if (!pool->status) {
+    cores[order - 1] = (float *)tt__cuda_host_allocate(&options->allocator, size);
+    if (!cores[order - 1]) pool->status = TT_ERROR_MEMORY;
+  }
+  tt__cuda_copy(pool, cores[order - 1], tensor[(order - 1) & 1], size, cudaMemcpyDeviceToHost);
+  tt__cuda_wait(pool);
+}
+
+TTDEF tt_status tt_cuda_compress(tt_cuda_context *context, const float *d_w, ptrdiff_t rows,
+                                 ptrdiff_t cols, const tt_shape *shape, const tt_options *given,
+                                 tt_matrix *out, tt_report *report, struct CUstream_st *stream) {
+  tt_options options;
+  tt_report own;
+  memset(&options, 0, sizeof options);
+  memset(&own, 0, sizeof own);
+  if (given) options = *given;
+  own.position = -1;
+  own.spectrum_complete = 1;
+  if (out) memset(out, 0, sizeof *out);
+  if (report) *report = own;
+  if (!context || !d_w || !out || !tt__cuda_options_valid(&options) ||
+      !tt__cuda_is_current(context))
+    return TT_ERROR_INVALID;
+  tt_status status = tt__cuda_compress_check(rows, cols, shape, &options);
+  if (status) return status;
+  tt_shape made = *shape;
+  made.ranks[0] = made.ranks[made.order] = 1;
+  float *cores[TT_MAX_ORDER] = {0}, *tensor[2], scale = 1;
+  ptrdiff_t size =
+      tt__cuda_legs(shape, 0, shape->order, 1) * tt__cuda_legs(shape, 0, shape->order, 0);
+  tt__dhost host;
+  tt__dpool pool;
+  memset(&pool, 0, sizeof pool);
+  pool.context = context;
+  pool.stream = stream;
+  pool.status =
+      tt__cuda_host_open(&options.allocator, tt__cuda_largest_side(shape, &options), &host);
+  if (pool.status) return pool.status;
+  tensor[0] = tt__cuda_take_floats(&pool, size);
+  tensor[1] = tt__cuda_take_floats(&pool, size);
+  tt__cuda_run_compress(&pool, d_w, rows, cols, &made, &options, &host, tensor, cores, &scale,
+                        &own);
+  if (pool.status) cudaStreamSynchronize(stream); // copies from and to the host are over
+  tt__cuda_rewind(&pool, 0);
+  status = pool.status;
+  if (!status) status = tt__cuda_assemble(&made, rows, cols, cores, scale, &options, out);
+  for (int k = 0; k < made.order; k++) tt__cuda_host_release(&options.allocator, cores[k]);
+  tt__cuda_host_close(&options.allocator, &host);
+  if (!status) tt__cuda_fill_report(&made, rows, cols, &own);
+  if (report) *report = own;
+  return status;
+}
+
 #endif // TT_CUDA_IMPLEMENTATION
 
 /* Licence: MIT or public domain, as you like; the text stands at the end of tt.h. */

@@ -1,5 +1,6 @@
 // How fast is a train on a GPU, by each of the three ways, and does it pay against the dense matrix
-// and against the low-rank product of as many parameters, both by cuBLAS in bf16?
+// and against the low-rank product of as many parameters, both by cuBLAS in bf16? At the end,
+// without rivals: gradients, batches of SVDs, compression.
 //   bench_cuda [quick]
 //   nvcc -std=c++14 -O2 -arch=native [-DBENCH_CUBLAS] bench_cuda.cu -o bench_cuda [-lcublas]
 // Floors come first, in the same run. Every time is the median of replays of a graph over copies of
@@ -422,6 +423,119 @@ static void bench_calls(const form *f) {
          f->name, planning * 1e6, called * 1e6, finished * 1e6);
 }
 
+// Gradients, batches of SVDs, and TT-SVD of a whole matrix.
+typedef struct backward {
+  tt_cuda_matrix *w, *grad;
+  float *x, *dy, *dx;
+  ptrdiff_t batch;
+  void *work;
+  size_t work_size;
+} backward;
+static void run_backward(void *argument, int copy) {
+  const backward *f = (const backward *)argument;
+  (void)copy;
+  must(
+      !tt_cuda_backward(f->w, f->x, f->dy, f->batch, f->dx, f->grad, f->work, f->work_size, stream),
+      "tt_cuda_backward");
+}
+static void bench_backward(const form *f, ptrdiff_t batch) {
+  layer l;
+  backward run;
+  double spread[2];
+  make_layer(&f->shape, TT_F32, &l);
+  run.batch = batch;
+  must(!tt_cuda_upload(gpu, &l.host, &run.w, stream), "upload");
+  must(!tt_cuda_upload(gpu, &l.host, &run.grad, stream), "upload");
+  must(!tt_cuda_clear(run.grad, stream), "clear");
+  run.work_size = tt_cuda_backward_work_size(run.w, batch);
+  run.work = device(run.work_size);
+  run.x = (float *)device((size_t)(batch * l.host.cols) * 4);
+  run.dx = (float *)device((size_t)(batch * l.host.cols) * 4);
+  run.dy = (float *)device((size_t)(batch * l.host.rows) * 4);
+  cudaMemset(run.x, 0, (size_t)(batch * l.host.cols) * 4); // the time does not depend on numbers
+  cudaMemset(run.dy, 0, (size_t)(batch * l.host.rows) * 4);
+  double seconds = measure(run_backward, &run, 1, 0.1, spread);
+  printf("backward, %s, batch %d, F32: %.1f us, %.0f GFLOP/s\n", f->name, (int)batch, seconds * 1e6,
+         6.0 * (double)tt_apply_macs(&l.host, batch) / seconds * 1e-9);
+  cudaFree(run.work);
+  cudaFree(run.x);
+  cudaFree(run.dx);
+  cudaFree(run.dy);
+  tt_cuda_free(run.w);
+  tt_cuda_free(run.grad);
+  tt_free(&l.host);
+}
+
+typedef struct svds {
+  float *a, *u, *s, *vt;
+  int count, side, *sweeps;
+  void *work;
+  size_t work_size;
+} svds;
+static void run_svds(void *argument, int copy) {
+  const svds *f = (const svds *)argument;
+  (void)copy;
+  must(!tt_cuda_svd_batched(gpu, f->a, f->count, f->side, f->side, f->u, f->s, f->vt, f->sweeps,
+                            f->work, f->work_size, stream),
+       "tt_cuda_svd_batched");
+}
+static float *device_floats(size_t count) { // random
+  float *host = (float *)malloc(count * 4), *block = (float *)device(count * 4);
+  for (size_t i = 0; i < count; i++) host[i] = uniform();
+  must(cudaMemcpy(block, host, count * 4, cudaMemcpyHostToDevice) == cudaSuccess, "copy");
+  free(host);
+  return block;
+}
+static void bench_svds(int count, int side) {
+  svds run;
+  double spread[2];
+  size_t size = (size_t)count * (size_t)side * (size_t)side;
+  int sweeps = 0;
+  run.count = count;
+  run.side = side;
+  run.a = device_floats(size);
+  run.u = (float *)device(size * 4);
+  run.vt = (float *)device(size * 4);
+  run.s = (float *)device((size_t)(count * side) * 4);
+  run.sweeps = (int *)device((size_t)count * 4);
+  run.work_size = tt_cuda_svd_batched_work_size(gpu, count, side, side);
+  run.work = device(run.work_size);
+  double seconds = measure(run_svds, &run, 1, 0.1, spread);
+  must(cudaMemcpy(&sweeps, run.sweeps, 4, cudaMemcpyDeviceToHost) == cudaSuccess, "copy");
+  printf("%d SVDs of %d x %d: %.1f us, %d sweeps\n", count, side, side, seconds * 1e6, sweeps);
+  cudaFree(run.a);
+  cudaFree(run.u);
+  cudaFree(run.vt);
+  cudaFree(run.s);
+  cudaFree(run.sweeps);
+  cudaFree(run.work);
+}
+
+static void bench_compress(const form *f, int method, const char *by) {
+  tt_options options;
+  tt_report report;
+  tt_matrix made;
+  memset(&options, 0, sizeof options);
+  options.method = method;
+  ptrdiff_t rows = 1, cols = 1;
+  for (int k = 0; k < f->shape.order; k++) {
+    rows *= f->shape.rows[k];
+    cols *= f->shape.cols[k];
+  }
+  float *w = device_floats((size_t)(rows * cols));
+  double best = 0;
+  for (int i = 0; i < 3; i++) { // the first warms up
+    double start = now();
+    must(!tt_cuda_compress(gpu, w, rows, cols, &f->shape, &options, &made, &report, stream),
+         "tt_cuda_compress");
+    double took = now() - start;
+    if (i == 1 || took < best) best = took;
+    tt_free(&made);
+  }
+  printf("compress, %s, %s: %.1f ms, error %.6f\n", f->name, by, best * 1e3, report.relative_error);
+  cudaFree(w);
+}
+
 int main(int argc, char **argv) {
   static const ptrdiff_t batches[] = {1, 8, 64, 256, 2048}, few[] = {1, 16, 256};
   static const form forms[] = {
@@ -464,6 +578,16 @@ int main(int argc, char **argv) {
   for (int i = 0; i < (int)(sizeof forms / sizeof *forms); i++)
     if (all || i == 1) bench_form(&forms[i], TT_BF16, all ? batches : few, all ? 5 : 3);
   for (int i = 0; all && i < 3; i++) bench_form(&forms[1], others[i], few, 3);
+  static const form squares = {"1024 x 1024, 32 x 32, rank 16",
+                               {2, {32, 32}, {32, 32}, {1, 16, 1}}};
+  printf("\n");
+  bench_backward(&forms[1], 256);
+  bench_svds(1024, 16);
+  bench_svds(264, 64);
+  bench_svds(132, 128);
+  bench_compress(&squares, TT_SVD_GRAM, "Gram matrix, eigenvalues on the host");
+  bench_compress(&squares, TT_SVD_AUTO, "sketch");
+  bench_compress(&forms[1], TT_SVD_AUTO, "sketch");
   tt_cuda_destroy(gpu);
   return 0;
 }

@@ -499,6 +499,12 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t size, cudaMemcpyKind k
   return error ? error : cudaStreamSynchronize(nullptr);
 }
 
+cudaError_t cudaMemsetAsync(void *to, int value, size_t size, cudaStream_t stream) {
+  if (!is_device(to, size)) return cudaErrorInvalidValue;
+  stream_of(stream)->queue.push_back([=] { memset(to, value, size); });
+  return cudaSuccess;
+}
+
 cudaError_t cudaStreamCreate(cudaStream_t *stream) {
   *stream = new CUstream_st;
   streams().push_back(*stream);

@@ -7,7 +7,9 @@
 #define TT_ASSERT(condition) test_check((condition) != 0, "assert: " #condition, __FILE__, __LINE__)
 static void test_check(int good, const char *what, const char *file, int line);
 
+#ifndef TEST_LINKS_TT // then another object holds the implementation
 #define TT_IMPLEMENTATION
+#endif
 #include "../tt.h"
 
 #include <float.h>

@@ -3,12 +3,15 @@
 # orders of threads, and races are looked for. L2: the same tests on a GPU, where one answers.
 #   NVCC          the compiler of L0 and L2; found on the PATH or in /usr/local/cuda
 #   CUDA_TARGETS  default "sm_80 sm_90"
-#   CUDA_MUTANTS  1: also deletes each barrier of tt_cuda.h in turn, and each must be missed
+#   CUDA_MUTANTS  1: also deletes each barrier of tt_cuda.h in turn, and swaps what tensor cores are
+#                 given; each change must be noticed
+# tt.h is not what is tested here: it is compiled once, without sanitizers, and linked.
 . "$(dirname "$0")/common.sh"
 
 nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
 targets=${CUDA_TARGETS:-sm_80 sm_90}
-flags="-std=gnu++14 -Wall -Wextra -Wno-unused-function -g -include cudaemu.h"
+flags="-std=gnu++14 -Wall -Wextra -Wno-unused-function -g -include cudaemu.h -DTEST_LINKS_TT"
+library=$build/tt.o
 test_names=$(grep -o '{"[a-z ]*", test_[a-z_]*}' test_cuda.cpp | grep -vc failures)
 echo '#define TT_CUDA_IMPLEMENTATION
 #include "../../../tt_cuda.h"' >"$build/header.cpp"
@@ -23,9 +26,10 @@ int main(void) { return tt_cuda_apply_work_size(NULL, 1) != 0 || tt_cuda_last_na
 static_gate() {
   $nvcc -std=c++14 -arch="$1" --Werror all-warnings -Wmissing-launch-bounds \
     -Wdefault-stream-launch -Xptxas -v,--warn-on-spills,--warn-on-local-memory-usage,-Werror \
-    -c "$build/header.cu" -o "$build/$1.o" >"$build/$1.txt" 2>&1 ||
+    -cubin "$build/header.cu" -o "$build/$1.cubin" >"$build/$1.txt" 2>&1 ||
     { cat "$build/$1.txt"; return 1; }
 }
+opcodes() { python3 cuda_sass.py "$build/$1.cubin"; }
 
 # Kernel, registers and static shared memory of one target, a line each.
 resources() {
@@ -47,8 +51,11 @@ resources() {
 emulated() {
   name=$1
   shift
-  "$@" $flags -DTT_CUDA_EMU cudaemu.cpp test_cudaemu.cpp -o "$build/emu-$name" &&
-    "$@" $flags -DTT_CUDA_EMU cudaemu.cpp test_cuda.cpp -o "$build/cuda-$name"
+  "$@" $flags -DTT_CUDA_EMU -c cudaemu.cpp -o "$build/$name.o" &&
+    for program in cudaemu cuda; do
+      "$@" $flags -DTT_CUDA_EMU "test_$program.cpp" "$build/$name.o" "$library" \
+        -o "$build/$program-$name" || return 1
+    done
 }
 # The scheduler must not be instrumented.
 emulated_races() {
@@ -57,16 +64,15 @@ emulated_races() {
   "$@" $flags -DEMU_TSAN -c cudaemu.cpp -o "$build/$name.o" &&
     for program in cudaemu cuda; do
       "$@" $flags -DEMU_TSAN -DTT_CUDA_EMU -fsanitize=thread "test_$program.cpp" "$build/$name.o" \
-        -o "$build/${program#cuda}-$name" -pthread || return 1
+        "$library" -o "$build/$program-$name" -pthread || return 1
     done
-  mv "$build/-$name" "$build/cuda-$name"
 }
 # run NAME ORDER MODE: both programs
 run() {
-  EMU_ORDER=$2 run_tests "$build/emu-$1" && EMU_ORDER=$2 run_tests "$build/cuda-$1" "$3"
+  EMU_ORDER=$2 run_tests "$build/cudaemu-$1" && EMU_ORDER=$2 run_tests "$build/cuda-$1" "$3"
 }
 finds_race() { # NAME RACE ORDER
-  EMU_ORDER=$3 "$build/emu-$1" race "$2" >"$build/race-$2-$3.log" 2>&1 && return 1
+  EMU_ORDER=$3 "$build/cudaemu-$1" race "$2" >"$build/race-$2-$3.log" 2>&1 && return 1
   grep -q 'WARNING: ThreadSanitizer: data race' "$build/race-$2-$3.log"
 }
 same_bits() { # LOGS..: all orders gave the same results
@@ -75,28 +81,28 @@ same_bits() { # LOGS..: all orders gave the same results
 }
 c_users() {
   $1 -std=c99 -Wall -Wextra -pedantic -Wconversion -Werror -c "$build/user.c" -o "$build/user.o" &&
-    $2 -std=c++14 -O1 -DTT_CUDA_EMU -include cudaemu.h -c "$build/header.cpp" -o "$build/impl.o" &&
-    $2 -std=c++14 -O1 -c cudaemu.cpp -o "$build/emu.o" &&
-    $1 -std=c99 -O1 -DTT_IMPLEMENTATION -x c -c ../tt.h -o "$build/tt.o" &&
-    $2 "$build/user.o" "$build/impl.o" "$build/emu.o" "$build/tt.o" -o "$build/user" -lm &&
+    $2 -std=c++14 -DTT_CUDA_EMU -include cudaemu.h -c "$build/header.cpp" -o "$build/impl.o" &&
+    $2 -std=c++14 -c cudaemu.cpp -o "$build/emu.o" &&
+    $2 "$build/user.o" "$build/impl.o" "$build/emu.o" "$library" -o "$build/user" -lm &&
     "$build/user"
 }
-# mutant NUMBER: without barrier NUMBER the race checker or the results must complain.
+# mutant NAME FILTER..: with tt_cuda.h changed so, the race checker or the results must complain.
 mutant() {
   folder=$build/mutant-$1
+  shift
   mkdir -p "$folder/tests"
   cp ../tt.h "$folder"
   cp test.h test_cuda.cpp cudaemu.h "$folder/tests"
-  awk -v n="$1" '/__syncthreads\(\);/ && ++k == n { sub(/__syncthreads\(\);/, "") } { print }' \
-    ../tt_cuda.h >"$folder/tt_cuda.h"
+  "$@" ../tt_cuda.h >"$folder/tt_cuda.h"
   cmp -s ../tt_cuda.h "$folder/tt_cuda.h" && return 1
   g++ $flags -O1 -DEMU_TSAN -DTT_CUDA_EMU -fsanitize=thread "$folder/tests/test_cuda.cpp" \
-    "$build/gcc-races.o" -o "$folder/program" -pthread || return 1
+    "$build/gcc-races.o" "$library" -o "$folder/program" -pthread || return 1
   ! "$folder/program" races
 }
-# What only create, upload, download and free may call stands before >>planner.
+without_barrier='/__syncthreads\(\);/ && ++k == n { sub(/__syncthreads\(\);/, "") } { print }'
+# What only create, upload, download, free and compress may call stands outside of these sections.
 no_forbidden_calls() {
-  ! sed -n '/-* >>planner$/,$p' ../tt_cuda.h |
+  ! sed -n '/-* >>planner$/,/-* >>compress$/p' ../tt_cuda.h |
     grep -nE 'cuda(Malloc|Free|Memcpy|[A-Za-z]*Synchronize|GetLastError|Func|SetDevice)[A-Za-z]*\('
 }
 
@@ -105,6 +111,7 @@ on_gpu() {
     run_tests "$build/gpu" quick
 }
 
+${CC:-cc} -std=c99 -O1 -DTT_IMPLEMENTATION -x c -c ../tt.h -o "$library" || exit 1
 for arch in $targets; do
   if have "$nvcc"; then
     check "nvcc $arch: no warnings, spills or local memory" static_gate "$arch"
@@ -112,48 +119,60 @@ for arch in $targets; do
     skip "nvcc $arch" "not installed"
   fi
 done
-check "nothing allocates or synchronises behind the planner" no_forbidden_calls
+check "nothing that enqueues allocates or synchronises" no_forbidden_calls
 if have gcc && have g++; then
   check "C99 user, C++ implementation" c_users gcc g++
   check "g++: warnings" g++ -std=c++14 -Wall -Wextra -pedantic -Wshadow -Wdouble-promotion -Werror \
     -DTT_CUDA_EMU -include cudaemu.h -c "$build/header.cpp" -o /dev/null
 fi
-for pair in gcc:g++ clang:clang++; do
-  name=${pair%:*} cxx=${pair#*:}
-  if ! works "$cxx" -x c++; then skip "$cxx" "not installed"; continue; fi
-  check "$cxx: builds" emulated "$name" "$cxx" -O1
+# Two checks run at a time, so those of equal length stand side by side.
+names=""
+for name in gcc clang; do
+  cxx=g++
+  [ $name = clang ] && cxx=clang++
+  if works $cxx -x c++; then names="$names $name"; else skip $cxx "not installed"; fi
+done
+compiler() { [ "$1" = gcc ] && echo g++ || echo clang++; }
+for name in $names; do
+  cxx=$(compiler "$name")
   if works "$cxx" -x c++ -fsanitize=address,undefined; then
     check "$cxx: builds with sanitizers" emulated "$name-sanitized" "$cxx" -O1 \
       -fsanitize=address,undefined -fno-sanitize-recover=all
   else
     skip "$cxx -fsanitize=address,undefined" "not installed"
   fi
+done
+for name in $names; do
+  cxx=$(compiler "$name")
   if works "$cxx" -x c++ -fsanitize=thread; then
     check "$cxx: builds for races" emulated_races "$name-races" "$cxx" -O1
   else
     skip "$cxx -fsanitize=thread" "not installed"
   fi
 done
-barrier
-bits=""
-for order in 0 1 77; do
-  for name in gcc clang; do
-    [ -x "$build/cuda-$name" ] || continue
-    check "$name, order $order" run $name $order quick
-    [ $name = gcc ] && bits="$bits $build/$started.log"
-  done
+for name in $names; do
+  check "$name: builds" emulated "$name" "$(compiler "$name")" -O2
 done
-for name in gcc clang; do
+barrier
+for name in $names; do
   order=0
   [ $name = clang ] && order=1
   [ -x "$build/cuda-$name-sanitized" ] &&
     check "$name, address and undefined, order $order" run $name-sanitized $order quick
 done
+bits=""
+for order in 0 1 77; do
+  for name in $names; do
+    [ -x "$build/cuda-$name" ] || continue
+    check "$name, order $order" run $name $order quick
+    [ $name = gcc ] && bits="$bits $build/$started.log"
+  done
+done
 barrier
 [ -z "$bits" ] || check "the same bits in every order" same_bits $bits
-for name in gcc clang; do
-  [ -x "$build/cuda-$name-races" ] || continue
-  for order in 0 1 77; do
+for order in 0 1 77; do
+  for name in $names; do
+    [ -x "$build/cuda-$name-races" ] || continue
     [ $name = gcc ] || [ $order = 1 ] || continue
     check "$name, no races, order $order" run $name-races $order races
     for race in barrier second syncwarp global blocks; do
@@ -164,10 +183,17 @@ done
 barrier
 
 if [ "${CUDA_MUTANTS:-0}" = 1 ] && [ -f "$build/gcc-races.o" ]; then
+  before=$passed begun=$started
   for number in $(seq "$(grep -c '__syncthreads();' ../tt_cuda.h)"); do
-    check "barrier $number is missed" mutant "$number"
+    check "barrier $number is missed" mutant "$number" awk -v n="$number" "$without_barrier"
   done
+  # fragments of the tensor cores: two registers of a factor, or the lanes they come from, swapped
+  check "swapped: a" mutant a sed 's,g\[k / 2 \* 4 \(.*\)k % 2 \* 8\],g[k % 2 * 4 \1k / 2 * 8],'
+  check "swapped: b" mutant b sed 's,s\[k \* 4 \* PITCH,s[(1 - k) * 4 * PITCH,'
+  check "swapped: rows" mutant rows sed 's,8 \* i + thread % 32 / 4,8 * (i ^ 1) + thread % 32 / 4,'
+  check "swapped: lanes" mutant lanes sed 's,8 \* t + 4 + from,8 * t + from,'
   barrier
+  echo "mutants: $((passed - before)) of $((started - begun)) were noticed"
 fi
 
 # ---- L2
@@ -182,6 +208,13 @@ if have "$nvcc"; then
     echo "gpu: not present, $test_names tests not run"
   fi
   barrier
+  for arch in $targets; do
+    have python3 || { skip python3 "not installed"; break; }
+    check "$arch: instructions" opcodes "$arch"
+    tables="$tables $build/$started.log"
+  done
+  barrier
+  cat ${tables:-/dev/null}
   if have g++ && [ -f "$(dirname "$nvcc")/../include/cuda_occupancy.h" ]; then
     g++ -std=c++14 -isystem "$(dirname "$nvcc")/../include" cuda_occupancy.cpp -o "$build/occupancy"
     for arch in $targets; do
