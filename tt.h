@@ -8710,7 +8710,7 @@ static double tt__spread_clip(const tt__spread *spread, const tt_integer_options
     if (seen >= total * share / 100) return fmin(largest, (i + 1) * width);
   }
   for (int t = 0; t < TRIES; t++) { // down to 0.3 of the largest
-    double top = largest * (1 - 0.7 * t / TRIES), error = 0;
+    double top = largest * (1 - 0.7 * t / (double)TRIES), error = 0;
     for (int i = 0; i < TT__BINS; i++) {
       double value = (i + 0.5) * width, code = floor(value / top * 127 + 0.5);
       double lost = value - top / 127 * fmin(code, 127);
