@@ -18,6 +18,7 @@
 #include "test_apply.c"
 #include "test_file.c"
 #include "test_integer.c"
+#include "test_export.c"
 #include "test_inputs.c"
 #include "test_refit.c"
 #include "test_gradient.c"
@@ -40,6 +41,7 @@ static const struct { const char *name; void (*run)(void);
     {"quantize", test_quantize},
     {"apply", test_apply},
     {"integer", test_integer},
+    {"export", test_export},
     {"file", test_file},
     {"inputs", test_inputs},
     {"refit", test_refit},

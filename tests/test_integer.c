@@ -409,7 +409,11 @@ static int integer_load(integer_digits *digits) {
                                       "train.images", "test.images", "test.labels"};
   float *to[7];
   static const ptrdiff_t counts[] = {64 * 64, 64, 10 * 64, 10, 1257 * 64, 540 * 64, 540};
-  FILE *source = fopen("../examples/data/digits.safetensors", "rb");
+  char path[1000]; // beside this file, wherever the program runs
+  int folder = (int)strlen(__FILE__);
+  while (folder > 0 && __FILE__[folder - 1] != '/' && __FILE__[folder - 1] != '\\') folder--;
+  snprintf(path, sizeof path, "%.*s../examples/data/digits.safetensors", folder, __FILE__);
+  FILE *source = fopen(path, "rb");
   static unsigned char bytes[200000];
   tt_file *file;
   int good = source != NULL;
