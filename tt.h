@@ -1506,7 +1506,11 @@ static void tt__minifloat_of(tt_dtype dtype, tt__minifloat *format) {
   tt__minifloat half = {5, 10, 1};                           // F16
   *format = half;
   if (dtype == TT_BF16) { format->exponent_bits = 8; format->mantissa_bits = 7; }
-  if (dtype == TT_E4M3) { format->exponent_bits = 4; format->mantissa_bits = 3; format->has_inf = 0; }
+  if (dtype == TT_E4M3) {
+    format->exponent_bits = 4;
+    format->mantissa_bits = 3;
+    format->has_inf = 0;
+  }
   if (dtype == TT_E5M2) format->mantissa_bits = 2;
 }
 

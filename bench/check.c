@@ -7,9 +7,9 @@
 // valgrind shows programs a processor with AVX2, where one instruction does 8 multiply-adds of
 // float or 4 of double. A kernel needs 12 of them, 2 loads and 6 broadcasts per step of a tile:
 // 0.21 instructions per multiply-add in float, 0.42 in double; loops, packing and edges come on
-// top. The bounds stand a quarter above what gcc 12 and clang 14 reach (the larger of the two): lost
-// vectors, a kernel that spills its sums, one more pass over the data, or an algorithm of the next
-// order all cost more than that.
+// top. The bounds stand a quarter above what gcc 12 and clang 14 reach (the larger of the two):
+// lost vectors, a kernel that spills its sums, one more pass over the data, or an algorithm of the
+// next order all cost more than that.
 #include "bench.h"
 
 #define RUN __attribute__((noinline)) static void

@@ -58,8 +58,9 @@ static void export_check_literal(double value, int is_float) {
 }
 
 static void export_test_literals(void) {
-  static const double doubles[] = {0.0,     -0.0,    1.0,           -1.0,     0.1,   1e22, 1e23,
-                                   DBL_MAX, DBL_MIN, 4.94066e-324, 9007199254740993.0, 2.0 / 3};
+  static const double doubles[] = {
+      0.0,    -0.0, 1.0, -1.0, 0.1, 1e22, 1e23, DBL_MAX, DBL_MIN, 4.94066e-324, 9007199254740993.0,
+      2.0 / 3};
   static const float floats[] = {0.0f, -0.0f, 1.0f, 0.1f, FLT_MAX, -FLT_MIN, 1e-45f, 16777217.0f};
   for (size_t i = 0; i < sizeof doubles / sizeof *doubles; i++) export_check_literal(doubles[i], 0);
   for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
@@ -100,7 +101,8 @@ static void export_check_arrays(const tt_matrix *w, const char *name, const char
     int bits = tt__dtype_bits(core->dtype);
     ptrdiff_t rows, length, differ = 0;
     tt__view_size(&w->shape, w->sweep, k, &rows, &length);
-    ptrdiff_t size = bits < 8 ? 1 : bits / 8, count = rows * tt__row_size(core->dtype, length) / size;
+    ptrdiff_t size = bits < 8 ? 1 : bits / 8,
+              count = rows * tt__row_size(core->dtype, length) / size;
     sprintf(label, "%.50s_core%d", name, k);
     CHECK(export_array(label, count, numbers) == count);
     for (ptrdiff_t i = 0; i < count; i++)
@@ -166,7 +168,8 @@ static void export_test_formats(void) {
                    TT_OK);
       for (int g = 0; g < (integer ? 3 : 1); g++) {
         if (sweep) options.bias = bias;
-        CHECK_STATUS(tt_quantize(&turned, (tt_dtype)dtype, groups[g], &options, &coded, NULL), TT_OK);
+        CHECK_STATUS(tt_quantize(&turned, (tt_dtype)dtype, groups[g], &options, &coded, NULL),
+                     TT_OK);
         export_make(&coded, NULL, "layer", "a note");
         export_check_arrays(&coded, "layer", "LAYER");
         const char *refuses = strstr(export_text, "knows no F64");

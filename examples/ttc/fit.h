@@ -93,8 +93,8 @@ static tt_options fit_options(const struct layer_data *data) {
 
 // ------------------------------------------------------------------------------------------ errors
 
-// The train with float cores in *memory, which the caller frees. tt_rows decodes the later cores anew
-// for every row; that pays for one row, not for all.
+// The train with float cores in *memory, which the caller frees. tt_rows decodes the later cores
+// anew for every row; that pays for one row, not for all.
 static tt_matrix decode_cores(const tt_matrix *train, float **memory) {
   tt_matrix plain = *train;
   float *at = *memory = (float *)get_memory((size_t)tt_shape_params(&train->shape), sizeof *at);

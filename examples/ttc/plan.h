@@ -5,9 +5,9 @@
 // pack.h.
 //
 // The mixed plan of a budget walks the convex hulls (tt_plan_budget) down a weighted sum of squared
-// errors (set_weight). That sum predicts little about a network, so a mixed plan is believed only if
-// it promises clearly less than the best uniform plan, one candidate for all layers; with --eval the
-// score decides.
+// errors (set_weight). That sum predicts little about a network, so a mixed plan is believed only
+// if it promises clearly less than the best uniform plan, one candidate for all layers; with --eval
+// the score decides.
 #ifndef TTC_PLAN_H
 #define TTC_PLAN_H
 
@@ -240,7 +240,8 @@ static double usual_error(const struct plan_layer *layer) {
 // few extreme inputs make an error small that costs much, and a look-up table is half of many
 // models. So errors are in units of what is usual for the layer, and each of its numbers counts
 // once. Where all layers lose alike by the same method, no mixture then beats a uniform plan, and
-// it takes a layer that differs to make one. A layer that a rule decided is no argument for any plan.
+// it takes a layer that differs to make one. A layer that a rule decided is no argument for any
+// plan.
 static void set_weight(struct plan_layer *layer, const struct layer *dense) {
   double error = usual_error(layer);
   layer->weight = layer->is_ruled ? 0 : (double)dense->rows * (double)dense->cols / (error * error);
@@ -281,8 +282,8 @@ static void measure_layer(struct plan *plan, struct plan_layer *layer) {
   if (!options->eval) strip_fits(layer);
 }
 
-// Within a budget the smallest layers stay as they are, together a ten-thousandth of the bytes: they
-// save nothing, and some, such as a table of two rows that every input passes, cost much.
+// Within a budget the smallest layers stay as they are, together a ten-thousandth of the bytes:
+// they save nothing, and some, such as a table of two rows that every input passes, cost much.
 static void spare_small_layers(struct plan *plan) {
   const struct job *job = plan->job;
   uint64_t room = 0;
