@@ -3449,7 +3449,7 @@ static ptrdiff_t tt__deflate(tt__conquest *t, ptrdiff_t n, double rho, double *d
     ptrdiff_t i = t->order[at], p = k > 0 ? t->kept[k - 1] : 0;
     if (rho * fabs(u[i]) <= limit) continue;
     if (k > 0) {
-      double r = hypot(u[p], u[i]), c = u[i] / r, s = u[p] / r, low = d[p], high = d[i];
+      double r = tt__hypot(u[p], u[i]), c = u[i] / r, s = u[p] / r, low = d[p], high = d[i];
       if (fabs((high - low) * c * s) <= limit) {             // a rotation clears u[p]
         u[i] = r;
         tt__rotate(n, c, s, z + p * ld, z + i * ld);

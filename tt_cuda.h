@@ -457,7 +457,7 @@ TT__DEVICE void tt__cuda_store(const tt__output &out, ptrdiff_t at, ptrdiff_t el
 enum { TT__STAGE_DEPTH = 32, TT__STAGE_PITCH = 68 };
 // Columns up to which a warp takes a row: 8 where the numbers of a sum lie side by side (w is 1),
 // else 4, because lanes that far apart share banks.
-enum { TT__FEW_COLUMNS = 8, TT__FEW_APART = 4 };
+enum { TT__FUSED_COLUMNS = 8, TT__FUSED_APART = 4 };
 
 typedef struct tt__dstep {
   int core;
@@ -1492,7 +1492,7 @@ static size_t tt__cuda_fused_layout(const tt_cuda_matrix *w, int tile, int chunk
     ptrdiff_t columns = step->p * wide, next = columns * step->rows;
     if (next > 65536 || columns > 65536) return 0;
     int four_threads = step->rows <= 16 ? 4 : step->rows <= 32 ? 8 : 16;
-    step->row_threads = columns <= (wide == 1 ? TT__FEW_COLUMNS : TT__FEW_APART) ? 0 : four_threads;
+    step->row_threads = columns <= (wide == 1 ? TT__FUSED_COLUMNS : TT__FUSED_APART) ? 0 : four_threads;
     // neighbouring p in different banks; narrow sums read aligned fours instead
     ptrdiff_t span = step->depth * wide, pitch = span;
     if (wide == 1) pitch = step->row_threads ? span | 1 : (span + 3) / 4 * 4;
