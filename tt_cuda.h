@@ -1420,8 +1420,8 @@ TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *opti
 // What each way costs, as measured on one H200 (bench/cuda.sh) in microseconds: blocks run in
 // waves, a tile costs so much for each step of its sum, latencies of memory included. Other devices
 // are taken for an H200 with another number of multiprocessors. It only has to rank the ways.
-// Products on tensor cores were not measured then: CHAIN and DENSE are faster than it thinks where
-// x is of 16 bits.
+// Products did not use tensor cores then: CHAIN and DENSE are faster than it thinks where x is of
+// 16 bits, by up to a third where it takes FUSED (bench/results_cuda.md).
 
 // Product of the row (or column) factors of cores first .. last-1. Overflow was excluded before.
 static ptrdiff_t tt__cuda_legs(const tt_shape *shape, int first, int last, int of_rows) {
@@ -1492,7 +1492,8 @@ static size_t tt__cuda_fused_layout(const tt_cuda_matrix *w, int tile, int chunk
     ptrdiff_t columns = step->p * wide, next = columns * step->rows;
     if (next > 65536 || columns > 65536) return 0;
     int four_threads = step->rows <= 16 ? 4 : step->rows <= 32 ? 8 : 16;
-    step->row_threads = columns <= (wide == 1 ? TT__FUSED_COLUMNS : TT__FUSED_APART) ? 0 : four_threads;
+    int few = wide == 1 ? TT__FUSED_COLUMNS : TT__FUSED_APART;
+    step->row_threads = columns <= few ? 0 : four_threads;
     // neighbouring p in different banks; narrow sums read aligned fours instead
     ptrdiff_t span = step->depth * wide, pitch = span;
     if (wide == 1) pitch = step->row_threads ? span | 1 : (span + 3) / 4 * 4;

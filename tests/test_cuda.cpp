@@ -553,7 +553,9 @@ static void check_backward(const tt_matrix *w, ptrdiff_t batch) {
 #endif
   fetch(got, d_dx, 4 * x_count);
   CHECK_STATUS(tt_backward(w, x, dy, batch, dx, &grad, host_work, host), TT_OK);
-  CHECK_AT_MOST(distance(got, dx, x_count), 2e-6);
+  // both sides round in float, and each core adds to it: most with 16 of them
+  double bound = 1e-6 * (w->shape.order + 2);
+  CHECK_AT_MOST(distance(got, dx, x_count), bound);
   CHECK_STATUS(tt_cuda_download(d_grad, NULL, &back), TT_OK);
   double error = 0;
   for (int k = 0; k < w->shape.order; k++) {
@@ -564,7 +566,7 @@ static void check_backward(const tt_matrix *w, ptrdiff_t batch) {
     if (off > error) error = off;
     tt_sha256_add(&digest, back.cores[k].data, (size_t)count * 4);
   }
-  CHECK_AT_MOST(error, 3e-6);
+  CHECK_AT_MOST(error, bound);
   if (w->bias) CHECK_AT_MOST(distance(back.bias, grad.bias, w->rows), 2e-6);
   CHECK_STATUS(tt_cuda_clear(d_grad, stream), TT_OK);
   CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
