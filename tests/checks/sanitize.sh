@@ -1,4 +1,5 @@
-# The default tests under the sanitizers of gcc and clang, and under valgrind.
+# The default tests under the sanitizers of gcc and clang, and under valgrind. The long sections are
+# shared out between the two compilers, the others run under both. SECTIONS: only these, under all.
 #   VALGRIND_SECTIONS  sections for valgrind, which is some 30 times slower than the processor
 . "$(dirname "$0")/common.sh"
 
@@ -16,7 +17,12 @@ sanitized() {
     run_tests "$build/$name" $sections
 }
 
+brief="config number random gemm qr eigen shape train round entropy apply file inputs"
 for compiler in gcc clang; do
+  case $compiler in
+    gcc) sections=${SECTIONS:-$brief svd compress quantize} ;;
+    *) sections=${SECTIONS:-$brief integer export refit gradient plan} ;;
+  esac
   if works $compiler -fsanitize=address,undefined; then
     check "$compiler address and undefined" sanitized $compiler -fsanitize=address,undefined
   else
