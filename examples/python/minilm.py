@@ -309,13 +309,15 @@ COLUMNS = (
 
 
 def head():
-    titles = ["model", "MB", "changed matrices", *(title for title, _ in COLUMNS)]
+    titles = ["model", "MB", "of fp32", "changed matrices", *(title for title, _ in COLUMNS)]
     return "| " + " | ".join(titles) + " |\n" + "|---" * len(titles) + "|"
 
 
-def row(name, size, share, numbers):
+def row(name, size, whole, share, numbers):
+    """A row of the table; sizes in bytes, 0 = says nothing; whole: of the model in fp32."""
     cells = [" / ".join(f"{numbers[n]:.3f}" for n in names) for _, names in COLUMNS[:-1]]
-    return "| " + " | ".join([name, size, share, *cells, f"{numbers['cosine']:.4f}"]) + " |"
+    sizes = [f"{size / 1e6:.2f}", f"{100 * size / whole:.1f} %"] if size else ["-", "-"]
+    return "| " + " | ".join([name, *sizes, share, *cells, f"{numbers['cosine']:.4f}"]) + " |"
 
 
 def share_of(path):
@@ -396,11 +398,16 @@ def calibrate(options):
     print(f"row weights of {len(sentences)} texts")
 
 
-def used(options):
-    """What the tasks use: no pooler, no list of positions. Sizes are those of this file then."""
-    tensors, _ = load_tt.read(os.path.join(options.model, "model.safetensors"))
+def used_tensors(path):
+    """What the tasks use: no pooler, no list of positions. All sizes are without those."""
+    tensors, _ = load_tt.read(path)
     names = [name for name in tensors if not name.startswith("pooler.") and "_ids" not in name]
-    load_tt.write(options.output, {name: tensors[name] for name in names})
+    return {name: tensors[name] for name in names}
+
+
+def used(options):
+    path = os.path.join(options.model, "model.safetensors")
+    load_tt.write(options.output, used_tensors(path))
 
 
 # --------------------------------------------------------------------------------------------- main
@@ -408,6 +415,7 @@ def used(options):
 
 def evaluate(options):
     bench, dense = Bench(options), options.command == "dense"
+    whole = sum(tensor.nbytes for tensor in used_tensors(bench.model).values())
     if not options.number and not options.name:
         print(head())
     for path in [bench.model] if dense else options.files:
@@ -416,11 +424,11 @@ def evaluate(options):
         if options.number:
             print(f"{numbers[options.number]:.6f}")
             continue
-        size = f"{os.path.getsize(path) / 1e6:.2f}"
+        size = whole if dense else os.path.getsize(path)
         name = "dense" if dense else options.name or os.path.basename(path)
-        print(row(name, size, share_of(path), numbers), flush=True)
+        print(row(name, size, whole, share_of(path), numbers), flush=True)
         if dense:
-            print(row("no layers", "-", "-", bench.numbers(floor_of(tensors))))
+            print(row("floor: no layers", 0, whole, "-", bench.numbers(floor_of(tensors))))
 
 
 def main():
