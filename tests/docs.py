@@ -1,7 +1,8 @@
 """Checks that the documentation of tt.h is true. Usage: docs.py BUILD_FOLDER. Standard library.
 
 Code blocks of README.md and of the title block of tt.h compile, run and print something; the cc
-lines in the head comments of the examples work; CONTENTS and CONFIGURATION of the title block are
+lines in the head comments of the examples work; rows of README.md on a real model are those of the
+full table; CONTENTS and CONFIGURATION of the title block are
 those of the file; every public prototype has a comment; banners and lines keep their form.
 """
 
@@ -123,6 +124,20 @@ def check_walkthrough():
             "README.md shows its output; `make -C examples readme` brings it up to date",
             "\n".join(changes),
         )
+
+
+def check_real_model():
+    """Every row of the README's table stands word for word in the full one."""
+    section = read("README.md").partition("\n## A real model\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    full = read("examples/python/minilm_table.md").splitlines()
+    check(len(rows) > 10, "README.md has a table of a real model", f"{len(rows)} rows")
+    missing = [row for row in rows if row not in full]
+    check(
+        not missing,
+        "README.md's rows of a real model are those of examples/python/minilm_table.md",
+        "\n".join(missing),
+    )
 
 
 def check_fragment(name, body):
@@ -274,6 +289,7 @@ def main():
     check_prototypes(text)
     check_readme()
     check_walkthrough()
+    check_real_model()
     check_examples()
     check_lines()
     print(f"docs: {passed} passed, {failed} failed")
