@@ -4,7 +4,7 @@
 . "$(dirname "$0")/common.sh"
 
 sections=${SECTIONS:-}
-valgrind_sections=${VALGRIND_SECTIONS:-config number random shape round quantize apply inputs}
+valgrind_sections=${VALGRIND_SECTIONS:-config number random shape round apply export inputs}
 # The memory sanitizer takes minutes for the long sections, whose code the shorter ones call too.
 memory_sections="config number random gemm qr eigen shape train round entropy quantize apply file inputs refit plan"
 export ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1
