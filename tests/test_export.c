@@ -11,9 +11,9 @@ static const char *export_find(const char *word) {
   return at;
 }
 
-static ptrdiff_t export_macro(const char *name) { // #define NAME number
+static ptrdiff_t export_macro(const char *upper, const char *what) { // #define UPPER_WHAT number
   char line[100];
-  sprintf(line, "#define %.80s ", name);
+  sprintf(line, "#define %.50s_%.30s ", upper, what);
   const char *at = export_find(line);
   return at ? (ptrdiff_t)strtol(at + strlen(line), NULL, 0) : -1;
 }
@@ -79,62 +79,62 @@ static void export_test_literals(void) {
 
 // ---- arrays
 
-// What number i of a core's data is in the header.
-static double export_stored(tt_dtype dtype, const void *data, ptrdiff_t i) {
+static double export_stored(int kind, const void *data, ptrdiff_t i) {
   const unsigned char *bytes = (const unsigned char *)data;
   float single;
   double wide;
   uint16_t half;
-  if (dtype == TT_F64) return memcpy(&wide, bytes + 8 * i, 8), wide;
-  if (dtype == TT_F32) return memcpy(&single, bytes + 4 * i, 4), (double)single;
-  if (dtype == TT_F16 || dtype == TT_BF16) return memcpy(&half, bytes + 2 * i, 2), half;
-  return dtype == TT_I8 ? (double)((const int8_t *)data)[i] : bytes[i];
+  if (kind == TT__DOUBLE) return memcpy(&wide, bytes + 8 * i, 8), wide;
+  if (kind == TT__FLOAT) return memcpy(&single, bytes + 4 * i, 4), (double)single;
+  if (kind == TT__U16) return memcpy(&half, bytes + 2 * i, 2), half;
+  if (kind == TT__I32) return ((const int32_t *)data)[i];
+  return kind == TT__BYTE ? (double)((const int8_t *)data)[i] : bytes[i];
+}
+
+// The array NAME_WHATindex (no index if it is negative) is there, number by number. Returns its
+// bytes.
+static ptrdiff_t export_check_array(const char *name, const char *what, int index, int kind,
+                                    const void *data, ptrdiff_t count) {
+  static const int sizes[] = {4, 8, 2, 1, 1, 4}; // by tt__kind
+  static double numbers[20000];
+  char label[100];
+  int end = sprintf(label, "%.50s_%.30s", name, what);
+  if (index >= 0) sprintf(label + end, "%d", index);
+  ptrdiff_t differ = 0;
+  CHECK(export_array(label, count, numbers) == count);
+  for (ptrdiff_t i = 0; i < count; i++) differ += numbers[i] != export_stored(kind, data, i);
+  CHECK(differ == 0);
+  return sizes[kind] * count;
+}
+
+static int export_kind(tt_dtype dtype) { // how cores and scales of this format are written
+  return dtype == TT_F64                       ? TT__DOUBLE
+         : dtype == TT_F32                     ? TT__FLOAT
+         : dtype == TT_F16 || dtype == TT_BF16 ? TT__U16
+         : dtype == TT_I8                      ? TT__BYTE
+                                               : TT__UBYTE;
 }
 
 // The header that is in export_text has all of this train.
 static void export_check_arrays(const tt_matrix *w, const char *name, const char *upper) {
-  static double numbers[20000];
-  char label[80];
   ptrdiff_t bytes = 0;
   for (int k = 0; k < w->shape.order; k++) {
     const tt_core *core = &w->cores[k];
     int bits = tt__dtype_bits(core->dtype);
-    ptrdiff_t rows, length, differ = 0;
+    ptrdiff_t rows, length;
     tt__view_size(&w->shape, w->sweep, k, &rows, &length);
-    ptrdiff_t size = bits < 8 ? 1 : bits / 8,
-              count = rows * tt__row_size(core->dtype, length) / size;
-    sprintf(label, "%.50s_core%d", name, k);
-    CHECK(export_array(label, count, numbers) == count);
-    for (ptrdiff_t i = 0; i < count; i++)
-      differ += numbers[i] != export_stored(core->dtype, core->data, i);
-    CHECK(differ == 0);
-    bytes += count * size;
+    ptrdiff_t stored = rows * tt__row_size(core->dtype, length);
+    bytes += export_check_array(name, "core", k, export_kind(core->dtype), core->data,
+                                bits < 8 ? stored : stored / (bits / 8));
     if (!core->group) continue;
-    count = rows * tt__row_scales(core->group, length);
-    tt_dtype kind = core->group < 0 ? TT_F32 : TT_F16;
-    sprintf(label, "%.50s_scales%d", name, k);
-    CHECK(export_array(label, count, numbers) == count);
-    for (ptrdiff_t i = 0; i < count; i++)
-      differ += numbers[i] != export_stored(kind, core->scales, i);
-    CHECK(differ == 0);
-    bytes += count * (kind == TT_F32 ? 4 : 2);
+    bytes += export_check_array(name, "scales", k, export_kind(core->group < 0 ? TT_F32 : TT_F16),
+                                core->scales, rows * tt__row_scales(core->group, length));
   }
-  if (w->bias) {
-    ptrdiff_t differ = 0;
-    sprintf(label, "%.50s_bias", name);
-    CHECK(export_array(label, w->rows, numbers) == w->rows);
-    for (ptrdiff_t i = 0; i < w->rows; i++) differ += numbers[i] != (double)w->bias[i];
-    CHECK(differ == 0);
-    bytes += 4 * w->rows;
-  }
-  sprintf(label, "%.50s_FLASH_BYTES", upper);
-  CHECK(export_macro(label) == bytes);
-  sprintf(label, "%.50s_ROWS", upper);
-  CHECK(export_macro(label) == w->rows);
-  sprintf(label, "%.50s_COLS", upper);
-  CHECK(export_macro(label) == w->cols);
-  sprintf(label, "%.50s_MACS", upper);
-  CHECK(export_macro(label) == tt_apply_macs(w, 1));
+  if (w->bias) bytes += export_check_array(name, "bias", -1, TT__FLOAT, w->bias, w->rows);
+  CHECK(export_macro(upper, "FLASH_BYTES") == bytes);
+  CHECK(export_macro(upper, "ROWS") == w->rows);
+  CHECK(export_macro(upper, "COLS") == w->cols);
+  CHECK(export_macro(upper, "MACS") == tt_apply_macs(w, 1));
 }
 
 // Exports with exactly the bytes that were asked for; none behind them is touched.
@@ -150,8 +150,10 @@ static void export_make(const tt_matrix *w, const tt_integer *plan, const char *
   room = size;
   CHECK_STATUS(tt_export_c(w, plan, name, note, export_text, &room), TT_OK);
   CHECK(room == size && strlen(export_text) == size - 1 && export_text[size] == '#');
+  ptrdiff_t widest = 0;
   for (const char *line = export_text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1)
-    if (end - line > 100) CHECK(end - line <= 100);
+    if (end - line > widest) widest = end - line;
+  CHECK(widest <= 100);
 }
 
 static void export_test_formats(void) {
@@ -223,7 +225,6 @@ static void export_test_words(void) {
 
 static void export_test_plans(void) {
   static const int rows[] = {3, 4}, cols[] = {5, 2}, ranks[] = {1, 6, 1};
-  static double numbers[4096];
   tt_shape shape = test_shape(2, rows, cols, ranks);
   for (int kind = 0; kind < 4; kind++) { // dynamic or not, one multiplier or one for each row
     tt_options options = test_options();
@@ -242,27 +243,15 @@ static void export_test_plans(void) {
     export_make(&coded, &plan, "fc", NULL);
     export_check_arrays(&coded, "fc", "FC");
     ptrdiff_t bytes = 0;
-    for (int i = 0; i < plan.order; i++) {
-      char label[40];
-      ptrdiff_t count = plan.num_multipliers[i], differ = 0;
-      sprintf(label, "fc_multipliers%d", i);
-      CHECK(export_array(label, count, numbers) == count);
-      for (ptrdiff_t j = 0; j < count; j++) differ += numbers[j] != plan.multipliers[i][j];
-      CHECK(differ == 0);
-      bytes += 4 * count;
-    }
+    for (int i = 0; i < plan.order; i++)
+      bytes += export_check_array("fc", "multipliers", i, TT__I32, plan.multipliers[i],
+                                  plan.num_multipliers[i]);
     CHECK((plan.offsets != NULL) == (kind == 2));
-    if (plan.offsets) {
-      CHECK(export_array("fc_offsets", plan.num_offsets, numbers) == plan.num_offsets);
-      for (int j = 0; j < plan.num_offsets; j++) CHECK(numbers[j] == plan.offsets[j]);
-      bytes += 4 * plan.num_offsets;
-    }
-    if (plan.bias) {
-      CHECK(export_array("fc_bias_codes", plan.num_bias, numbers) == plan.num_bias);
-      for (int j = 0; j < plan.num_bias; j++) CHECK(numbers[j] == plan.bias[j]);
-      bytes += 4 * plan.num_bias;
-    }
-    CHECK(export_macro("FC_INTEGER_FLASH_BYTES") == bytes);
+    if (plan.offsets)
+      bytes += export_check_array("fc", "offsets", -1, TT__I32, plan.offsets, plan.num_offsets);
+    if (plan.bias)
+      bytes += export_check_array("fc", "bias_codes", -1, TT__I32, plan.bias, plan.num_bias);
+    CHECK(export_macro("FC", "INTEGER_FLASH_BYTES") == bytes);
     CHECK((strstr(export_text, "tt_integer_apply_f32(&fc_plan, &fc") != NULL) == (kind & 1));
     // a plan of another train
     size_t size = 0;
