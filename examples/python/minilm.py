@@ -415,9 +415,10 @@ def used(options):
 
 def evaluate(options):
     bench, dense = Bench(options), options.command == "dense"
-    whole = sum(tensor.nbytes for tensor in used_tensors(bench.model).values())
-    if not options.number and not options.name:
-        print(head())
+    if not options.number:
+        whole = sum(tensor.nbytes for tensor in used_tensors(bench.model).values())
+        if not options.name:
+            print(head())
     for path in [bench.model] if dense else options.files:
         tensors = load(path)
         numbers = bench.numbers(tensors)

@@ -43,7 +43,7 @@ if [ ! -f wordnet/data.noun ]; then
   fi
 fi
 minilm() { venv/bin/python "$here/minilm.py" "$@"; }
-# make FILE COMMAND : a file once, and whole or not at all
+# make_once COMMAND FILE: what minilm.py makes, once, and whole or not at all
 make_once() {
   [ -f "$2" ] || { minilm "$1" -o "new.$2" >&2 && mv "new.$2" "$2"; } || die "minilm.py $1 failed"
 }
@@ -108,31 +108,23 @@ table() {
   try "table TT, 3 cores" --layer "$table=tt:122@30,32,32x8,6,8"
 }
 
-# The single methods of the whole model, by the name of a row: options in $@, which `with` runs.
+# single CODES: a row for one method for the whole model, kept with its size for `plans`
 single() {
-  with=$1 codes=$2
-  case $codes in
-    i8 | i4 | i3 | i2) set -- --layer "$all=$codes" --layer "$table=$codes" ;;
-    mixed) set -- --layer "$all=i3" --layer "$table=svd:189+i4" ;;
-  esac
-  "$with" "$codes" --layer "$positions=i8" "$@" $fit
-}
-single_name() {
   case $1 in
-    mixed) echo "whole INT3, table weighted SVD 189 + INT4" ;;
-    *) echo "whole INT${1#i}" ;;
+    mixed) name="whole INT3, table weighted SVD 189 + INT4" of_all=i3 of_table=svd:189+i4 ;;
+    *) name="whole INT${1#i}" of_all=$1 of_table=$1 ;;
   esac
-}
-try_single() {
-  codes=$1
-  shift
-  try "$(single_name "$codes")" "$@" | tee "row.$codes.md"
-  [ -s "row.$codes.md" ] || exit 1
-  wc -c <try.safetensors >"size.$codes"
+  try "$name" --layer "$positions=i8" --layer "$all=$of_all" --layer "$table=$of_table" $fit \
+    >new.md
+  wc -c <try.safetensors >"size.$1"
+  mv new.md "row.$1.md"
 }
 whole() {
   heading "The whole model"
-  for codes in i8 i4 i3 i2 mixed; do single try_single $codes; done
+  for codes in i8 i4 i3 i2 mixed; do
+    single $codes
+    cat "row.$codes.md"
+  done
 }
 
 # plan CODES NAME OPTION.. : what ttc chooses at the bytes of the single method CODES
@@ -145,10 +137,8 @@ plan() {
 }
 plans() {
   heading "Plans of ttc, each below the single method whose bytes it may use"
-  for codes in i8 i4 i3 i2 mixed; do
-    [ -f "size.$codes" ] || single try_single $codes >/dev/null
-  done
   for codes in mixed i3 i4 i2; do
+    [ -f "row.$codes.md" ] || single $codes
     cat "row.$codes.md"
     plan $codes "plan at these bytes" --candidates "i8,i4,i3,i2,svd:189+i4"
   done
