@@ -2,8 +2,8 @@
 
 Code blocks of README.md and of the title block of tt.h compile, run and print something; the cc
 lines in the head comments of the examples work; rows of README.md on a real model are those of the
-full table; CONTENTS and CONFIGURATION of the title block are
-those of the file; every public prototype has a comment; banners and lines keep their form.
+full table; CONTENTS and CONFIGURATION of the title block are those of the file; every public
+prototype has a comment; banners and lines keep their form.
 """
 
 import difflib

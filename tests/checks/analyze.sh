@@ -24,10 +24,8 @@ fi
 
 if have gcc; then
   # Left out: leaks and NULL dereferences. Both reports come from the pool of temporary memory,
-  # which
-  # keeps its blocks in a chain and its failure in a flag that numerical code tests once; the
-  # analyzer
-  # follows neither. Valgrind and the tests that fail every single allocation do.
+  # which keeps its blocks in a chain and its failure in a flag that numerical code tests once; the
+  # analyzer follows neither. Valgrind and the tests that fail every single allocation do.
   # Of all of tt.h it takes some five minutes: only under ANALYZE=all.
   for part in -DTT_INFERENCE_ONLY ${ANALYZE:+-DTT_NO_SIMD}; do
     check "gcc -fanalyzer $part" gcc -std=c99 -O1 -fanalyzer -Wno-analyzer-malloc-leak $part \

@@ -1,9 +1,11 @@
 # Every combination of macros compiles; a pairwise set of them runs the default tests; inference
 # from constant memory; OpenMP changes no bit; other processors.
-#   QUICK_SECTIONS  sections that run where arithmetic is loose
-#   MOST_SECTIONS   all but the longest, which two of the configurations run
+#   QUICK_SECTIONS     sections that run where arithmetic is loose
+#   EMULATED_SECTIONS  the same without the two longest, whose plain C knows nothing of a processor
+#   MOST_SECTIONS      all but the longest, which two of the configurations run
 . "$(dirname "$0")/common.sh"
 quick=${QUICK_SECTIONS:-config number random gemm qr eigen shape train apply file}
+emulated=${EMULATED_SECTIONS:-config number random qr shape train apply file}
 most=${MOST_SECTIONS:-config number random gemm qr svd eigen shape train round entropy quantize \
   apply integer export file inputs}
 
@@ -117,8 +119,6 @@ other() { # WHAT RUNNER SECTIONS COMPILER FLAGS..
   fi
   RUNNER=
 }
-# under an emulator without the two that take longest and know nothing of the processor in plain C
-emulated=${EMULATED_SECTIONS:-config number random qr shape train apply file}
 other "32 bits with x87" "" "$quick" gcc -m32 -O2
 other "ARM 64" qemu-aarch64 "$emulated" aarch64-linux-gnu-gcc -O2 -static
 other "big-endian s390x" qemu-s390x "$emulated" s390x-linux-gnu-gcc -O2 -static

@@ -3,10 +3,10 @@
 #   VALGRIND_SECTIONS  sections for valgrind, which is some 30 times slower than the processor
 . "$(dirname "$0")/common.sh"
 
-sections=${SECTIONS:-}
 valgrind_sections=${VALGRIND_SECTIONS:-config number random shape round apply export inputs}
 # The memory sanitizer takes minutes for the long sections, whose code the shorter ones call too.
-memory_sections="config number random gemm qr eigen shape train round entropy quantize apply file inputs refit plan"
+brief="config number random gemm qr eigen shape train round entropy apply file inputs"
+memory_sections="$brief quantize refit plan"
 export ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=1
 export UBSAN_OPTIONS=print_stacktrace=1
 
@@ -17,7 +17,6 @@ sanitized() {
     run_tests "$build/$name" $sections
 }
 
-brief="config number random gemm qr eigen shape train round entropy apply file inputs"
 for compiler in gcc clang; do
   case $compiler in
     gcc) sections=${SECTIONS:-$brief svd compress quantize} ;;
