@@ -13281,7 +13281,6 @@ static tt_status tt__change_gauge(const tt_matrix *w, int gauge, const tt_option
   tt_options own;
   tt_matrix natural;
   memset(&own, 0, sizeof own);
-  memset(&natural, 0, sizeof natural);
   memset(out, 0, sizeof *out);
   own.dtype = TT_F64;
   own.allocator = options->allocator;
