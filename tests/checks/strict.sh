@@ -5,8 +5,8 @@ warnings="-Wall -Wextra -pedantic -Wconversion -Wsign-conversion -Wshadow -Wdoub
 warnings="$warnings -Werror"
 echo '#include "../../../tt.h"' >"$build/header.c"
 
-# compile COMPILER -std=.. FLAGS..: in each mode. Warnings that need the optimiser are the same at every
-# language level: one level in C and one in C++ is compiled with -O1, the others are only parsed.
+# compile COMPILER -std=.. FLAGS..: in each mode. Warnings that need the optimiser are the same at
+# every language level: one level in C and one in C++ is compiled with -O1, the others are parsed.
 compile() {
   compiler=$1
   shift
