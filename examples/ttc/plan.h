@@ -6,8 +6,8 @@
 //
 // The mixed plan of a budget walks the convex hulls (tt_plan_budget) down a weighted sum of squared
 // errors (set_weight). That sum predicts little about a network, so a mixed plan is believed only
-// if it promises clearly less than the best uniform plan, one candidate for all layers; with --eval
-// the score decides.
+// if it promises clearly less than the best uniform plan, one candidate for all layers, and better
+// ones where bytes are left; with --eval the score decides.
 #ifndef TTC_PLAN_H
 #define TTC_PLAN_H
 
@@ -710,11 +710,17 @@ struct contest { // plan->choice holds the best so far
   double loss, score;
 };
 
-// Takes `choice` if it wins: by score with --eval, else by `handicap` times its loss.
+// Takes `choice` if it wins: by score with --eval, else by `handicap` times its loss. What has won
+// so far is not scored again.
 static void compete(struct contest *contest, const int *choice, double handicap, const char *name) {
   const struct plan *plan = contest->plan;
   double loss = handicap * plan_loss(plan, choice), score = 0;
   int has_score = plan->job->options->eval != NULL, wins;
+  size_t size = (size_t)plan->num_layers * sizeof *choice;
+  if (contest->has_best && !memcmp(plan->choice, choice, size)) {
+    if (has_score) remark("plan %s: the same", name);
+    return;
+  }
   if (has_score) score = plan_score(plan, choice);
   if (has_score) remark("plan %s: score %.6g", name, score);
   wins = !contest->has_best || (has_score ? score > contest->score : loss < contest->loss);
@@ -722,7 +728,41 @@ static void compete(struct contest *contest, const int *choice, double handicap,
   contest->has_best = 1;
   contest->loss = loss;
   contest->score = score;
-  memcpy(plan->choice, choice, (size_t)plan->num_layers * sizeof *choice);
+  memcpy(plan->choice, choice, size);
+}
+
+// Spends what a plan leaves of the target: on the point of one layer that takes most off the loss
+// per byte, as long as one fits. No layer ends with a larger error.
+static void spend_rest(const struct plan *plan, int *choice) {
+  uint64_t most = UINT64_MAX; // for one layer: a sum of layers can miss the file by a few bytes
+  for (;;) {
+    uint64_t rest = less(plan->target, file_bytes(plan, choice)), best_more = 0;
+    if (rest > most) rest = most;
+    double best_gain = 0; // per byte
+    int best_layer = -1, best_point = 0;
+    for (int l = 0; l < plan->num_layers; l++) {
+      const struct plan_layer *layer = &plan->layers[l];
+      const struct point *now = &layer->points[choice[l]];
+      for (size_t i = 0; i < layer->count; i++) {
+        const struct point *point = &layer->points[i];
+        uint64_t more = less(point->bytes, now->bytes); // 0: no larger
+        double loss = layer->weight * (now->error * now->error - point->error * point->error);
+        double gain = loss / ((double)more + 1);
+        if (more > rest || !(gain > best_gain)) continue;
+        best_gain = gain;
+        best_more = more;
+        best_layer = l;
+        best_point = (int)i;
+      }
+    }
+    if (best_layer < 0) return;
+    int before = choice[best_layer];
+    choice[best_layer] = best_point;
+    if (file_bytes(plan, choice) <= plan->target) continue;
+    choice[best_layer] = before;
+    if (!best_more) return;
+    most = best_more - 1;
+  }
 }
 
 // --target-ratio: the uniform plans that fit, and the mixed one, which must be better by a tenth.
@@ -736,11 +776,13 @@ static void choose_within_budget(struct plan *plan) {
   for (size_t i = 0; i < methods.count; i++) {
     uniform_choice(plan, methods.list[i], choice);
     if (file_bytes(plan, choice) > plan->target) continue;
+    spend_rest(plan, choice);
     char *name = method_name(plan, methods.list[i]);
     compete(&contest, choice, 1, name);
     free(name);
   }
   fill_target(plan, choice);
+  spend_rest(plan, choice);
   compete(&contest, choice, 1 / 0.9, "mixed");
   free(methods.list);
   free(choice);

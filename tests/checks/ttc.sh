@@ -160,8 +160,8 @@ cat >score.sh <<'END'
 ttc expand "$1" -o score.st -f >score.log && ttc diff model.st score.st | awk '
   /weight/ || /table/ { if ($2 != "-") lost += $2 } END { printf "%.4f\n", -lost }'
 END
-golden eval 'ttc compress model.st -o e.st --target-ratio 1.5 --eval "sh score.sh" \
-  --candidates i8,i4,svd:4+i8'
+golden eval 'ttc compress model.st -o e.st --target-ratio 2.3 --eval "sh score.sh" \
+  --candidates i4,i2,svd:6'
 golden eval_probe 'ttc compress model.st -o e.st -f --target-ratio 1.5 --eval "sh score.sh" \
   --probe --candidates i8,i4'
 golden drop 'ttc compress model.st -o e.st -f --max-drop 0.1 --eval "sh score.sh" \
