@@ -294,6 +294,7 @@ def measure(tasks, encoder, parts, reference):
         name = f"{tasks.pos}.{task}"
         numbers.update({name + ".r@1": np.mean(place <= 1), name + ".r@10": np.mean(place <= 10)})
         numbers[name + ".mrr"] = np.mean(1 / place)
+        numbers[name + ".each"] = 1 / place
     if reference is not None:
         numbers["cosine"] = np.mean([np.sum(got[p] * reference[p], 1).mean() for p in reference])
     return numbers
@@ -318,6 +319,17 @@ def row(name, size, whole, share, numbers):
     cells = [" / ".join(f"{numbers[n]:.3f}" for n in names) for _, names in COLUMNS[:-1]]
     sizes = [f"{size / 1e6:.2f}", f"{100 * size / whole:.1f} %"] if size else ["-", "-"]
     return "| " + " | ".join([name, *sizes, share, *cells, f"{numbers['cosine']:.4f}"]) + " |"
+
+
+def difference(numbers, others):
+    """Mean of the four MRRs less that of others, and its standard error: both answered the same
+    queries, whose A and B go together."""
+    mean = square = 0
+    for pos in ("noun", "verb"):
+        change = sum(numbers[f"{pos}.{t}.each"] - others[f"{pos}.{t}.each"] for t in "AB") / 4
+        mean += change.mean()
+        square += change.var() / len(change)
+    return f"{mean:+.4f} ± {square**0.5:.4f}"
 
 
 def share_of(path):
@@ -427,6 +439,9 @@ def evaluate(options):
             continue
         size = whole if dense else os.path.getsize(path)
         name = "dense" if dense else options.name or os.path.basename(path)
+        if options.against:
+            other = bench.numbers(load(options.against))
+            name += f"; mean MRR {difference(numbers, other)}"
         print(row(name, size, whole, share_of(path), numbers), flush=True)
         if dense:
             print(row("floor: no layers", 0, whole, "-", bench.numbers(floor_of(tensors))))
@@ -445,6 +460,7 @@ def main():
     add("--pool", type=int, default=POOL, help="synsets per task (default 1000)")
     add("--number", help="print this number alone, such as noun.B.mrr or cosine")
     add("--name", help="what the row of a table is called; no heading then")
+    add("--against", metavar="FILE", help="the name also tells how the mean MRR differs from FILE's")
     options = parser.parse_intermixed_args()
     if (options.command == "eval") != bool(options.files):
         parser.error("eval takes one or more files, other commands none")

@@ -56,8 +56,9 @@ try() {
   shift
   ../ttc compress used.safetensors -o try.safetensors -f -q "$@" >ttc.log ||
     die "ttc compress $* failed"
-  minilm --name "$name" eval try.safetensors
+  minilm --name "$name" ${against:+--against "$against"} eval try.safetensors
 }
+against=
 
 # Layers by name, the first pattern that matches decides: up and down of the wide inner layer first.
 up='^encoder.*intermediate' down='[0-9]\.output\.dense$' all='^encoder'
@@ -108,7 +109,7 @@ table() {
   try "table TT, 3 cores" --layer "$table=tt:122@30,32,32x8,6,8"
 }
 
-# single CODES: a row for one method for the whole model, kept with its size for `plans`
+# single CODES: a row for one method for the whole model, kept with its file for `plans`
 single() {
   case $1 in
     mixed) name="whole INT3, table weighted SVD 189 + INT4" of_all=i3 of_table=svd:189+i4 ;;
@@ -116,7 +117,7 @@ single() {
   esac
   try "$name" --layer "$positions=i8" --layer "$all=$of_all" --layer "$table=$of_table" $fit \
     >new.md
-  wc -c <try.safetensors >"size.$1"
+  mv try.safetensors "single.$1.safetensors"
   mv new.md "row.$1.md"
 }
 whole() {
@@ -131,9 +132,11 @@ whole() {
 plan() {
   codes=$1 name=$2
   shift 2
-  ratio=$(awk -v size="$(cat "size.$codes")" -v whole="$(wc -c <used.safetensors)" \
+  against=single.$codes.safetensors
+  ratio=$(awk -v size="$(wc -c <$against)" -v whole="$(wc -c <used.safetensors)" \
     'BEGIN { printf "%.12g", whole / (size + 0.5) }')
   try "$name" --target-ratio "$ratio" $fit "$@"
+  against=
 }
 plans() {
   heading "Plans of ttc, each below the single method whose bytes it may use"

@@ -731,14 +731,14 @@ static void compete(struct contest *contest, const int *choice, double handicap,
   memcpy(plan->choice, choice, size);
 }
 
-// Spends what a plan leaves of the target: on the point of one layer that takes most off the loss
-// per byte, as long as one fits. No layer ends with a larger error.
-static void spend_rest(const struct plan *plan, int *choice) {
+// Spends what a choice leaves of the target on better points of single layers, as long as one fits:
+// first the one that takes most off the loss, or most per byte. No layer's error grows.
+static void spend(const struct plan *plan, int *choice, int per_byte) {
   uint64_t most = UINT64_MAX; // for one layer: a sum of layers can miss the file by a few bytes
   for (;;) {
     uint64_t rest = less(plan->target, file_bytes(plan, choice)), best_more = 0;
     if (rest > most) rest = most;
-    double best_gain = 0; // per byte
+    double best_gain = 0;
     int best_layer = -1, best_point = 0;
     for (int l = 0; l < plan->num_layers; l++) {
       const struct plan_layer *layer = &plan->layers[l];
@@ -746,8 +746,8 @@ static void spend_rest(const struct plan *plan, int *choice) {
       for (size_t i = 0; i < layer->count; i++) {
         const struct point *point = &layer->points[i];
         uint64_t more = less(point->bytes, now->bytes); // 0: no larger
-        double loss = layer->weight * (now->error * now->error - point->error * point->error);
-        double gain = loss / ((double)more + 1);
+        double gain = layer->weight * (now->error * now->error - point->error * point->error);
+        if (per_byte) gain /= (double)more + 1;
         if (more > rest || !(gain > best_gain)) continue;
         best_gain = gain;
         best_more = more;
@@ -763,6 +763,17 @@ static void spend_rest(const struct plan *plan, int *choice) {
     if (!best_more) return;
     most = best_more - 1;
   }
+}
+
+// The better of both orders: per byte alone can leave room that one large step would have used.
+static void spend_rest(const struct plan *plan, int *choice) {
+  size_t size = (size_t)plan->num_layers * sizeof *choice;
+  int *other = (int *)get_memory((size_t)plan->num_layers, sizeof *other);
+  memcpy(other, choice, size);
+  spend(plan, choice, 1);
+  spend(plan, other, 0);
+  if (plan_loss(plan, other) < plan_loss(plan, choice)) memcpy(choice, other, size);
+  free(other);
 }
 
 // --target-ratio: the uniform plans that fit, and the mixed one, which must be better by a tenth.
