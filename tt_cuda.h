@@ -23,6 +23,7 @@
      >>step      one core times a state in shared memory
      >>fused     the whole forward pass in one kernel
      >>product   one core times a state in global memory: chain and dense
+    >>tensor    y = x W^T in BF16 on tensor cores: large dense products
      >>slice     rows of the matrix; all of them are the dense matrix
      >>upload    context, trains on the device
      >>planner   which of fused, chain and dense
@@ -104,7 +105,8 @@ typedef struct tt_cuda_args { // zeroed = a plain apply of nothing
   const void *d_x;
   void *d_y;
   // of x and y: TT_F32, TT_F16 or TT_BF16; with the last two CHAIN and DENSE may multiply in TF32
-  // on tensor cores, with the 10 bits of mantissa that F16 has, and add in float
+  // on tensor cores, with the 10 bits of mantissa that F16 has, and add in float; with TT_BF16 and
+  // rows of x aligned to 16 bytes, DENSE may round W to BF16
   tt_dtype dtype;
   int path; // enum tt_cuda_path
   // d_y = alpha (d_x W^T + bias) + beta d_y; alpha 0 and 1 both mean 1, beta 0 does not read d_y
@@ -1028,6 +1030,177 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
   }
 }
 
+// ---------------------------------------------------------------------------------------- >>tensor
+// y = x W^T where x and W are BF16 and rows of both lie in one piece, aligned to 16 bytes: what
+// DENSE comes down to. A block takes 128 x 128 numbers of y. Tiles of x and of W, 128 rows of 32
+// numbers, come into shared memory by asynchronous copies, two tiles ahead of the sums; its eight
+// warps have 64 rows of x and 32 of W each.
+
+enum { TT__TENSOR_TILE = 128, TT__TENSOR_DEPTH = 32, TT__TENSOR_STAGES = 3 };
+
+typedef struct tt__dtensor {
+  const uint16_t *x, *w; // (batch, depth) and (rows, depth)
+  ptrdiff_t batch, ldx, ldw;
+  int rows, depth;
+  tt__output out;
+} tt__dtensor;
+
+// Starts to copy `bytes` bytes to shared memory, and zeros up to 16. Both are aligned to 16 bytes.
+// What was started between two calls of close is a group; wait<N> waits for all groups of this
+// thread but the last N. (Devices before 8.0 have none of this and never come here.)
+TT__DEVICE void tt__cuda_copy_ahead(void *to, const void *from, int bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes)
+               : "memory");
+#elif defined(TT_CUDA_EMU)
+  emu::copy_ahead(to, from, bytes);
+#endif
+}
+TT__DEVICE void tt__cuda_close_copies(void) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" : : : "memory");
+#elif defined(TT_CUDA_EMU)
+  emu::close_copies();
+#endif
+}
+template <int GROUPS> TT__DEVICE void tt__cuda_wait_copies(void) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" : : "n"(GROUPS) : "memory");
+#elif defined(TT_CUDA_EMU)
+  emu::wait_copies(GROUPS);
+#endif
+}
+
+// Four 8 x 8 matrices of 16-bit numbers from shared memory: lane i says where row i % 8 of matrix
+// i / 8 begins, and gets of each matrix the numbers 2 (i % 4) and the next of row i / 4.
+TT__DEVICE void tt__cuda_load_matrices(const uint16_t *row, uint32_t *out) {
+#ifdef __CUDA_ARCH__
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"((uint32_t)__cvta_generic_to_shared(row))
+               : "memory");
+#else
+  int lane = (int)threadIdx.x % 32;
+  for (int i = 0; i < 4; i++) {
+    const uint16_t *from = __shfl_sync(0xffffffffu, row, 8 * i + lane / 4) + lane % 4 * 2;
+    out[i] = from[0] | (uint32_t)from[1] << 16;
+  }
+#endif
+}
+
+// sum (16, 8) += a (16, 16) b (16, 8) in BF16, two numbers a register. With g = lane / 4 and t =
+// lane % 4, a lane holds, of the numbers k = 2t and 2t+1: a(g, k), a(g+8, k), a(g, k+8), a(g+8,
+// k+8); b(k, g), b(k+8, g); and of the sum (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). Source: PTX
+// ISA, mma.m16n8k16. In the emulation the lanes fetch from each other what they need.
+TT__DEVICE void tt__cuda_mma_bf16(float *sum, const uint32_t *a, const uint32_t *b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+               "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#elif defined(TT_CUDA_EMU)
+  int lane = (int)threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  for (int k = 0; k < 16; k += 2) {
+    int half = k / 8, from = k % 8 / 2;
+    uint32_t low = __shfl_sync(0xffffffffu, a[2 * half], 4 * g + from);
+    uint32_t high = __shfl_sync(0xffffffffu, a[2 * half + 1], 4 * g + from);
+    uint32_t left = __shfl_sync(0xffffffffu, b[half], 8 * t + from);
+    uint32_t right = __shfl_sync(0xffffffffu, b[half], 8 * t + 4 + from);
+    for (int shift = 16; shift >= 0; shift -= 16) {
+      float left_value = tt__cuda_float(left << shift & 0xffff0000u);
+      float right_value = tt__cuda_float(right << shift & 0xffff0000u);
+      sum[0] += tt__cuda_float(low << shift & 0xffff0000u) * left_value;
+      sum[1] += tt__cuda_float(low << shift & 0xffff0000u) * right_value;
+      sum[2] += tt__cuda_float(high << shift & 0xffff0000u) * left_value;
+      sum[3] += tt__cuda_float(high << shift & 0xffff0000u) * right_value;
+    }
+  }
+#endif
+}
+
+// Where eight numbers of a tile lie: the same eight of eight rows in a row, in different banks.
+TT__DEVICE int tt__cuda_tensor_at(int row, int eight) {
+  return row * TT__TENSOR_DEPTH + 8 * (eight ^ row / 2 % 4);
+}
+
+// Starts to copy rows first .. of a (count, depth), numbers k0 .., into one tile; zeros where there
+// are none.
+TT__DEVICE void tt__cuda_tensor_fetch(const uint16_t *from, ptrdiff_t ld, ptrdiff_t first,
+                                      ptrdiff_t count, int k0, int depth, uint16_t *tile) {
+  enum { EIGHTS = TT__TENSOR_DEPTH / 8 };
+  TT__CUDA_UNROLL
+  for (int n = 0; n < TT__TENSOR_TILE * EIGHTS / TT__CUDA_THREADS; n++) {
+    int t = (int)threadIdx.x + n * TT__CUDA_THREADS, row = t / EIGHTS, k = k0 + t % EIGHTS * 8;
+    int bytes = first + row < count && k < depth ? 2 * (depth - k < 8 ? depth - k : 8) : 0;
+    tt__cuda_copy_ahead(tile + tt__cuda_tensor_at(row, t % EIGHTS),
+                        bytes ? from + (first + row) * ld + k : from, bytes);
+  }
+}
+
+// The next tiles of x and W; a group even where there are none, so that groups can be counted.
+TT__DEVICE void tt__cuda_tensor_ahead(const tt__dtensor &f, ptrdiff_t b0, int r0, int step,
+                                      uint16_t *x, uint16_t *w) {
+  int k0 = step * TT__TENSOR_DEPTH;
+  if (k0 < f.depth) {
+    tt__cuda_tensor_fetch(f.x, f.ldx, b0, f.batch, k0, f.depth, x);
+    tt__cuda_tensor_fetch(f.w, f.ldw, r0, f.rows, k0, f.depth, w);
+  }
+  tt__cuda_close_copies();
+}
+
+// sum[i][k] += rows 16 i .. of x times rows 8 k .. of W, of this warp's part of the tiles.
+TT__DEVICE void tt__cuda_tensor_multiply(const uint16_t *x, const uint16_t *w,
+                                         float (&sum)[4][4][4]) {
+  int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+  int x_row = warp / 4 * 64 + lane % 16, w_row = warp % 4 * 32 + lane / 16 * 8 + lane % 8;
+  TT__CUDA_UNROLL
+  for (int k = 0; k < TT__TENSOR_DEPTH / 8; k += 2) {
+    uint32_t a[4][4], b[4][2];
+    TT__CUDA_UNROLL
+    for (int i = 0; i < 4; i++)
+      tt__cuda_load_matrices(x + tt__cuda_tensor_at(x_row + 16 * i, k + lane / 16), a[i]);
+    TT__CUDA_UNROLL
+    for (int i = 0; i < 4; i += 2)
+      tt__cuda_load_matrices(w + tt__cuda_tensor_at(w_row + 8 * i, k + lane / 8 % 2), b[i]);
+    TT__CUDA_UNROLL
+    for (int i = 0; i < 4; i++)
+      for (int j = 0; j < 4; j++) tt__cuda_mma_bf16(sum[i][j], a[i], b[j]);
+  }
+}
+
+static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2)
+    tt__cuda_tensor_bf16(const tt__dtensor f) {
+  enum { SIZE = TT__TENSOR_TILE * TT__TENSOR_DEPTH, AHEAD = TT__TENSOR_STAGES - 1 };
+  __shared__ __align__(128) uint16_t x[TT__TENSOR_STAGES * SIZE], w[TT__TENSOR_STAGES * SIZE];
+  int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+  unsigned row_tiles = ((unsigned)f.rows + TT__TENSOR_TILE - 1) / TT__TENSOR_TILE;
+  int r0 = (int)(blockIdx.x % row_tiles) * TT__TENSOR_TILE;
+  ptrdiff_t b0 = (ptrdiff_t)(blockIdx.x / row_tiles) * TT__TENSOR_TILE;
+  float sum[4][4][4] = {{{0}}};
+  for (int step = 0; step < AHEAD; step++)
+    tt__cuda_tensor_ahead(f, b0, r0, step, x + step * SIZE, w + step * SIZE);
+  for (int step = 0; step * TT__TENSOR_DEPTH < f.depth; step++) {
+    int now = step % TT__TENSOR_STAGES * SIZE, next = (step + AHEAD) % TT__TENSOR_STAGES * SIZE;
+    tt__cuda_wait_copies<AHEAD - 1>();
+    __syncthreads(); // all copies of this step are here, and all threads are done with the last
+    tt__cuda_tensor_ahead(f, b0, r0, step + AHEAD, x + next, w + next);
+    tt__cuda_tensor_multiply(x + now, w + now, sum);
+  }
+  tt__output out = f.out;
+  out.dtype = TT_BF16; // as x; now the compiler knows
+  b0 += warp / 4 * 64 + lane / 4;
+  r0 += warp % 4 * 32 + lane % 4 * 2;
+  TT__CUDA_UNROLL
+  for (int t = 0; t < 64; t++) {
+    ptrdiff_t item = b0 + t / 16 * 16 + t / 2 % 2 * 8;
+    int row = r0 + t / 4 % 4 * 8 + t % 2;
+    if (item < f.batch && row < f.rows)
+      tt__cuda_store(out, item * out.ld + row, row, sum[t / 16][t / 4 % 4][t % 4]);
+  }
+}
+
 // ----------------------------------------------------------------------------------------- >>slice
 // Row o of W is the product of the slices G_k[:, o_k, :, :] of its digits (see >>apply of tt.h).
 // One step multiplies the state of every item by a slice: an item is a wanted row, or, for the
@@ -1044,7 +1217,8 @@ typedef struct tt__dslice {
   ptrdiff_t outer, in_size;               // columns in the state; floats of one state
   int depth, digit_step, depth_step;      // row of G: digit * digit_step + t * depth_step
   ptrdiff_t in_outer, in_depth, out_outer, out_along; // strides
-  float *out;
+  void *out;
+  int in_bf16; // out is, not float
   ptrdiff_t out_ld, out_limit;
 } tt__dslice;
 
@@ -1091,10 +1265,17 @@ static __global__ void __launch_bounds__(TT__CUDA_THREADS, 2) tt__cuda_slice(con
   TT__CUDA_UNROLL
   for (int k = 0; k < 4; k++) {
     ptrdiff_t element = (u0 + k) * f.out_outer + l * f.out_along;
-    float *out = f.out + item * f.out_ld + element;
+    float *out = (float *)f.out + item * f.out_ld + element;
     if (u0 + k >= f.outer) break;
     for (int i = 0; i < 4; i++)
       if (!exists) sum[k].v[i] = tt__cuda_float(0x7fc00000u);
+    if (f.in_bf16) {
+      uint16_t *codes = (uint16_t *)f.out + item * f.out_ld + element;
+      for (int i = 0; i < 4; i++)
+        if (l + i < f.core.length && element + i * f.out_along < f.out_limit)
+          codes[i * f.out_along] = (uint16_t)tt__cuda_to_bf16(sum[k].v[i]);
+      continue;
+    }
     if (f.out_along == 1 && l + 4 <= f.core.length && element + 4 <= f.out_limit &&
         (uintptr_t)out % 16 == 0) {
       *(tt__four *)(void *)out = sum[k];
@@ -1580,6 +1761,24 @@ static double tt__cuda_product_time(const tt_cuda_context *context, double rows,
   return 4 + (small > many ? small / many : 1) * (4 + 0.8 * steps);
 }
 
+// Does DENSE round W to BF16? If d_x is aligned as well.
+static int tt__cuda_in_bf16(const tt_cuda_matrix *w, const tt_cuda_args *args) {
+  return w->context->tensor && args->dtype == TT_BF16 && args->ldx % 8 == 0 &&
+         args->batch > TT__NARROW;
+}
+
+static ptrdiff_t tt__cuda_tensor_tiles(ptrdiff_t rows, ptrdiff_t batch) {
+  return (rows + TT__TENSOR_TILE - 1) / TT__TENSOR_TILE *
+         ((batch + TT__TENSOR_TILE - 1) / TT__TENSOR_TILE);
+}
+
+// Expected microseconds of that product: an assumption, a quarter of what an H100 can.
+static double tt__cuda_tensor_time(const tt_cuda_matrix *w, ptrdiff_t batch) {
+  double tiles = (double)tt__cuda_tensor_tiles(w->header.rows, batch);
+  double steps = ceil((double)w->header.cols / TT__TENSOR_DEPTH);
+  return 4 + ceil(tiles / w->context->multiprocessors) * (2 + 0.5 * steps);
+}
+
 // Costs of the chain; *floats becomes the size of each of its two buffers.
 static double tt__cuda_chain_seconds(const tt_cuda_matrix *w, ptrdiff_t batch, double *flops,
                                      ptrdiff_t *floats) {
@@ -1598,9 +1797,9 @@ static double tt__cuda_chain_seconds(const tt_cuda_matrix *w, ptrdiff_t batch, d
   return seconds;
 }
 
-// Sizes of the dense matrix in the workspace, its rows padded to 16 bytes, and of what expanding it
-// needs besides.
-static ptrdiff_t tt__cuda_dense_ld(const tt_matrix *w) { return (w->cols + 3) / 4 * 4; }
+// Numbers from row to row of the dense matrix in the workspace: rows are padded to 16 bytes, of
+// floats or of BF16.
+static ptrdiff_t tt__cuda_dense_ld(const tt_matrix *w) { return (w->cols + 7) / 8 * 8; }
 
 // Items, columns before the step and core of step i of the slices; count < 0: all rows of W.
 static int tt__cuda_slice_at(const tt_matrix *w, ptrdiff_t count, int i, ptrdiff_t *items,
@@ -1675,14 +1874,16 @@ static void tt__cuda_consider(const tt_cuda_matrix *w, const tt_cuda_args *args,
     seconds = chain;
     made.work_size = 2 * tt__cuda_room(floats);
   } else {
-    double size = rows * (double)tt__cuda_dense_ld(&w->header) * 4;
+    int in_bf16 = tt__cuda_in_bf16(w, args);
+    double size = rows * (double)tt__cuda_dense_ld(&w->header) * (in_bf16 ? 2 : 4);
     made.flops = 2 * batch * rows * cols;
     floats = tt__cuda_slice_floats(w, -1, &made.flops);
     made.work_size =
         2 * tt__cuda_room(floats) + tt__cuda_room(w->header.rows * tt__cuda_dense_ld(&w->header));
     made.num_launches = order + 1;
     seconds = 4e-6 * order + (made.flops - 2 * batch * rows * cols) / 7e12 + size / 0.75e12 +
-              1e-6 * tt__cuda_product_time(w->context, rows, cols, batch);
+              1e-6 * (in_bf16 ? tt__cuda_tensor_time(w, args->batch)
+                              : tt__cuda_product_time(w->context, rows, cols, batch));
   }
   made.seconds = seconds;
   if (way->plan.path && seconds >= way->plan.seconds) return;
@@ -1859,7 +2060,7 @@ static tt_status tt__cuda_run_fused(const tt_cuda_matrix *w, const tt_cuda_args 
 
 // Runs the slices for `count` rows in d_index, or for all of them (count < 0) in natural order.
 static tt_status tt__cuda_run_slices(const tt_cuda_matrix *w, const int *d_index, ptrdiff_t count,
-                                     float *d_out, ptrdiff_t ld, float *const *buffer,
+                                     void *d_out, int in_bf16, ptrdiff_t ld, float *const *buffer,
                                      cudaStream_t stream) {
   const tt_shape *shape = &w->header.shape;
   int order = shape->order, turned = w->header.sweep == TT_LEFT_TO_RIGHT;
@@ -1887,7 +2088,8 @@ static tt_status tt__cuda_run_slices(const tt_cuda_matrix *w, const int *d_index
     f.in_depth = turned ? f.outer : 1;
     f.out_outer = turned ? 1 : f.core.length;
     f.out_along = turned ? f.outer : 1;
-    f.out = i + 1 < order ? buffer[i & 1] : d_out;
+    f.out = i + 1 < order ? (void *)buffer[i & 1] : d_out;
+    f.in_bf16 = i + 1 == order && in_bf16;
     f.out_limit = i + 1 < order ? f.outer * f.core.length : w->header.cols;
     f.out_ld = i + 1 < order ? f.out_limit : ld;
     ptrdiff_t threads = f.items * ((f.outer + 3) / 4) * (((ptrdiff_t)f.core.length + 3) / 4);
@@ -1899,14 +2101,35 @@ static tt_status tt__cuda_run_slices(const tt_cuda_matrix *w, const int *d_index
   return status;
 }
 
+// The product of DENSE in BF16.
+static tt_status tt__cuda_run_tensor(const tt_cuda_matrix *w, const tt_cuda_args *args,
+                                     const void *dense, cudaStream_t stream) {
+  tt__dtensor f;
+  unsigned grid;
+  f.x = (const uint16_t *)args->d_x;
+  f.w = (const uint16_t *)dense;
+  f.batch = args->batch;
+  f.ldx = args->ldx;
+  f.ldw = tt__cuda_dense_ld(&w->header);
+  f.rows = (int)w->header.rows;
+  f.depth = (int)w->header.cols;
+  f.out = tt__cuda_y(w, args);
+  if (!tt__cuda_grid(tt__cuda_tensor_tiles(w->header.rows, args->batch), &grid))
+    return TT_ERROR_UNSUPPORTED;
+  return tt__cuda_status(
+      w->context, TT__CUDA_LAUNCH(tt__cuda_tensor_bf16, grid, TT__CUDA_THREADS, 0, stream, f));
+}
+
 // Rebuilds W behind the two buffers, then one product.
 static tt_status tt__cuda_run_dense(const tt_cuda_matrix *w, const tt_cuda_args *args,
                                     float *const *buffer, float *dense, cudaStream_t stream) {
   ptrdiff_t ld = tt__cuda_dense_ld(&w->header);
+  int in_bf16 = tt__cuda_in_bf16(w, args) && (uintptr_t)args->d_x % 16 == 0;
   tt__dcore core;
-  tt_status status = tt__cuda_run_slices(w, NULL, -1, dense, ld, buffer, stream);
-  if (status) return status;
   if (w->header.rows > 0x40000000 || ld > 0x40000000) return TT_ERROR_UNSUPPORTED;
+  tt_status status = tt__cuda_run_slices(w, NULL, -1, dense, in_bf16, ld, buffer, stream);
+  if (status) return status;
+  if (in_bf16) return tt__cuda_run_tensor(w, args, dense, stream);
   core = tt__cuda_plain_core(dense, (int)w->header.rows, (int)w->header.cols, ld);
   tt__dproduct f = tt__cuda_plain_product(&core, args->batch, 1, NULL, NULL);
   tt__cuda_read_x(w, args, &f);
@@ -1987,7 +2210,7 @@ static tt_status tt__cuda_slices(const tt_cuda_matrix *w, const int *d_index, pt
       !tt__cuda_work_fits(d_work, work_size, size == 1 ? 0 : size))
     return TT_ERROR_INVALID;
   float *buffer[2] = {(float *)d_work, (float *)(void *)((char *)d_work + size / 2)};
-  return tt__cuda_run_slices(w, d_index, count, d_out, w->header.cols, buffer, stream);
+  return tt__cuda_run_slices(w, d_index, count, d_out, 0, w->header.cols, buffer, stream);
 }
 
 TTDEF tt_status tt_cuda_expand(const tt_cuda_matrix *w, float *d_dense, void *d_work,

@@ -10,8 +10,10 @@ import struct
 import sys
 
 NAMES = {0x981: 'LDG', 0x984: 'LDS', 0x983: 'LDL', 0x387: 'STL', 0x223: 'FFMA', 0x22b: 'DFMA',
-         0x228: 'DMUL', 0x229: 'DADD', 0x23c: 'HMMA', 0xb1d: 'BAR', 0xf89: 'SHFL'}
-COLUMNS = ['LDG', 'LDG16', 'LDS', 'LDS16', 'FFMA', 'DFMA', 'HMMA', 'SHFL', 'BAR']
+         0x228: 'DMUL', 0x229: 'DADD', 0x23c: 'HMMA', 0xb1d: 'BAR', 0xf89: 'SHFL',
+         0xfae: 'LDGSTS', 0x83b: 'LDSM'}
+COLUMNS = ['LDG', 'LDG16', 'LDS', 'LDS16', 'FFMA', 'DFMA', 'HMMA', 'LDGSTS', 'LDSM',
+           'SHFL', 'BAR']
 IN_DOUBLE = {'tt__cuda_svd', 'tt__cuda_scan', 'tt__cuda_sum_double', 'tt__cuda_outer_double'}
 # Sums of a tile, depth x rows x columns of a thread, and loads of 16 bytes from memory and stage.
 AT_LEAST = {
@@ -20,6 +22,7 @@ AT_LEAST = {
     'tt__cuda_product_128': {'FFMA': 16 * 8 * 8, 'LDG16': 1, 'LDS16': 4 * 16, 'BAR': 3},
     'tt__cuda_tensor_64': {'HMMA': 2 * 2 * 2, 'LDG16': 1, 'BAR': 3},
     'tt__cuda_tensor_128': {'HMMA': 2 * 4 * 4, 'LDG16': 1, 'BAR': 3},
+    'tt__cuda_tensor_bf16': {'HMMA': 2 * 4 * 4, 'LDGSTS': 3 * 4, 'LDSM': 2 * 6, 'BAR': 1},
     'tt__cuda_product_narrow': {'FFMA': 7 * 4 * 4, 'LDG16': 1, 'SHFL': 4 * 5, 'BAR': 1},
     'tt__cuda_outer_float': {'FFMA': 16 * 4 * 4, 'LDS16': 2 * 16, 'BAR': 2},
     'tt__cuda_outer_double': {'DFMA': 16 * 4 * 4, 'LDS16': 2 * 16, 'BAR': 2},

@@ -7,7 +7,8 @@
 // not:
 //   barriers and warp collectives that threads reach at different places, or not all of them;
 //   shuffles from lanes outside the mask; device memory read before it was written (it starts as
-//   NaN); results read before the stream was synchronised (streams run only then); calls that CUDA
+//   NaN), and shared memory before an asynchronous copy was waited for (it is NaN until then);
+//   results read before the stream was synchronised (streams run only then); calls that CUDA
 //   forbids while a graph is captured; too much shared memory; copies in the wrong direction; and,
 //   built with -DEMU_TSAN, races in shared and in global memory, within a block and between blocks.
 // Environment: EMU_ORDER = 0 runs threads forward, 1 in reverse, any other number shuffles them.
@@ -47,6 +48,13 @@ namespace emu {
 
 enum Wait { READY, AT_BARRIER, AT_WARP, DONE };
 
+struct Copy { // asynchronous, of 16 bytes, to shared memory
+  void *to;
+  const void *from;
+  int bytes;
+  unsigned group;
+};
+
 struct Fiber {           // one CUDA thread
   void *saved = nullptr; // stack pointer, or ucontext, while it does not run
   char *stack = nullptr; // lowest byte; a guard page lies below
@@ -60,6 +68,8 @@ struct Fiber {           // one CUDA thread
   unsigned barriers = 0, syncs = 0, parity = 0, parities = 0; // TSan: generations
   char released[2] = {0, 0};                                  // TSan: addresses of __syncwarp
   void *tsan = nullptr, *asan = nullptr;
+  std::vector<Copy> copies; // started, not waited for
+  unsigned groups = 0;      // closed
 };
 
 struct Warp {
@@ -99,6 +109,25 @@ template <class T> inline T get(unsigned lane) {
   T value;
   memcpy(&value, &the_fiber->all[lane], sizeof value);
   return value;
+}
+
+// Asynchronous copies are carried out when somebody waits for their group; until then their
+// destination is NaN.
+inline void copy_ahead(void *to, const void *from, int bytes) {
+  if ((uintptr_t)to % 16 || (uintptr_t)from % 16) die("asynchronous copy that is not aligned");
+  if (bytes < 0 || bytes > 16) die("asynchronous copy of more than 16 bytes");
+  memset(to, 0xff, 16);
+  the_fiber->copies.push_back({to, from, bytes, the_fiber->groups});
+}
+inline void close_copies() { the_fiber->groups++; }
+inline void wait_copies(unsigned but) { // for all groups but the last
+  std::vector<Copy> &copies = the_fiber->copies;
+  size_t done = 0;
+  for (; done < copies.size() && copies[done].group + but < the_fiber->groups; done++) {
+    memset(copies[done].to, 0, 16);
+    memcpy(copies[done].to, copies[done].from, (size_t)copies[done].bytes);
+  }
+  copies.erase(copies.begin(), copies.begin() + (long)done);
 }
 
 // ---- knobs and counters for tests

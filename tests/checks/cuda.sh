@@ -192,6 +192,10 @@ if [ "${CUDA_MUTANTS:-0}" = 1 ] && [ -f "$build/gcc-races.o" ]; then
   check "swapped: b" mutant b sed 's,s\[k \* 4 \* PITCH,s[(1 - k) * 4 * PITCH,'
   check "swapped: rows" mutant rows sed 's,8 \* i + thread % 32 / 4,8 * (i ^ 1) + thread % 32 / 4,'
   check "swapped: lanes" mutant lanes sed 's,8 \* t + 4 + from,8 * t + from,'
+  check "swapped: a of BF16" mutant a16 sed 's,k + lane / 16,k + 1 - lane / 16,'
+  check "swapped: b of BF16" mutant b16 sed 's,k + lane / 8 % 2,k + 1 - lane / 8 % 2,'
+  check "waits for a group less" mutant wait sed 's,wait_copies<AHEAD - 1>,wait_copies<AHEAD>,'
+  check "a copy is missed" mutant copy sed 's,? 2 \* (depth - k < 8,? 2 * (depth - k < 7,'
   barrier
   echo "mutants: $((passed - before)) of $((started - begun)) were noticed"
 fi
