@@ -1599,10 +1599,10 @@ TTDEF tt_status tt_cuda_download(const tt_cuda_matrix *w, const tt_options *opti
 
 // --------------------------------------------------------------------------------------- >>planner
 // What each way costs, as measured on one H200 (bench/cuda.sh) in microseconds: blocks run in
-// waves, a tile costs so much for each step of its sum, latencies of memory included. Other devices
-// are taken for an H200 with another number of multiprocessors. It only has to rank the ways.
-// Products did not use tensor cores then: CHAIN and DENSE are faster than it thinks where x is of
-// 16 bits, by up to a third where it takes FUSED (bench/results_cuda.md).
+// waves, a tile costs so much for each step of its sum, latencies of memory included; tensor cores
+// take 0.7 of that (bench/results_cuda.md, one H100). The product in BF16 has not been measured.
+// Other devices are taken for these with another number of multiprocessors. It only has to rank the
+// ways.
 
 // Product of the row (or column) factors of cores first .. last-1. Overflow was excluded before.
 static ptrdiff_t tt__cuda_legs(const tt_shape *shape, int first, int last, int of_rows) {
@@ -1749,16 +1749,18 @@ static size_t tt__cuda_fused_plan(const tt_cuda_matrix *w, ptrdiff_t batch, tt__
   return shared;
 }
 
-// Expected microseconds of one product.
-static double tt__cuda_product_time(const tt_cuda_context *context, double rows, double depth,
-                                    double columns) {
+// Expected microseconds of one product. With 16-bit x, and more tiles than multiprocessors, tensor
+// cores show.
+static double tt__cuda_product_time(const tt_cuda_context *context, const tt_cuda_args *args,
+                                    double rows, double depth, double columns) {
   double many = context->multiprocessors, large = ceil(rows / 128) * ceil(columns / 128);
   double small = ceil(rows / 64) * ceil(columns / 64), steps = ceil(depth / TT__PRODUCT_DEPTH);
+  double faster = context->tensor && args->dtype != TT_F32 ? 0.7 : 1;
   if (columns <= TT__NARROW)
     return 4 + ceil(rows * ceil(columns / 4) / many) * (0.5 + 0.00035 * depth);
   if (rows > 64 && columns > 64 && large >= many)
-    return 4 + ceil(large / many) * (30 + 2.4 * steps);
-  return 4 + (small > many ? small / many : 1) * (4 + 0.8 * steps);
+    return 4 + faster * ceil(large / many) * (30 + 2.4 * steps);
+  return 4 + (small > many ? faster * small / many : 1) * (4 + 0.8 * steps);
 }
 
 // Does DENSE round W to BF16? If d_x is aligned as well.
@@ -1780,17 +1782,17 @@ static double tt__cuda_tensor_time(const tt_cuda_matrix *w, ptrdiff_t batch) {
 }
 
 // Costs of the chain; *floats becomes the size of each of its two buffers.
-static double tt__cuda_chain_seconds(const tt_cuda_matrix *w, ptrdiff_t batch, double *flops,
-                                     ptrdiff_t *floats) {
+static double tt__cuda_chain_seconds(const tt_cuda_matrix *w, const tt_cuda_args *args,
+                                     double *flops, ptrdiff_t *floats) {
   double seconds = 0;
   *floats = 0;
   *flops = 0;
   for (int i = 0; i < w->header.shape.order; i++) {
     ptrdiff_t p, wide;
-    const tt__dcore *core = &w->cores[tt__cuda_step_at(&w->header, batch, i, &p, &wide)];
+    const tt__dcore *core = &w->cores[tt__cuda_step_at(&w->header, args->batch, i, &p, &wide)];
     double columns = (double)p * (double)wide;
     *flops += 2 * columns * core->length * core->rows;
-    seconds += 1e-6 * tt__cuda_product_time(w->context, core->rows, core->length, columns);
+    seconds += 1e-6 * tt__cuda_product_time(w->context, args, core->rows, core->length, columns);
     if (i + 1 < w->header.shape.order && p * wide * core->rows > *floats)
       *floats = p * wide * core->rows;
   }
@@ -1863,7 +1865,7 @@ static void tt__cuda_consider(const tt_cuda_matrix *w, const tt_cuda_args *args,
   memset(&made, 0, sizeof made);
   made.path = path;
   made.num_launches = order;
-  double chain = tt__cuda_chain_seconds(w, args->batch, &made.flops, &floats);
+  double chain = tt__cuda_chain_seconds(w, args, &made.flops, &floats);
   if (path == TT_CUDA_FUSED) {
     tt__fused fused;
     shared = tt__cuda_fused_plan(w, args->batch, &fused, &seconds);
@@ -1883,7 +1885,7 @@ static void tt__cuda_consider(const tt_cuda_matrix *w, const tt_cuda_args *args,
     made.num_launches = order + 1;
     seconds = 4e-6 * order + (made.flops - 2 * batch * rows * cols) / 7e12 + size / 0.75e12 +
               1e-6 * (in_bf16 ? tt__cuda_tensor_time(w, args->batch)
-                              : tt__cuda_product_time(w->context, rows, cols, batch));
+                              : tt__cuda_product_time(w->context, args, rows, cols, batch));
   }
   made.seconds = seconds;
   if (way->plan.path && seconds >= way->plan.seconds) return;

@@ -143,7 +143,7 @@ plans() {
   for codes in mixed i3 i4 i2; do
     [ -f "row.$codes.md" ] || single $codes
     cat "row.$codes.md"
-    plan $codes "plan at these bytes" --candidates "i8,i4,i3,i2,svd:189+i4"
+    plan $codes "plan at these bytes" --layer "$positions=i8" --candidates "i8,i4,i3,i2,svd:189+i4"
   done
 }
 rules() {
