@@ -152,7 +152,7 @@ static void write16(tt_dtype dtype, void *data, ptrdiff_t i, double value) {
     ((uint16_t *)data)[i] = (uint16_t)tt_from_f32(dtype, (float)value, 0);
 }
 
-// Errors that remain: sums in float, and rounding of 16-bit results, and of factors to TF32 or BF16.
+// Errors that remain: sums in float, rounding of 16-bit results, of factors to TF32 or BF16.
 static double tolerance(tt_dtype dtype) {
   return dtype == TT_F32 ? 2e-6 : dtype == TT_F16 ? 6e-4 : 4e-3;
 }
@@ -523,7 +523,7 @@ static void test_tiles(void) {
   }
 }
 
-// DENSE in BF16: edges of its tiles, ends of rows within 16 bytes and beyond, more steps than stages.
+// DENSE in BF16: edges of its tiles, ends of rows in 16 bytes and beyond, more steps than stages.
 static void test_tensor(void) {
   static const struct {
     form f;
