@@ -7,9 +7,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <deque>
 #include <map>
-#include <cmath>
 #include <memory>
 #include <stdint.h>
 #include <stdlib.h>
@@ -68,7 +68,7 @@ struct Kernel {
   int num_slots = 1;                    // slot 0 is none
   std::vector<std::pair<int, uint64_t>> constants;
   std::vector<std::pair<int, int>> specials; // %tid.x and so on
-  size_t parameters = 0, shared = 0; // bytes
+  size_t parameters = 0, shared = 0;         // bytes
   const std::vector<std::string> *lines = nullptr;
 };
 
@@ -180,7 +180,7 @@ static void trace_store(Thread &thread, const Op *op, Trace &trace) {
   if (trace.read == block.epoch &&
       (trace.warps || meets(thread, trace.reader, trace.reader_syncs) ||
        (trace.threads && trace.reader_syncs == thread.syncs)))
-    fail(thread, op, "race: thread " + std::to_string(trace.reader) + " reads what is written");
+    fail(thread, op, "race: another thread reads what is written");
   trace.written = block.epoch;
   trace.writer = (uint16_t)thread.rank;
   trace.writer_syncs = thread.syncs;
@@ -289,7 +289,9 @@ static const Op *copy_wait_all(Thread &thread, const Op *op) {
 
 // NaN has the bits that a GPU gives it.
 template <class T> static inline T result(T value) { return value; }
-template <> inline float result(float value) { return value == value ? value : as<float>(0x7fffffff); }
+template <> inline float result(float value) {
+  return value == value ? value : as<float>(0x7fffffff);
+}
 
 template <class T> using Unsigned = typename Bits<sizeof(T)>::type;
 template <class T> struct is_float { static const bool value = false; };
@@ -320,8 +322,8 @@ struct High {
   template <class T> T operator()(T a, T b) const {
     return (T)((Wide<T>)a * (Wide<T>)b >> (8 * sizeof(T)));
   }
-  template <class T> using Wide =
-      typename std::conditional<(T)-1 < (T)0, __int128, unsigned __int128>::type;
+  template <class T>
+  using Wide = typename std::conditional<(T)-1 < (T)0, __int128, unsigned __int128>::type;
 };
 #define UNARY(Name, expression)                                                                    \
   struct Name {                                                                                    \
@@ -341,7 +343,8 @@ UNARY(NotPredicate, !a);
 struct Reversed {
   template <class T> T operator()(T a) const {
     T out = 0;
-    for (unsigned i = 0; i < 8 * sizeof(T); i++) out |= (T)((a >> i & 1) << (8 * sizeof(T) - 1 - i));
+    for (unsigned i = 0; i < 8 * sizeof(T); i++)
+      out |= (T)((a >> i & 1) << (8 * sizeof(T) - 1 - i));
     return out;
   }
 };
@@ -377,8 +380,9 @@ template <class T, class WIDE> static const Op *mad_wide(Thread &thread, const O
   return op + 1;
 }
 template <class T> static const Op *mad_low(Thread &thread, const Op *op) {
-  put<T>(thread, op, 0, (T)((uint64_t)get<T>(thread, op, 1) * (uint64_t)get<T>(thread, op, 2) +
-                            (uint64_t)get<T>(thread, op, 3)));
+  put<T>(thread, op, 0,
+         (T)((uint64_t)get<T>(thread, op, 1) * (uint64_t)get<T>(thread, op, 2) +
+             (uint64_t)get<T>(thread, op, 3)));
   return op + 1;
 }
 template <class T> static const Op *fused(Thread &thread, const Op *op) {
@@ -425,10 +429,11 @@ template <class T, class F> static const Op *compare(Thread &thread, const Op *o
 
 // ---- bits
 
-template <class T> static const Op *field_insert(Thread &thread, const Op *op) { // d, a, b, c, count
+template <class T>
+static const Op *field_insert(Thread &thread, const Op *op) { // d, a, b, c, count
   unsigned width = 8 * sizeof(T), at = get<uint32_t>(thread, op, 3) & 255;
   unsigned count = std::min(get<uint32_t>(thread, op, 4) & 255, width);
-  T mask = count == width ? (T)~(T)0 : (T)(((T)1 << count) - 1), b = get<T>(thread, op, 2);
+  T mask = count == width ? (T) ~(T)0 : (T)(((T)1 << count) - 1), b = get<T>(thread, op, 2);
   if (at >= width)
     put<T>(thread, op, 0, b);
   else
@@ -529,8 +534,8 @@ static const Op *convert(Thread &thread, const Op *op) {
 static float from_half(uint32_t half) {
   uint32_t sign = (half & 0x8000) << 16, exponent = half >> 10 & 31, low = half & 1023;
   if (exponent == 31) return as<float>(low ? 0x7fffffff : sign | 0x7f800000);
-  float size = exponent ? std::ldexp((float)(low + 1024), (int)exponent - 25)
-                        : std::ldexp((float)low, -24);
+  float size =
+      exponent ? std::ldexp((float)(low + 1024), (int)exponent - 25) : std::ldexp((float)low, -24);
   return sign ? -size : size;
 }
 static uint16_t to_half(float value) { // to nearest even: by scaling to a multiple of one unit
@@ -540,7 +545,7 @@ static uint16_t to_half(float value) { // to nearest even: by scaling to a multi
   if (value != value) return 0x7fff;
   if (size >= 65520) return sign | 0x7c00;
   std::frexp(size, &exponent);
-  exponent = std::max(exponent - 11, -24);
+  exponent = size > 0 ? std::max(exponent - 11, -24) : -24;
   uint32_t units = (uint32_t)std::nearbyint(std::ldexp(size, -exponent));
   // a unit more than fits is the first number of the next exponent
   return (uint16_t)(sign | (exponent == -24 ? units : units + ((uint32_t)(exponent + 24) << 10)));
@@ -570,7 +575,8 @@ template <uint16_t (*F)(float)> static const Op *narrow_pair(Thread &thread, con
   return op + 1;
 }
 
-// --------------------------------------------------------------------- control and warp collectives
+// --------------------------------------------------------------------- control and warp
+// collectives
 
 static const Op *branch(Thread &, const Op *op) { return op + op->few[0]; }
 static const Op *stop(Thread &thread, const Op *op, State state) {
@@ -606,10 +612,22 @@ static int shuffle_source(Shuffle kind, int lane, uint32_t by, uint32_t clamp, b
   int segment = (int)(clamp >> 8 & 31), bound = (int)(clamp & 31), b = (int)(by & 31);
   int most = (lane & segment) | (bound & ~segment), least = lane & segment, from = lane;
   switch (kind) {
-    case UP_BY: from = lane - b; *inside = from >= most; break;
-    case DOWN_BY: from = lane + b; *inside = from <= most; break;
-    case BUTTERFLY: from = lane ^ b; *inside = from <= most; break;
-    case INDEX: from = least | (b & ~segment); *inside = from <= most; break;
+    case UP_BY:
+      from = lane - b;
+      *inside = from >= most;
+      break;
+    case DOWN_BY:
+      from = lane + b;
+      *inside = from <= most;
+      break;
+    case BUTTERFLY:
+      from = lane ^ b;
+      *inside = from <= most;
+      break;
+    case INDEX:
+      from = least | (b & ~segment);
+      *inside = from <= most;
+      break;
   }
   return *inside ? from : lane;
 }
@@ -659,11 +677,11 @@ template <int COUNT, bool TURNED> static void load_matrix(Thread *lanes, unsigne
     }
 }
 
-// D = A (16, K) B (K, 8) + C of floats, with EACH elements of A or B in a register. Source: PTX ISA,
-// fragments of mma.m16n8k4, k8 and k16: with g = lane / 4 and t = lane % 4, register 2h + i of A has
-// row g + 8i, register h of B column g, both from depth (4h + t) EACH on; C and D have (g, 2t),
-// (g, 2t+1), (g+8, 2t), (g+8, 2t+1). Products are exact, sums in double, rounded once; a GPU may
-// lose more.
+// D = A (16, K) B (K, 8) + C of floats, with EACH elements of A or B in a register. Source: PTX
+// ISA, fragments of mma.m16n8k4, k8 and k16: with g = lane / 4 and t = lane % 4, register 2h + i of
+// A has row g + 8i, register h of B column g, both from depth (4h + t) EACH on; C and D have (g,
+// 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1). Products are exact, sums in double, rounded once; a GPU
+// may lose more.
 template <int K, int EACH, float (*F)(uint32_t)>
 static void matrix_product(Thread *lanes, unsigned, const Op *op) {
   enum { HALVES = K / 4 / EACH, A = 4, B = A + 2 * HALVES, C = B + HALVES };
@@ -687,7 +705,8 @@ static void matrix_product(Thread *lanes, unsigned, const Op *op) {
   for (int i = 0; i < 128; i++) put<float>(lanes[i / 4], op, i % 4, out[i / 4][i % 4]);
 }
 
-// --------------------------------------------------------------------------- the list of all of them
+// --------------------------------------------------------------------------- the list of all of
+// them
 
 struct Recipe {
   Handler run;
@@ -1221,8 +1240,7 @@ static bool allowed(const std::string &name, const std::vector<std::string> &ope
   if (starts(name, "cp.async.wait_group")) return operands.size() == 1 && isdigit(operands[0][0]);
   if (!starts(name, "cp.async.c") || operands.empty()) return true;
   if (operands.size() < 3) return false;
-  return operands[2] == "16" ||
-         (name[9] == 'a' && (operands[2] == "4" || operands[2] == "8"));
+  return operands[2] == "16" || (name[10] == 'a' && (operands[2] == "4" || operands[2] == "8"));
 }
 
 void Parser::decode(const std::string &name, const std::string &rest, int guard) {
@@ -1309,10 +1327,9 @@ int Parser::find(const std::string &name) const { // 0: not declared
 }
 
 int Parser::slot_of(const std::string &name) {
-  static const char *const specials[] = {"%tid.x",     "%tid.y",     "%tid.z",    "%ntid.x",
-                                         "%ntid.y",    "%ntid.z",    "%ctaid.x",  "%ctaid.y",
-                                         "%ctaid.z",   "%nctaid.x",  "%nctaid.y", "%nctaid.z",
-                                         "%laneid",    "%warpid"};
+  static const char *const specials[] = {
+      "%tid.x",   "%tid.y",   "%tid.z",    "%ntid.x",   "%ntid.y",   "%ntid.z", "%ctaid.x",
+      "%ctaid.y", "%ctaid.z", "%nctaid.x", "%nctaid.y", "%nctaid.z", "%laneid", "%warpid"};
   int slot = find(name);
   if (slot) return slot;
   auto variable = shared.find(name);
@@ -1338,7 +1355,8 @@ Module *load(const std::string &text) {
 }
 void unload(Module *module) { delete module; }
 
-// ----------------------------------------------------------------------------------- blocks and grids
+// ----------------------------------------------------------------------------------- blocks and
+// grids
 
 static void run_thread(Thread &thread) {
   const Op *op = thread.at;
@@ -1354,8 +1372,8 @@ static void run_thread(Thread &thread) {
   num_instructions += executed;
 }
 
-// Lets the lanes go on whose collective is complete; `begin` and `end` bound the warp. What can never
-// complete is an error.
+// Lets the lanes go on whose collective is complete; `begin` and `end` bound the warp. What can
+// never complete is an error.
 static bool release_lanes(Block &block, size_t begin, size_t end, Thread &first) {
   const Op *op = first.at;
   unsigned mask = op->few[MASK] < 0 ? ~0u : get<uint32_t>(first, op, op->few[MASK]);
@@ -1369,7 +1387,8 @@ static bool release_lanes(Block &block, size_t begin, size_t end, Thread &first)
     if (lane.state != AT_WARP)
       complete = false;
     else if (lane.at != op)
-      fail(first, op, "warp collective from two places, also line " + std::to_string(lane.at->line));
+      fail(first, op,
+           "warp collective from two places, also line " + std::to_string(lane.at->line));
     else if (op->few[MASK] >= 0 && get<uint32_t>(lane, op, op->few[MASK]) != mask)
       fail(first, op, "warp collective with two masks");
   }
@@ -1387,7 +1406,8 @@ static bool release_warps(Block &block) {
   bool any = false;
   for (size_t i = 0; i < block.threads.size(); i++) {
     size_t begin = i / 32 * 32, end = std::min(begin + 32, block.threads.size());
-    if (block.threads[i].state == AT_WARP) any |= release_lanes(block, begin, end, block.threads[i]);
+    if (block.threads[i].state == AT_WARP)
+      any |= release_lanes(block, begin, end, block.threads[i]);
   }
   return any;
 }
@@ -1439,9 +1459,9 @@ static void start_threads(Block &block) {
   const unsigned *size = block.launch->block, *grid = block.launch->grid;
   for (Thread &thread : block.threads) {
     unsigned *index = thread.index;
-    unsigned values[] = {index[0], index[1], index[2], size[0], size[1], size[2], block.index[0],
-                         block.index[1], block.index[2], grid[0], grid[1], grid[2],
-                         thread.rank % 32, thread.rank / 32};
+    unsigned values[] = {index[0], index[1],       index[2],         size[0],         size[1],
+                         size[2],  block.index[0], block.index[1],   block.index[2],  grid[0],
+                         grid[1],  grid[2],        thread.rank % 32, thread.rank / 32};
     for (auto &special : block.kernel->specials)
       thread.slots[special.first] = values[special.second];
     thread.at = block.kernel->ops.data();

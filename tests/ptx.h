@@ -1,6 +1,7 @@
 // PTX, the assembly text that nvcc makes of kernels, run on the CPU: parsed once, then interpreted
-// thread by thread. Of the kernels of tt_cuda.h this runs what the compiler made of the source, with
-// its vector loads, fused products and inline assembly, where cudaemu.h runs the source itself.
+// thread by thread. Of the kernels of tt_cuda.h this runs what the compiler made of the source,
+// with its vector loads, fused products and inline assembly, where cudaemu.h runs the source
+// itself.
 //
 //   ptx::Module *module = ptx::load(text);
 //   ptx::run(*module, launch);
@@ -32,12 +33,12 @@ Module *load(const std::string &text);
 void unload(Module *module);
 
 struct Launch {
-  const char *kernel;         // as in C++, without its arguments
+  const char *kernel; // as in C++, without its arguments
   unsigned grid[3], block[3];
-  size_t shared;              // bytes of dynamic shared memory
-  const void *argument;       // all parameters, laid out as the kernel expects them
-  size_t size;                // and their bytes
-  unsigned order;             // of blocks and threads: 0 forward, 1 in reverse, else shuffled
+  size_t shared;        // bytes of dynamic shared memory
+  const void *argument; // all parameters, laid out as the kernel expects them
+  size_t size;          // and their bytes
+  unsigned order;       // of blocks and threads: 0 forward, 1 in reverse, else shuffled
   // The allocation that holds `at`; false if none does.
   bool (*find)(const void *at, const char **begin, size_t *size);
 };
