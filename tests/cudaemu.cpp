@@ -2,8 +2,12 @@
 // kernels have it (and with -DEMU_TSAN then): the scheduler must not order what CUDA does not.
 #include "cudaemu.h"
 
+#include <memory>
 #include <pthread.h>
 #include <sys/mman.h>
+#ifdef EMU_PTX
+#include "ptx.h"
+#endif
 #ifdef EMU_TSAN
 #include <atomic>
 #include <sched.h>
@@ -398,11 +402,20 @@ static CUstream_st *stream_of(cudaStream_t stream) {
   return streams()[0];
 }
 
-static bool is_device(const void *address, size_t size) {
+// The block of device memory that holds `address`.
+static bool find_block(const void *address, const char **begin, size_t *size) {
   auto behind = memory().upper_bound((char *)address);
   if (behind == memory().begin()) return false;
   --behind;
-  return (const char *)address + size <= behind->first + behind->second;
+  *begin = behind->first;
+  *size = behind->second;
+  return true;
+}
+static bool is_device(const void *address, size_t size) {
+  const char *begin;
+  size_t block_size;
+  return find_block(address, &begin, &block_size) &&
+         (const char *)address + size <= begin + block_size;
 }
 
 static bool is_capturing() {
@@ -418,6 +431,31 @@ static void drain(CUstream_st *stream) {
 }
 
 size_t live_blocks() { return memory().size(); }
+
+#ifdef EMU_PTX
+static ptx::Module *load_module() {
+  const char *name = getenv("EMU_PTX");
+  FILE *file = name ? fopen(name, "rb") : nullptr;
+  std::string text;
+  if (!file) die("EMU_PTX names no file");
+  for (int c; (c = getc(file)) != EOF;) text += (char)c;
+  fclose(file);
+  return ptx::load(text);
+}
+void interpret_grid(const char *kernel, dim3 grid, dim3 block, size_t shared, const void *argument,
+                    size_t size) {
+  the_kernel = kernel;
+  try {
+    static const std::unique_ptr<ptx::Module, void (*)(ptx::Module *)> module(load_module(),
+                                                                              ptx::unload);
+    ptx::Launch launch = {kernel, {grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, shared,
+                          argument, size, order, find_block};
+    ptx::run(*module, launch);
+  } catch (const ptx::Error &error) {
+    die(error.what());
+  }
+}
+#endif
 
 } // namespace emu
 
@@ -567,8 +605,8 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute, int valu
   return cudaSuccess;
 }
 
-cudaError_t emu_enqueue(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
-                        cudaStream_t stream, const std::function<void()> &body) {
+cudaError_t emu_enqueue(const void *kernel, dim3 grid, dim3 block, size_t shared,
+                        cudaStream_t stream, const std::function<void()> &run) {
   size_t threads = (size_t)block.x * block.y * block.z;
   auto grant = granted().find(kernel);
   size_t most = 48 * 1024;
@@ -578,6 +616,6 @@ cudaError_t emu_enqueue(const char *name, const void *kernel, dim3 grid, dim3 bl
   if (!threads || threads > 1024 || block.z > 64 || !grid.x || grid.x > 0x7fffffffu || !grid.y ||
       !grid.z || grid.y > 65535 || grid.z > 65535 || shared > most)
     return cudaErrorInvalidConfiguration;
-  stream_of(stream)->queue.push_back([=] { run_grid(name, grid, block, shared, body); });
+  stream_of(stream)->queue.push_back(run);
   return cudaSuccess;
 }

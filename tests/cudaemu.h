@@ -11,7 +11,10 @@
 //   results read before the stream was synchronised (streams run only then); calls that CUDA
 //   forbids while a graph is captured; too much shared memory; copies in the wrong direction; and,
 //   built with -DEMU_TSAN, races in shared and in global memory, within a block and between blocks.
+// Built with -DEMU_PTX and linked with ptx.cpp, kernels are not called: what nvcc made of them is
+// interpreted (see ptx.h), and all but their execution stays the same.
 // Environment: EMU_ORDER = 0 runs threads forward, 1 in reverse, any other number shuffles them.
+// EMU_PTX names the file that nvcc -ptx has written.
 #ifndef CUDAEMU_H
 #define CUDAEMU_H
 
@@ -96,6 +99,8 @@ void barrier(const void *site);
 void warp_wait(unsigned mask, const void *site, bool orders_memory);
 void run_grid(const char *kernel, dim3 grid, dim3 block, size_t shared,
               const std::function<void()> &body);
+void interpret_grid(const char *kernel, dim3 grid, dim3 block, size_t shared, const void *argument,
+                    size_t size);
 
 template <class T> inline void put(unsigned mask, T value, const void *site) {
   static_assert(sizeof(T) <= 8, "a lane hands over at most 8 bytes");
@@ -244,15 +249,28 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t ready);
 cudaError_t cudaFuncSetAttribute(const void *kernel, cudaFuncAttribute attribute, int value);
 
-// Checks the configuration as CUDA does and queues the grid.
-cudaError_t emu_enqueue(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
-                        cudaStream_t stream, const std::function<void()> &body);
+// Checks the configuration as CUDA does and queues `run`.
+cudaError_t emu_enqueue(const void *kernel, dim3 grid, dim3 block, size_t shared,
+                        cudaStream_t stream, const std::function<void()> &run);
+
+#ifdef EMU_PTX
+template <class P, class A>
+inline cudaError_t emu_launch(const char *name, void (*kernel)(P), dim3 grid, dim3 block,
+                              size_t shared, cudaStream_t stream, A argument) {
+  return emu_enqueue((const void *)kernel, grid, block, shared, stream, [=] {
+    P copy = argument;
+    emu::interpret_grid(name, grid, block, shared, &copy, sizeof copy);
+  });
+}
+#else
 
 template <class... P, class... A>
 inline cudaError_t emu_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block,
                               size_t shared, cudaStream_t stream, A... arguments) {
-  return emu_enqueue(name, (const void *)kernel, grid, block, shared, stream,
-                     [=] { kernel((P)arguments...); });
+  return emu_enqueue((const void *)kernel, grid, block, shared, stream, [=] {
+    emu::run_grid(name, grid, block, shared, [=] { kernel((P)arguments...); });
+  });
 }
+#endif
 
 #endif // CUDAEMU_H

@@ -1,10 +1,11 @@
 # tt_cuda.h in three levels. L0: nvcc compiles it for every target without a warning, without spills
 # and without local memory. L1: its kernels run on the CPU (cudaemu.h), under sanitizers, in several
-# orders of threads, and races are looked for. L2: the same tests on a GPU, where one answers.
-#   NVCC          the compiler of L0 and L2; found on the PATH or in /usr/local/cuda
+# orders of threads, and races are looked for; the PTX that nvcc makes of them is interpreted (ptx.h)
+# under the same tests. L2: the same tests on a GPU, where one answers.
+#   NVCC          the compiler of L0, L2 and PTX; found on the PATH or in /usr/local/cuda
 #   CUDA_TARGETS  default "sm_80 sm_90"
 #   CUDA_MUTANTS  1: also deletes each barrier of tt_cuda.h in turn, and swaps what tensor cores are
-#                 given; each change must be noticed
+#                 given, and deletes each barrier of the PTX; each change must be noticed
 # tt.h is not what is tested here: it is compiled once, without sanitizers, and linked.
 . "$(dirname "$0")/common.sh"
 
@@ -106,6 +107,35 @@ no_forbidden_calls() {
     grep -nE 'cuda(Malloc|Free|Memcpy|[A-Za-z]*Synchronize|GetLastError|Func|SetDevice)[A-Za-z]*\('
 }
 
+# ---- L1: PTX
+
+# Both programs, and what nvcc makes of the kernels of the tests, for GPUs with tensor cores.
+interpreter() {
+  g++ -std=gnu++17 -O2 -Wall -Wextra -c ptx.cpp -o "$build/ptx.o" &&
+    g++ -std=gnu++17 -O1 -Wall -Wextra -DTEST_LINKS_TT test_ptx.cpp "$build/ptx.o" "$library" \
+      -o "$build/test-ptx" && run_tests "$build/test-ptx"
+}
+ptx() {
+  $nvcc -std=c++14 -ptx -arch=sm_80 -diag-suppress 177 -x cu test_cuda.cpp -o "$build/kernels.ptx" &&
+    g++ $flags -O2 -DTT_CUDA_EMU -DEMU_PTX -c cudaemu.cpp -o "$build/emu-ptx.o" &&
+    g++ $flags -O2 -DTT_CUDA_EMU -DEMU_PTX -c test_cuda.cpp -o "$build/cuda-ptx.o"
+}
+link_ptx() {
+  g++ "$build/cuda-ptx.o" "$build/emu-ptx.o" "$build/ptx.o" "$library" -o "$build/cuda-ptx"
+}
+# interpret ORDER MODE
+interpret() {
+  EMU_PTX=$build/kernels.ptx EMU_ORDER=$1 run_tests "$build/cuda-ptx" "$2"
+}
+# interpret_without NUMBER: without that barrier of the text, a kernel must be stopped
+interpret_without() {
+  awk -v n="$1" '/bar\.sync/ && ++k == n { next } { print }' "$build/kernels.ptx" >"$build/$1.ptx"
+  EMU_PTX=$build/$1.ptx "$build/cuda-ptx" races
+  status=$?
+  rm "$build/$1.ptx"
+  [ $status -ne 0 ]
+}
+
 on_gpu() {
   $nvcc -std=c++14 -O2 -arch=native -diag-suppress 177 -x cu test_cuda.cpp -o "$build/gpu" &&
     run_tests "$build/gpu" quick
@@ -182,6 +212,36 @@ for order in 0 1 77; do
 done
 barrier
 
+if works g++ -x c++ -std=gnu++17; then
+  check "the interpreter of PTX" interpreter
+  have "$nvcc" && check "PTX of the kernels" ptx
+  barrier
+  if ! have "$nvcc"; then
+    skip "execution of the kernels' PTX" "nvcc not installed"
+  elif link_ptx; then
+    check "PTX, order 0" interpret 0 quick
+    traces=""
+    for order in 0 1 77; do
+      check "PTX, order $order, small" interpret $order races
+      traces="$traces $build/$started.log"
+    done
+    check "PTX without a barrier is stopped" interpret_without 1
+    barrier
+    check "the same bits of PTX in every order" same_bits $traces
+  fi
+else
+  skip "execution of the kernels' PTX" "g++ not installed"
+fi
+barrier
+
+if [ "${CUDA_MUTANTS:-0}" = 1 ] && [ -x "$build/cuda-ptx" ]; then
+  before=$passed begun=$started
+  for number in $(seq "$(grep -c 'bar\.sync' "$build/kernels.ptx")"); do
+    check "barrier $number of the PTX is missed" interpret_without "$number"
+  done
+  barrier
+  echo "mutants of PTX: $((passed - before)) of $((started - begun)) were noticed"
+fi
 if [ "${CUDA_MUTANTS:-0}" = 1 ] && [ -f "$build/gcc-races.o" ]; then
   before=$passed begun=$started
   for number in $(seq "$(grep -c '__syncthreads();' ../tt_cuda.h)"); do
