@@ -23,6 +23,7 @@ AT_LEAST = {
     'tt__cuda_tensor_64': {'HMMA': 2 * 2 * 2, 'LDG16': 1, 'BAR': 3},
     'tt__cuda_tensor_128': {'HMMA': 2 * 4 * 4, 'LDG16': 1, 'BAR': 3},
     'tt__cuda_tensor_bf16': {'HMMA': 2 * 4 * 4, 'LDGSTS': 3 * 4, 'LDSM': 2 * 6, 'BAR': 1},
+    'tt__cuda_tensor_pair': {'HMMA': 2 + 4, 'LDGSTS': 1, 'LDSM': 2 + 3, 'BAR': 3},
     'tt__cuda_product_narrow': {'FFMA': 7 * 4 * 4, 'LDG16': 1, 'SHFL': 4 * 5, 'BAR': 1},
     'tt__cuda_outer_float': {'FFMA': 16 * 4 * 4, 'LDS16': 2 * 16, 'BAR': 2},
     'tt__cuda_outer_double': {'DFMA': 16 * 4 * 4, 'LDS16': 2 * 16, 'BAR': 2},

@@ -255,6 +255,7 @@ if [ "${CUDA_MUTANTS:-0}" = 1 ] && [ -f "$build/gcc-races.o" ]; then
   check "swapped: a of BF16" mutant a16 sed 's,k + lane / 16,k + 1 - lane / 16,'
   check "swapped: b of BF16" mutant b16 sed 's,k + lane / 8 % 2,k + 1 - lane / 8 % 2,'
   check "waits for a group less" mutant wait sed 's,wait_copies<AHEAD - 1>,wait_copies<AHEAD>,'
+  check "waits for none" mutant none sed 's,wait_copies<0>,wait_copies<1>,'
   check "a copy is missed" mutant copy sed 's,? 2 \* (depth - k < 8,? 2 * (depth - k < 7,'
   barrier
   echo "mutants: $((passed - before)) of $((started - begun)) were noticed"
