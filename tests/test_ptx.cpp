@@ -183,17 +183,6 @@ static void test_integers() {
   AGREES("abs.s64", s64, (s64 a), a < 0 ? 0 - (u64)a : (u64)a);
 }
 
-static u32 reversed(u32 a) {
-  u32 out = 0;
-  for (int i = 0; i < 32; i++) out |= (a >> i & 1) << (31 - i);
-  return out;
-}
-static u32 ones(u64 a) {
-  u32 sum = 0;
-  for (; a; a &= a - 1) sum++;
-  return sum;
-}
-
 static void test_bits() {
   AGREES("and.b32", u32, (u32 a, u32 b), a & b);
   AGREES("or.b64", u64, (u64 a, u64 b), a | b);
@@ -206,11 +195,6 @@ static void test_bits() {
   AGREES("shr.s32", s32, (s32 a, u32 b), a >> (b > 31 ? 31 : b));
   AGREES("shr.s16, 3", s16, (s16 a), a >> 3);
   AGREES("shr.s64, 99", s64, (s64 a), a >> 63);
-  AGREES("popc.b32", u32, (u32 a), ones(a));
-  AGREES("popc.b64", u32, (u64 a), ones(a));
-  AGREES("clz.b32", u32, (u32 a), a ? __builtin_clz(a) : 32);
-  AGREES("clz.b64", u32, (u64 a), a ? __builtin_clzll(a) : 64);
-  AGREES("brev.b32", u32, (u32 a), reversed(a));
   AGREES("bfe.u32, 8, 5", u32, (u32 a), a >> 8 & 31);
   AGREES("bfe.s32, 8, 5", s32, (s32 a), (s32)((u32)a << 19) >> 27);
   AGREES("bfe.s32, 28, 9", s32, (s32 a), a >> 28);
