@@ -56,7 +56,7 @@ struct Thread {
   std::vector<std::vector<Copy>> pending; // groups of copies; the last one is still open
 };
 
-struct Variable { // of shared or parameter space
+struct Variable { // of shared memory
   size_t align, size;
   bool dynamic;
 };
@@ -75,7 +75,6 @@ struct Kernel {
 struct Module {
   std::vector<std::string> lines;
   std::deque<Kernel> kernels;
-  std::map<std::string, Variable> shared; // of all kernels
 };
 
 // Who touched a byte of shared memory last, in which stretch between two barriers of the block
@@ -563,8 +562,7 @@ template <uint16_t (*F)(float)> static const Op *narrow_pair(Thread &thread, con
   return op + 1;
 }
 
-// --------------------------------------------------------------------- control and warp
-// collectives
+// -------------------------------------------------------------------- control and warp collectives
 
 static const Op *branch(Thread &, const Op *op) { return op + op->few[0]; }
 static const Op *stop(Thread &thread, const Op *op, State state) {
@@ -693,8 +691,7 @@ static void matrix_product(Thread *lanes, unsigned, const Op *op) {
   for (int i = 0; i < 128; i++) put<float>(lanes[i / 4], op, i % 4, out[i / 4][i % 4]);
 }
 
-// --------------------------------------------------------------------------- the list of all of
-// them
+// ------------------------------------------------------------------------- the list of all of them
 
 struct Recipe {
   Handler run;
@@ -1338,8 +1335,7 @@ Module *load(const std::string &text) {
 }
 void unload(Module *module) { delete module; }
 
-// ----------------------------------------------------------------------------------- blocks and
-// grids
+// -------------------------------------------------------------------------------- blocks and grids
 
 static void run_thread(Thread &thread) {
   const Op *op = thread.at;

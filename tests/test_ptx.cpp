@@ -10,8 +10,7 @@
 #include <type_traits>
 #include <utility>
 
-// ------------------------------------------------------------------------------------------
-// running
+// ----------------------------------------------------------------------------------------- running
 
 static const char HEAD[] = ".version 8.0\n.target sm_80\n.address_size 64\n";
 
@@ -62,8 +61,7 @@ static bool says(const std::string &error, const char *what) {
   return false;
 }
 
-// ---------------------------------------------------------------------------------------
-// arithmetic
+// -------------------------------------------------------------------------------------- arithmetic
 
 template <class T> static std::string type_name() {
   const char *kind = std::is_floating_point<T>::value ? "f" : (T)-1 < (T)0 ? "s" : "u";
@@ -343,8 +341,7 @@ static void test_moves() {
   }());
 }
 
-// -------------------------------------------------------------------------------------------
-// memory
+// ------------------------------------------------------------------------------------------ memory
 
 static void test_memory() {
   // a loop; vectors through shared memory, static and dynamic, through generic addresses too
@@ -620,7 +617,7 @@ static u32 encode_f16(int value) {
   return 0;
 }
 
-// ---------------------------------------------------------------------------- asynchronous copies
+// ----------------------------------------------------------------------------- asynchronous copies
 
 #define COPY                                                                                       \
   "mov.u32 %r1, dynamic; mad.lo.s32 %r2, %i, 16, %r1; mad.lo.u64 %at, %wide, 16, %in;"             \
