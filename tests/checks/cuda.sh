@@ -1,7 +1,7 @@
 # tt_cuda.h in three levels. L0: nvcc compiles it for every target without a warning, without spills
 # and without local memory. L1: its kernels run on the CPU (cudaemu.h), under sanitizers, in several
-# orders of threads, and races are looked for; the PTX that nvcc makes of them is interpreted (ptx.h)
-# under the same tests. L2: the same tests on a GPU, where one answers.
+# orders of threads, and races are looked for; the PTX that nvcc makes of them is interpreted
+# (ptx.h), under the same tests. L2: the same tests on a GPU, where one answers.
 #   NVCC          the compiler of L0, L2 and PTX; found on the PATH or in /usr/local/cuda
 #   CUDA_TARGETS  default "sm_80 sm_90"
 #   CUDA_MUTANTS  1: also deletes each barrier of tt_cuda.h in turn, and swaps what tensor cores are
