@@ -56,7 +56,7 @@ struct Thread {
   std::vector<std::vector<Copy>> pending; // groups of copies; the last one is still open
 };
 
-struct Variable { // of shared or parameter space
+struct Variable { // of shared memory
   size_t align, size;
   bool dynamic;
 };
@@ -75,7 +75,6 @@ struct Kernel {
 struct Module {
   std::vector<std::string> lines;
   std::deque<Kernel> kernels;
-  std::map<std::string, Variable> shared; // of all kernels
 };
 
 // Who touched a byte of shared memory last, in which stretch between two barriers of the block
@@ -329,7 +328,9 @@ struct High {
   struct Name {                                                                                    \
     template <class T> T operator()(T a) const { return result<T>((T)(expression)); }              \
   }
-UNARY(Copied, a);
+struct Copied { // bit for bit, NaN too
+  template <class T> T operator()(T a) const { return a; }
+};
 UNARY(Not, ~(uint64_t)a);
 UNARY(IntNeg, 0 - (uint64_t)a);
 UNARY(IntAbs, a < 0 ? 0 - (uint64_t)a : (uint64_t)a);
@@ -337,24 +338,10 @@ UNARY(Neg, -a);
 UNARY(Abs, std::fabs(a));
 UNARY(Sqrt, std::sqrt(a));
 UNARY(Reciprocal, (T)1 / a);
-UNARY(Ones, __builtin_popcountll(a));
-UNARY(Zeros, a ? __builtin_clzll(a) - 64 + 8 * (int)sizeof a : 8 * (int)sizeof a);
 UNARY(NotPredicate, !a);
-struct Reversed {
-  template <class T> T operator()(T a) const {
-    T out = 0;
-    for (unsigned i = 0; i < 8 * sizeof(T); i++)
-      out |= (T)((a >> i & 1) << (8 * sizeof(T) - 1 - i));
-    return out;
-  }
-};
 
 template <class T, class F> static const Op *unary(Thread &thread, const Op *op) {
   put<T>(thread, op, 0, F()(get<T>(thread, op, 1)));
-  return op + 1;
-}
-template <class T, class F> static const Op *count(Thread &thread, const Op *op) { // into 32 bits
-  put<uint32_t>(thread, op, 0, (uint32_t)F()(get<T>(thread, op, 1)));
   return op + 1;
 }
 template <class T, class F> static const Op *binary(Thread &thread, const Op *op) {
@@ -575,8 +562,7 @@ template <uint16_t (*F)(float)> static const Op *narrow_pair(Thread &thread, con
   return op + 1;
 }
 
-// --------------------------------------------------------------------- control and warp
-// collectives
+// -------------------------------------------------------------------- control and warp collectives
 
 static const Op *branch(Thread &, const Op *op) { return op + op->few[0]; }
 static const Op *stop(Thread &thread, const Op *op, State state) {
@@ -705,8 +691,7 @@ static void matrix_product(Thread *lanes, unsigned, const Op *op) {
   for (int i = 0; i < 128; i++) put<float>(lanes[i / 4], op, i % 4, out[i / 4][i % 4]);
 }
 
-// --------------------------------------------------------------------------- the list of all of
-// them
+// ------------------------------------------------------------------------- the list of all of them
 
 struct Recipe {
   Handler run;
@@ -789,11 +774,6 @@ static void add_bits(Recipes &all) {
   add_binary<Or, UNSIGNED>(all, "or.");
   add_binary<Xor, UNSIGNED>(all, "xor.");
   add_unary<Not, UNSIGNED>(all, "not.");
-  add_unary<Reversed, uint32_t, uint64_t>(all, "brev.");
-  add<uint32_t>(all, "popc.", 2, count<uint32_t, Ones>);
-  add<uint64_t>(all, "popc.", 2, count<uint64_t, Ones>);
-  add<uint32_t>(all, "clz.", 2, count<uint32_t, Zeros>);
-  add<uint64_t>(all, "clz.", 2, count<uint64_t, Zeros>);
   add<uint16_t>(all, "shl.", 3, shift_left<uint16_t>);
   add<uint32_t>(all, "shl.", 3, shift_left<uint32_t>);
   add<uint64_t>(all, "shl.", 3, shift_left<uint64_t>);
@@ -1355,8 +1335,7 @@ Module *load(const std::string &text) {
 }
 void unload(Module *module) { delete module; }
 
-// ----------------------------------------------------------------------------------- blocks and
-// grids
+// -------------------------------------------------------------------------------- blocks and grids
 
 static void run_thread(Thread &thread) {
   const Op *op = thread.at;

@@ -10,8 +10,7 @@
 #include <type_traits>
 #include <utility>
 
-// ------------------------------------------------------------------------------------------
-// running
+// ----------------------------------------------------------------------------------------- running
 
 static const char HEAD[] = ".version 8.0\n.target sm_80\n.address_size 64\n";
 
@@ -62,8 +61,7 @@ static bool says(const std::string &error, const char *what) {
   return false;
 }
 
-// ---------------------------------------------------------------------------------------
-// arithmetic
+// -------------------------------------------------------------------------------------- arithmetic
 
 template <class T> static std::string type_name() {
   const char *kind = std::is_floating_point<T>::value ? "f" : (T)-1 < (T)0 ? "s" : "u";
@@ -183,17 +181,6 @@ static void test_integers() {
   AGREES("abs.s64", s64, (s64 a), a < 0 ? 0 - (u64)a : (u64)a);
 }
 
-static u32 reversed(u32 a) {
-  u32 out = 0;
-  for (int i = 0; i < 32; i++) out |= (a >> i & 1) << (31 - i);
-  return out;
-}
-static u32 ones(u64 a) {
-  u32 sum = 0;
-  for (; a; a &= a - 1) sum++;
-  return sum;
-}
-
 static void test_bits() {
   AGREES("and.b32", u32, (u32 a, u32 b), a & b);
   AGREES("or.b64", u64, (u64 a, u64 b), a | b);
@@ -206,11 +193,6 @@ static void test_bits() {
   AGREES("shr.s32", s32, (s32 a, u32 b), a >> (b > 31 ? 31 : b));
   AGREES("shr.s16, 3", s16, (s16 a), a >> 3);
   AGREES("shr.s64, 99", s64, (s64 a), a >> 63);
-  AGREES("popc.b32", u32, (u32 a), ones(a));
-  AGREES("popc.b64", u32, (u64 a), ones(a));
-  AGREES("clz.b32", u32, (u32 a), a ? __builtin_clz(a) : 32);
-  AGREES("clz.b64", u32, (u64 a), a ? __builtin_clzll(a) : 64);
-  AGREES("brev.b32", u32, (u32 a), reversed(a));
   AGREES("bfe.u32, 8, 5", u32, (u32 a), a >> 8 & 31);
   AGREES("bfe.s32, 8, 5", s32, (s32 a), (s32)((u32)a << 19) >> 27);
   AGREES("bfe.s32, 28, 9", s32, (s32 a), a >> 28);
@@ -359,8 +341,7 @@ static void test_moves() {
   }());
 }
 
-// -------------------------------------------------------------------------------------------
-// memory
+// ------------------------------------------------------------------------------------------ memory
 
 static void test_memory() {
   // a loop; vectors through shared memory, static and dynamic, through generic addresses too
@@ -636,7 +617,7 @@ static u32 encode_f16(int value) {
   return 0;
 }
 
-// ---------------------------------------------------------------------------- asynchronous copies
+// ----------------------------------------------------------------------------- asynchronous copies
 
 #define COPY                                                                                       \
   "mov.u32 %r1, dynamic; mad.lo.s32 %r2, %i, 16, %r1; mad.lo.u64 %at, %wide, 16, %in;"             \

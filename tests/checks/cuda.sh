@@ -1,7 +1,7 @@
 # tt_cuda.h in three levels. L0: nvcc compiles it for every target without a warning, without spills
 # and without local memory. L1: its kernels run on the CPU (cudaemu.h), under sanitizers, in several
-# orders of threads, and races are looked for; the PTX that nvcc makes of them is interpreted (ptx.h)
-# under the same tests. L2: the same tests on a GPU, where one answers.
+# orders of threads, and races are looked for; the PTX that nvcc makes of them is interpreted
+# (ptx.h), under the same tests. L2: the same tests on a GPU, where one answers.
 #   NVCC          the compiler of L0, L2 and PTX; found on the PATH or in /usr/local/cuda
 #   CUDA_TARGETS  default "sm_80 sm_90"
 #   CUDA_MUTANTS  1: also deletes each barrier of tt_cuda.h in turn, and swaps what tensor cores are
@@ -127,6 +127,18 @@ link_ptx() {
 interpret() {
   EMU_PTX=$build/kernels.ptx EMU_ORDER=$1 run_tests "$build/cuda-ptx" "$2"
 }
+# Without fused products and tensor cores the text computes what the source says: bit for bit what
+# the emulation computes. (Tests with NaN in their results are not among these: a GPU has its own.)
+same_as_emulated() {
+  $nvcc -std=c++14 -ptx -arch=sm_75 -fmad=false -diag-suppress 177 -x cu test_cuda.cpp \
+    -o "$build/plain.ptx" || return 1
+  for test in mma args tiles rows backward compress; do
+    wanted=$("$build/cuda-gcc" quick $test | grep '^bits: ')
+    got=$(EMU_PTX=$build/plain.ptx "$build/cuda-ptx" quick $test | grep '^bits: ')
+    echo "$test: $wanted, PTX $got"
+    [ -n "$got" ] && [ "$got" = "$wanted" ] || return 1
+  done
+}
 # interpret_without NUMBER: without that barrier of the text, a kernel must be stopped
 interpret_without() {
   awk -v n="$1" '/bar\.sync/ && ++k == n { next } { print }' "$build/kernels.ptx" >"$build/$1.ptx"
@@ -226,6 +238,7 @@ if works g++ -x c++ -std=gnu++17; then
       traces="$traces $build/$started.log"
     done
     check "PTX without a barrier is stopped" interpret_without 1
+    [ -x "$build/cuda-gcc" ] && check "PTX, the same bits as emulated" same_as_emulated
     barrier
     check "the same bits of PTX in every order" same_bits $traces
   fi
