@@ -116,7 +116,8 @@ interpreter() {
       -o "$build/test-ptx" && run_tests "$build/test-ptx"
 }
 ptx() {
-  $nvcc -std=c++14 -ptx -arch=sm_80 -diag-suppress 177 -x cu test_cuda.cpp -o "$build/kernels.ptx" &&
+  $nvcc -std=c++14 -ptx -arch=sm_80 -diag-suppress 177 -x cu test_cuda.cpp \
+    -o "$build/kernels.ptx" &&
     g++ $flags -O2 -DTT_CUDA_EMU -DEMU_PTX -c cudaemu.cpp -o "$build/emu-ptx.o" &&
     g++ $flags -O2 -DTT_CUDA_EMU -DEMU_PTX -c test_cuda.cpp -o "$build/cuda-ptx.o"
 }
